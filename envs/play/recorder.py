@@ -1,0 +1,110 @@
+"""A clip of what is played, at the game's own pace: pictures enter when they are made, not when shown."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from worldsim.envs.play.feed import View
+from worldsim.media import VideoWriter
+from worldsim.spec import WorldSpec
+
+MIN_HEIGHT = 256  # of the clip, in pixels; small pictures are enlarged so that players show them crisp
+GAP = 8  # black columns between the real game and the dream
+
+
+def pixel_size(spec: WorldSpec, vertical: int) -> tuple[int, int]:
+    """Screen pixels (across, down) of one picture pixel `vertical` high: whole numbers near the aspect."""
+    return max(1, round(vertical * spec.pixel_aspect)), vertical
+
+
+class Recorder:
+    """Writes one MP4; every view of it has the same number of pictures."""
+
+    def __init__(self, path: Path, spec: WorldSpec) -> None:
+        """Raises InvalidInput for a path that does not end in .mp4, OSError if its folder cannot be made."""
+        self.path = path
+        self._across, self._down = pixel_size(spec, math.ceil(MIN_HEIGHT / spec.height))
+        self._writer = VideoWriter(path, spec.steps_per_second * spec.pictures_per_step)
+        self.pictures = 0
+
+    def write(self, view: View) -> None:
+        """Append one view, its pictures side by side."""
+        shown: list[np.ndarray] = []
+        for picture in view:
+            large = picture.repeat(self._down, axis=0).repeat(self._across, axis=1)
+            gap = np.zeros((large.shape[0], GAP, 3), np.uint8)
+            shown += [gap, large] if shown else [large]
+        self._writer.write(np.concatenate(shown, axis=1))
+        self.pictures += 1
+
+    def close(self) -> None:
+        """Finish the file, or remove it if nothing was recorded; may be called twice."""
+        self._writer.close()
+        if self.pictures == 0:
+            self.path.unlink(missing_ok=True)
+
+
+class Clips:
+    """Recording on and off. A clip that cannot be written stops and says so; the game goes on."""
+
+    def __init__(self, spec: WorldSpec, say: Callable[[str], None]) -> None:
+        self._spec = spec
+        self._say = say
+        self._recorder: Recorder | None = None
+        self.written: list[Path] = []  # the clips that were finished
+        self.failure = ""  # why the last one that failed did
+
+    @property
+    def path(self) -> Path | None:
+        """The clip being written, if any."""
+        return self._recorder.path if self._recorder else None
+
+    def start(self, path: Path) -> None:
+        """Begin a clip; raises InvalidInput for a path that does not end in .mp4."""
+        try:
+            self._recorder = Recorder(path, self._spec)
+            self._say(f"recording {path}")
+        except OSError as error:
+            self._fail(path, error)
+
+    def toggle(self) -> None:
+        """End the clip, or begin one in the working directory, named after the world and the time."""
+        if self._recorder is not None:
+            self.stop()
+        else:
+            self.start(Path(time.strftime(f"{self._spec.name}-%Y%m%d-%H%M%S.mp4")))
+
+    def write(self, views: Sequence[View]) -> None:
+        """Append views to the clip, if there is one."""
+        if self._recorder is None:
+            return
+        try:
+            for view in views:
+                self._recorder.write(view)
+        except OSError as error:
+            path = self._recorder.path
+            self.stop()
+            self._fail(path, error)
+
+    def stop(self) -> None:
+        """Finish the clip, if there is one."""
+        if self._recorder is None:
+            return
+        recorder, self._recorder = self._recorder, None
+        try:
+            recorder.close()
+        except OSError as error:
+            self._fail(recorder.path, error)
+            return
+        if recorder.pictures:
+            self.written.append(recorder.path)
+            self._say(f"wrote {recorder.path}")
+
+    def _fail(self, path: Path, error: OSError) -> None:
+        self.failure = f"cannot write {path}: {error.strerror or error}"
+        self._say(self.failure)

@@ -1,0 +1,42 @@
+"""What goes into the model thread and comes out, besides pictures: settings, and a status for the screen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from worldsim.envs.play.real import RealGame
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a game is played."""
+
+    seed: int = 0
+    speed: float = 1.0  # 1: as fast as the recorded game
+    script: tuple[tuple[str, ...], ...] = ()  # keys of the first steps, instead of the player's
+    record: Path | None = None  # a clip to write from the first picture on
+    real: bool = False  # whether the real game runs beside the dream from the start
+    open_real: Callable[[], RealGame] | None = None  # None: this world names no real game
+
+
+@dataclass(frozen=True)
+class Status:
+    """How the game stands; the model thread replaces it after everything it does."""
+
+    phase: str = "loading"  # "loading", "playing", "paused", "ended"
+    seed: int = 0
+    steps: int = 0
+    reward: float = 0.0  # sum over the episode
+    ending: str = ""  # why the episode is over
+    ending_chance: float | None = None  # the model's own, for the last step
+    speed: float = 1.0
+    step_ms: float | None = None  # median time of the model
+    recording: Path | None = None
+    side_by_side: bool = False
+    real_ended: bool = False
+    keys: tuple[str, ...] = ()  # that the last step read
+    message: str = ""  # the last thing worth telling
+    message_at: float = -math.inf  # when it was told

@@ -1,0 +1,147 @@
+"""A batch of worlds for Stable-Baselines3, which takes no gymnasium vector environment: `WorldVecEnv`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium.vector import AutoresetMode
+
+from worldsim.envs.vector_env import WorldVectorEnv
+from worldsim.envs.worlds import TimeLimit
+from worldsim.errors import InvalidInput, MissingDependency
+from worldsim.spec import WorldProtocol
+
+try:
+    from stable_baselines3.common.vec_env import VecEnv
+except ImportError as missing:
+    raise MissingDependency(
+        'worldsim.envs.sb3 needs Stable-Baselines3; run pip install "worldsim[rl]"'
+    ) from missing
+
+Indices = int | Iterable[int] | None
+
+
+class WorldVecEnv(VecEnv):
+    """`WorldVectorEnv` in the same-step autoreset mode, in Stable-Baselines3's terms; arguments as there.
+
+    The info of a row whose episode ended has "terminal_observation" and "TimeLimit.truncated"; the row's
+    observation is that of the next episode, whose info is in `reset_infos`. `VecMonitor` logs returns.
+
+    Example:
+        >>> envs = VecMonitor(WorldVecEnv("doom-take-cover", 8))
+        >>> PPO("CnnPolicy", envs).learn(2_000)
+    """
+
+    def __init__(
+        self,
+        world: str | WorldProtocol,
+        num_envs: int = 1,
+        *,
+        max_episode_steps: TimeLimit = "world",
+        render_mode: str | None = None,
+        device: str = "auto",
+    ) -> None:
+        self.worlds = WorldVectorEnv(
+            world,
+            num_envs,
+            autoreset_mode=AutoresetMode.SAME_STEP,
+            max_episode_steps=max_episode_steps,
+            render_mode=render_mode,
+            device=device,
+        )
+        self._actions: np.ndarray | None = None
+        super().__init__(num_envs, self.worlds.single_observation_space, self.worlds.single_action_space)
+        self.metadata = self.worlds.metadata
+
+    def reset(self) -> np.ndarray:
+        """Begin an episode in every row, with the seeds and options given since the last reset, if any."""
+        seeds = None if all(seed is None for seed in self._seeds) else self._seeds
+        observations, infos = self.worlds.reset(seed=seeds, options=_stack_options(self._options))
+        self.reset_infos = [_row_info(infos, row) for row in range(self.num_envs)]
+        self._reset_seeds()
+        self._reset_options()
+        return observations
+
+    def step_async(self, actions: np.ndarray) -> None:
+        """Keep the actions for `step_wait`."""
+        self._actions = actions
+
+    def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
+        """Step every row; observations, rewards (N,) float32, dones (N,) bool, one info a row."""
+        observations, rewards, terminations, truncations, vector_infos = self.worlds.step(self._actions)
+        dones = terminations | truncations
+        infos = []
+        for row in range(self.num_envs):
+            info = _row_info(vector_infos, row)
+            if dones[row]:
+                final, observation = info.pop("final_info"), info.pop("final_obs")
+                self.reset_infos[row] = info
+                info = {**final, "terminal_observation": observation}
+            info["TimeLimit.truncated"] = bool(truncations[row] and not terminations[row])
+            infos.append(info)
+        return observations, rewards.astype(np.float32), dones, infos
+
+    def close(self) -> None:
+        """Nothing is open; may be called twice."""
+        self.worlds.close()
+
+    def get_images(self) -> Sequence[np.ndarray | None]:
+        """The current picture of every row, each (H, W, 3) uint8, in mode "rgb_array"."""
+        return self.worlds.render() or [None] * self.num_envs
+
+    def get_attr(self, attr_name: str, indices: Indices = None) -> list[Any]:
+        """An attribute of the batch, which all rows share, once for each row asked for."""
+        return [getattr(self.worlds, attr_name) for _ in self._get_indices(indices)]
+
+    def set_attr(self, attr_name: str, value: Any, indices: Indices = None) -> None:
+        """Set an attribute of the batch; raises InvalidInput for some rows only, since they share it."""
+        if set(self._get_indices(indices)) != set(range(self.num_envs)):
+            raise InvalidInput(
+                f"{attr_name!r} is shared by all environments of the batch; set it without indices"
+            )
+        setattr(self.worlds, attr_name, value)
+
+    def env_method(self, method_name: str, *args: Any, indices: Indices = None, **kwargs: Any) -> list[Any]:
+        """Call a method that means the same for a row as for the batch: "render" or "get_action_meanings"."""
+        rows = list(self._get_indices(indices))
+        if method_name == "render":
+            images = self.get_images()
+            return [images[row] for row in rows]
+        if method_name == "get_action_meanings":
+            return [self.worlds.get_action_meanings(*args, **kwargs) for _ in rows]
+        raise AttributeError(
+            f"a row of a batch has no method {method_name!r}; call it on the batch, `.worlds`"
+        )
+
+    def env_is_wrapped(self, wrapper_class: type[Any], indices: Indices = None) -> list[bool]:
+        """Always False: rows are no environments that could be wrapped."""
+        return [False for _ in self._get_indices(indices)]
+
+
+def _row_info(infos: dict[str, Any], row: int) -> dict[str, Any]:
+    """One row's info out of gymnasium's batched form, in which `_key` says which rows have `key`."""
+    info = {}
+    for key, values in infos.items():
+        if f"_{key}" not in infos or not infos[f"_{key}"][row]:
+            continue
+        if isinstance(values, dict):
+            info[key] = _row_info(values, row)
+        else:
+            value = values[row]
+            info[key] = value.item() if isinstance(value, np.generic) else value
+    return info
+
+
+def _stack_options(options: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """One dict of options a row -> one dict with the rows as first axis."""
+    keys = set(options[0])
+    if any(set(one) != keys for one in options):
+        raise InvalidInput("the environments have different reset options; give all of them the same keys")
+    try:
+        return {key: np.stack([one[key] for one in options]) for key in keys} or None
+    except ValueError as error:
+        raise InvalidInput(
+            f"reset options of different shapes ({error}); give all rows as many pictures"
+        ) from error

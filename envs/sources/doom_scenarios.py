@@ -1,0 +1,102 @@
+"""The Doom scenarios that are recorded: what is shown, what can be pressed, and the spec that follows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from worldsim.envs.sources.base import Arena, SourceSpec
+from worldsim.episodes import StreamSpec
+from worldsim.spec import ActionSpec
+
+TICS_PER_SECOND = 35
+SCREEN_WIDTH = 320  # of the screen that ViZDoom draws
+SAMPLES_PER_TIC = 630  # of sound, at 22,050 Hz
+MAX_FIREBALLS = 16
+TIC_LIMIT = 2100  # of an episode
+POSE = ("POSITION_X", "POSITION_Y", "POSITION_Z", "ANGLE")
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """How one ViZDoom scenario is shown and played."""
+
+    buttons: tuple[str, ...]
+    actions: ActionSpec
+    presses: tuple[tuple[int, ...], ...]  # for each action, which buttons are down
+    rows: tuple[int, int]  # band of the 320x240 screen that is kept
+    size: tuple[int, int]  # height and width after area averaging
+    variables: tuple[str, ...]
+    arena: Arena  # in map units, counted from the map
+
+
+SCENARIOS = {
+    # The floor and the ceiling of the arena say nothing; the band in the middle is where things happen.
+    "take_cover": Scenario(
+        buttons=("MOVE_LEFT", "MOVE_RIGHT"),
+        actions=ActionSpec(n=3, meanings=("NOOP", "LEFT", "RIGHT"), keys=((), ("left",), ("right",))),
+        presses=((0, 0), (1, 0), (0, 1)),
+        rows=(60, 180),
+        size=(64, 128),
+        variables=("HEALTH", "POSITION_Y"),
+        arena=Arena({"POSITION_Y": (0.0, 768.0)}, cell=32.0, floor_cells=24),
+    ),
+    "my_way_home": Scenario(
+        buttons=("TURN_LEFT", "TURN_RIGHT", "MOVE_FORWARD", "MOVE_LEFT", "MOVE_RIGHT"),
+        actions=ActionSpec(
+            n=8,
+            meanings=(
+                "NOOP", "FORWARD", "TURN_LEFT", "TURN_RIGHT",
+                "FORWARD_LEFT", "FORWARD_RIGHT", "STRAFE_LEFT", "STRAFE_RIGHT",
+            ),
+            keys=((), ("up",), ("left",), ("right",), ("up", "left"), ("up", "right"), ("a",), ("d",)),
+        ),
+        presses=(
+            (0, 0, 0, 0, 0), (0, 0, 1, 0, 0), (1, 0, 0, 0, 0), (0, 1, 0, 0, 0),
+            (1, 0, 1, 0, 0), (0, 1, 1, 0, 0), (0, 0, 0, 1, 0), (0, 0, 0, 0, 1),
+        ),
+        rows=(0, 240),
+        size=(96, 128),
+        variables=("POSITION_X", "POSITION_Y"),
+        arena=Arena({"POSITION_X": (160.0, 1120.0), "POSITION_Y": (-704.0, 128.0)}, cell=32.0,
+        floor_cells=275),
+    ),
+}  # fmt: skip
+
+
+def source_spec(scenario: str, frame_skip: int, **streams: bool) -> SourceSpec:
+    """The spec of a Doom source; `streams` says which optional ones (between, depth, pose, sound, labels) are on."""
+    shown = SCENARIOS[scenario]
+    height, width = shown.size
+    extras = {"variables": StreamSpec((len(shown.variables),), "float32")}
+    if streams["between"]:
+        extras["between"] = StreamSpec((frame_skip - 1, height, width, 3), "uint8")
+    if streams["depth"]:
+        extras["depth"] = StreamSpec((height, width), "float32")
+    if streams["pose"]:
+        extras["pose"] = StreamSpec((4,), "float32")
+    if streams["sound"]:
+        extras["audio"] = StreamSpec((SAMPLES_PER_TIC * frame_skip, 2), "int16")
+    if streams["labels"]:
+        extras["fireball_boxes"] = StreamSpec((MAX_FIREBALLS, 4), "float32")
+    band = shown.rows[1] - shown.rows[0]
+    return SourceSpec(
+        name="doom-" + scenario.replace("_", "-"),
+        height=height,
+        width=width,
+        actions=shown.actions,
+        fps=TICS_PER_SECOND / frame_skip,
+        frame_skip=frame_skip,
+        max_episode_steps=TIC_LIMIT // frame_skip,
+        # A pixel of the 320x240 screen is taken as square, as ViZDoom's windows show it.
+        pixel_aspect=(SCREEN_WIDTH / width) / (band / height),
+        hfov_degrees=90.0,
+        variable_names=shown.variables,
+        arena=shown.arena,
+        extras=extras,
+        parameters={
+            "scenario": scenario,
+            "frame_skip": frame_skip,
+            "screen_rows": list(shown.rows),
+            **streams,
+        },
+    )

@@ -1,0 +1,66 @@
+"""The window of render_mode="human": shows pictures enlarged, at the game's own speed."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+
+from worldsim.errors import InvalidInput, MissingDependency
+from worldsim.spec import WorldSpec
+
+TARGET_HEIGHT = 512  # pictures are enlarged by the whole number that comes closest below
+
+
+class Window:
+    """One pygame window: it opens at the first picture, and again after `close`.
+
+    Raises MissingDependency without pygame, InvalidInput without a display.
+    """
+
+    def __init__(self, spec: WorldSpec) -> None:
+        try:
+            import pygame
+        except ImportError as error:
+            raise MissingDependency(
+                'render_mode="human" needs pygame; run pip install "worldsim[play]"'
+            ) from error
+        self._pygame = pygame
+        self._name = spec.name
+        self._rate = spec.steps_per_second * spec.pictures_per_step
+        scale = max(1, TARGET_HEIGHT // spec.height)
+        self._size = (round(spec.width * spec.pixel_aspect * scale), spec.height * scale)
+        self._screen: Any = None  # a pygame.Surface while the window is open
+        self._clock = pygame.time.Clock()
+        self._require_display()
+
+    def show(self, picture: np.ndarray) -> None:
+        """Show (H, W, 3) uint8 and wait until its time is over."""
+        if self._screen is None:
+            self._require_display()
+            self._screen = self._pygame.display.set_mode(self._size)
+            self._pygame.display.set_caption(f"worldsim {self._name}")
+        surface = self._pygame.surfarray.make_surface(picture.swapaxes(0, 1))  # pygame wants (W, H, 3)
+        self._screen.blit(self._pygame.transform.scale(surface, self._size), (0, 0))
+        self._pygame.event.pump()
+        self._pygame.display.flip()
+        self._clock.tick(self._rate)
+
+    def close(self) -> None:
+        """Close the window, if it is open."""
+        if self._screen is not None:
+            self._screen = None
+            self._pygame.display.quit()
+
+    def _require_display(self) -> None:
+        fix = 'no display for render_mode="human"; set DISPLAY or SDL_VIDEODRIVER, or use "rgb_array"'
+        try:
+            self._pygame.display.init()
+        except self._pygame.error as error:
+            raise InvalidInput(f"{fix} ({error})") from error
+        # Without a display SDL draws "offscreen", which nobody sees; right only where it was asked for.
+        asked = os.environ.get("SDL_VIDEODRIVER") or os.environ.get("SDL_VIDEO_DRIVER")
+        if self._pygame.display.get_driver() in ("offscreen", "dummy") and not asked:
+            self._pygame.display.quit()
+            raise InvalidInput(fix)

@@ -1,0 +1,1 @@
+"""Agents and the policies that record data."""

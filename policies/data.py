@@ -1,0 +1,74 @@
+"""Policies that play real simulators for data, by name: they cover what can happen instead of staring at walls."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from worldsim.envs.sources.base import Row, SourceSpec
+from worldsim.errors import InvalidInput
+from worldsim.policies.data_policy import Action, DataPolicy, DataPolicyClass, PersistentRandom, UniformRandom
+from worldsim.policies.take_cover import Dodge, Sweep
+from worldsim.policies.wandering import Return, Spin, Wander
+
+__all__ = ["MIXES", "POLICIES", "DataPolicy", "Mix", "make_policy", "policy_needs"]
+
+POLICIES: dict[str, DataPolicyClass] = {
+    "random": UniformRandom,
+    "persistent": PersistentRandom,
+    "sweep": Sweep,
+    "dodge": Dodge,
+    "wander": Wander,
+    "spin": Spin,
+    "return": Return,
+}
+# What `mix` draws from for each episode, by source; a name that stands twice is drawn twice as often.
+MIXES = {
+    "doom-take-cover": ("random", "persistent", "sweep", "dodge", "dodge"),
+    "doom-my-way-home": ("persistent", "wander", "wander", "spin", "return"),
+}
+DEFAULT_MIX = ("random", "persistent")
+
+
+class Mix:
+    """Draws one of several policies for each episode."""
+
+    def __init__(self, names: tuple[str, ...], spec: SourceSpec) -> None:
+        self._names = names
+        self._policies = {name: POLICIES[name](spec) for name in names}
+        self.current = names[0]  # name of the policy of this episode
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """Begin an episode with one policy drawn by `rng`."""
+        self.current = self._names[int(rng.integers(len(self._names)))]
+        self._policies[self.current].reset(rng)
+
+    def act(self, row: Row) -> Action:
+        """What the drawn policy does."""
+        return self._policies[self.current].act(row)
+
+
+def policy_needs(name: str, source: str) -> frozenset[str]:
+    """Optional streams that a policy must see, known before the source is made."""
+    return frozenset(need for part in _parts(name, source) for need in POLICIES[part].needs)
+
+
+def make_policy(name: str, spec: SourceSpec) -> DataPolicy:
+    """A data policy by name, or "mix", which draws one that suits the source for each episode.
+
+    Raises InvalidInput for an unknown name, or a source without the actions or streams that the policy needs.
+    """
+    parts = _parts(name, spec.name)
+    missing = policy_needs(name, spec.name) - set(spec.extras)
+    if missing:
+        raise InvalidInput(
+            f"policy {name!r} needs {', '.join(sorted(missing))}, which {spec.name!r} does not give; use another policy"
+        )
+    return Mix(parts, spec) if name == "mix" else POLICIES[name](spec)
+
+
+def _parts(name: str, source: str) -> tuple[str, ...]:
+    if name == "mix":
+        return MIXES.get(source, DEFAULT_MIX)
+    if name not in POLICIES:
+        raise InvalidInput(f"unknown policy {name!r}; the policies are mix, {', '.join(POLICIES)}")
+    return (name,)

@@ -1,0 +1,98 @@
+"""What a data policy is, and those that play any simulator: random actions, held or not.
+
+They see the rows of a source (`worldsim.envs.sources.Row`) and act by the names of its actions. All
+randomness of an episode comes from the generator given to `reset`.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Protocol
+
+import numpy as np
+
+from worldsim.envs.sources.base import Row, SourceSpec
+from worldsim.errors import InvalidInput
+
+Action = int | np.ndarray
+
+
+class DataPolicy(Protocol):
+    """Chooses the actions of a recording."""
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """Begin an episode whose randomness is `rng`."""
+        ...
+
+    def act(self, row: Row) -> Action:
+        """The next action, given the row before it."""
+        ...
+
+
+class DataPolicyClass(Protocol):
+    """Makes a policy for a source, and says beforehand what the rows must carry."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Optional streams that the policy looks at."""
+        ...
+
+    def __call__(self, spec: SourceSpec) -> DataPolicy:
+        """The policy for this source."""
+        ...
+
+
+class UniformRandom:
+    """Another random action at every step."""
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    def __init__(self, spec: SourceSpec) -> None:
+        self._actions = spec.actions
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """Begin an episode."""
+        self._rng = rng
+
+    def act(self, row: Row) -> Action:
+        """A uniform draw from the action space."""
+        if self._actions.discrete:
+            return int(self._rng.integers(self._actions.n))
+        return self._rng.uniform(self._actions.low, self._actions.high).astype(np.float32)
+
+
+class PersistentRandom(UniformRandom):
+    """Holds a random action for a random time, 10 steps on average."""
+
+    mean_steps = 10
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """Begin an episode."""
+        super().reset(rng)
+        self._left = 0
+
+    def act(self, row: Row) -> Action:
+        """The held action, or a new one when its time is over."""
+        if self._left == 0:
+            self._left = int(self._rng.geometric(1 / self.mean_steps))
+            self._held = super().act(row)
+        self._left -= 1
+        return self._held
+
+
+class NamedActions:
+    """Base of policies that know actions by name; raises InvalidInput for a source that lacks one of them."""
+
+    names: tuple[str, ...] = ()
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    def __init__(self, spec: SourceSpec) -> None:
+        missing = [name for name in self.names if name not in spec.actions.meanings]
+        if missing:
+            raise InvalidInput(
+                f"this policy needs the actions {', '.join(missing)}, which {spec.name!r} lacks; use --policy mix"
+            )
+        self._index = {name: i for i, name in enumerate(spec.actions.meanings)}
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """Begin an episode."""
+        self._rng = rng

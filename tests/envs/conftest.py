@@ -1,0 +1,25 @@
+import sys
+import types
+
+import pytest
+from toy import ToyWorld
+
+from worldsim.registration import register_worlds
+
+register_worlds()
+
+
+@pytest.fixture
+def by_name(monkeypatch):
+    """Make every world's name load one toy world, which is returned; the shipped models are not touched."""
+    world = ToyWorld(size=64, limit=525)
+    module = types.ModuleType("worldsim.world")
+    module.World = types.SimpleNamespace(from_pretrained=lambda name, device="auto": world)
+    monkeypatch.setitem(sys.modules, "worldsim.world", module)
+    return world
+
+
+@pytest.fixture
+def dummy_display(monkeypatch):
+    """Let pygame open windows that nobody sees."""
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")

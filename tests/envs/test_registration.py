@@ -1,0 +1,84 @@
+import subprocess
+import sys
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import AutoresetMode
+from gymnasium.wrappers import TimeLimit
+
+from worldsim.envs import WorldEnv, WorldVectorEnv
+from worldsim.registration import WORLDS, register_worlds
+
+IDS = sorted(WORLDS)
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_make_gives_the_world_of_that_name(env_id, by_name):
+    env = gym.make(f"worldsim:{env_id}", render_mode="rgb_array")
+    assert isinstance(env, WorldEnv) and env.world is by_name
+    assert env.spec.id == env_id and env.spec.kwargs["world"] == WORLDS[env_id]
+    env.reset(seed=0)
+    assert env.render().shape == (64, 64, 3)
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_make_vec_gives_one_batch(env_id, by_name):
+    envs = gym.make_vec(f"worldsim:{env_id}", num_envs=16)
+    assert isinstance(envs, WorldVectorEnv) and envs.num_envs == 16
+    assert envs.reset(seed=0)[0].shape == (16, 64, 64, 3)
+    envs.step(envs.action_space.sample())
+    assert by_name.batches == [16]
+    other = gym.make_vec(env_id, num_envs=2, autoreset_mode=AutoresetMode.SAME_STEP, render_mode="rgb_array")
+    assert other.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP and other.render_mode == "rgb_array"
+
+
+@pytest.mark.parametrize("env_id", IDS)
+@pytest.mark.parametrize(("given", "length"), [({}, 525), ({"max_episode_steps": 50}, 50)])
+def test_one_time_limit_applies(env_id, given, length, by_name):
+    env = gym.make(env_id, **given)
+    assert isinstance(env, TimeLimit) == bool(given)
+    for _ in range(2):
+        env.reset(seed=0)
+        flags = [env.step(0)[3] for _ in range(length)]
+        assert flags.index(True) == length - 1
+    for mode in (None, "sync"):
+        envs = gym.make_vec(env_id, num_envs=2, vectorization_mode=mode, **given)
+        envs.reset(seed=0)
+        flags = [envs.step(np.zeros(2, int))[3].all() for _ in range(length)]
+        assert flags.index(True) == length - 1
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("env_id", IDS)
+def test_both_checkers_find_nothing(env_id, by_name, dummy_display):
+    from stable_baselines3.common.env_checker import check_env as check_env_for_sb3
+
+    check_env(gym.make(env_id, render_mode="rgb_array").unwrapped)
+    check_env_for_sb3(gym.make(env_id).unwrapped)
+
+
+@pytest.mark.filterwarnings("error")
+def test_registering_twice_is_no_matter():
+    register_worlds()
+    register_worlds()
+
+
+def test_a_saved_state_goes_into_a_fresh_environment(by_name):
+    env, other = gym.make(IDS[0]), gym.make(IDS[0])
+    env.reset(seed=0)
+    env.step(1)
+    other.unwrapped.restore_state(env.unwrapped.save_state())
+    assert np.array_equal(env.step(0)[0], other.step(0)[0])
+
+
+def test_importing_worldsim_registers_and_imports_little():
+    heavy = ["pygame", "open3d", "stable_baselines3", "vizdoom", "matplotlib", "worldsim.envs"]
+    code = (
+        "import sys, worldsim, gymnasium\n"
+        f"assert all(i in gymnasium.registry for i in {IDS})\n"
+        f"print([m for m in {heavy} if m in sys.modules])\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.stdout.strip() == "[]", result.stderr

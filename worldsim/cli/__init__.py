@@ -1,0 +1,1 @@
+"""The `worldsim` command line: one module a command."""

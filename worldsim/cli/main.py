@@ -1,0 +1,55 @@
+"""The entry point: `worldsim COMMAND …`, each command a typed dataclass that tyro turns into options."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import tyro
+
+from worldsim.errors import WorldsimError
+
+# command -> (module, function, one line of help); a module is imported only when its command runs, so that
+# `worldsim info` works on a machine without pygame or ViZDoom.
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "record": ("worldsim.cli.record", "record", "play a real simulator with a data policy and write episodes"),
+    "train": ("worldsim.cli.train", "train", "train a tokenizer or the dynamics: time-budgeted, resumable"),
+    "rollout": ("worldsim.cli.rollout", "rollout", "run a world without a display: video, contact sheet, frame rate"),
+    "play": ("worldsim.cli.play", "play", "open a window and play inside a world"),
+    "eval": ("worldsim.cli.eval", "evaluate", "measure a world against episodes it was not trained on"),
+    "bench": ("worldsim.cli.bench", "bench", "steps a second, latency, share of the machine's matmul peak"),
+    "worlds": ("worldsim.cli.worlds", "worlds", "list the worlds that ship, with their cards"),
+    "info": ("worldsim.cli.info", "info", "a doctor: versions, devices, optional parts and how to get them"),
+}
+
+
+def usage() -> str:
+    """The text of `worldsim --help`."""
+    lines = [f"  {name:9s}{text}" for name, (_, _, text) in COMMANDS.items()]
+    return "usage: worldsim COMMAND [OPTIONS]    (worldsim COMMAND --help)\n\n" + "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run one command; a worldsim error becomes one line on stderr and exit status 2."""
+    args = sys.argv[1:] if argv is None else argv
+    if not args or args[0] in ("-h", "--help"):
+        print(usage())
+        return
+    if args[0] not in COMMANDS:
+        print(f"worldsim: unknown command {args[0]!r}; the commands are {', '.join(COMMANDS)}", file=sys.stderr)
+        raise SystemExit(2)
+    module, function, _ = COMMANDS[args[0]]
+    command: Any = getattr(importlib.import_module(module), function)
+    try:
+        tyro.cli(command, args=args[1:], prog=f"worldsim {args[0]}")
+    except WorldsimError as error:
+        print(f"worldsim {args[0]}: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
+    except KeyboardInterrupt:
+        print(f"worldsim {args[0]}: interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main()

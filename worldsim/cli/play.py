@@ -1,0 +1,101 @@
+"""`worldsim play`: opens a window and lets a person play inside a world."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from worldsim.errors import InvalidInput, MissingDependency, WorldsimError
+
+if TYPE_CHECKING:
+    from worldsim.envs.play.status import Settings
+    from worldsim.world import World
+
+
+def play(
+    world: Annotated[str, tyro.conf.Positional],
+    /,
+    seed: int = 0,
+    scale: int | None = None,
+    speed: float = 1.0,
+    real: bool = False,
+    record: Path | None = None,
+    script: str = "",
+    max_seconds: float | None = None,
+) -> None:
+    """Open a window and play inside a world. F1 shows the keys.
+
+    Args:
+        world: a shipped world, a local folder, or a hub id.
+        seed: names the first episode; every new one takes the next seed.
+        scale: screen pixels down to one of the world, a whole number; without it the window suits the screen.
+        speed: 1 plays as fast as the recorded game.
+        real: show the real game at the left, played with the same keys (needs its simulator).
+        record: write a clip of everything to this .mp4 file.
+        script: keys for the first steps, in place of the player's, as "left*20 noop*10 left+up*5".
+        max_seconds: close the window after this long.
+    """
+    _check(seed, scale, speed, max_seconds)
+    _require_pygame()
+    if record is not None and record.suffix != ".mp4":
+        raise InvalidInput(f"--record {str(record)!r} does not end in .mp4; give it that ending")
+    from worldsim.world import World
+
+    loaded = World.from_pretrained(world)
+    settings = _settings(loaded, seed=seed, speed=speed, real=real, record=record, script=script)
+    from worldsim.envs.play.window import Window
+
+    window = Window(loaded, settings, scale=scale)
+    try:
+        window.run(max_seconds)
+    finally:
+        clips = window.session.clips
+        for path in clips.written:
+            print(f"wrote {path}")
+    if clips.failure:
+        raise WorldsimError(f"{clips.failure}; give a path that can be written, with space for the clip")
+
+
+def _check(seed: int, scale: int | None, speed: float, max_seconds: float | None) -> None:
+    if not 0 <= seed < 2**62:
+        raise InvalidInput(f"--seed {seed} is not from 0 to 2**62; give one that is")
+    if scale is not None and not 1 <= scale <= 64:
+        raise InvalidInput(f"--scale {scale} is not from 1 to 64; give a whole number that is")
+    if not 0.01 <= speed <= 100:
+        raise InvalidInput(f"--speed {speed} is not from 0.01 to 100; 1 is the recorded game's own")
+    if max_seconds is not None and not (max_seconds > 0 and math.isfinite(max_seconds)):
+        raise InvalidInput(f"--max-seconds {max_seconds} is no time; give a number of seconds above 0")
+
+
+def _require_pygame() -> None:
+    """Fail before the world is loaded, which takes longer."""
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+    try:
+        import pygame  # noqa: F401
+    except ImportError as error:
+        raise MissingDependency(
+            'the window needs pygame-ce; get it with `pip install "worldsim[play]"`'
+        ) from error
+
+
+def _settings(
+    world: World, *, seed: int, speed: float, real: bool, record: Path | None, script: str
+) -> Settings:
+    from worldsim.envs.play.keys import ActionKeys, parse_script
+    from worldsim.envs.play.real import open_real
+    from worldsim.envs.play.status import Settings
+
+    keys = ActionKeys(world.spec.actions)
+    source = world.config.source
+    return Settings(
+        seed=seed,
+        speed=speed,
+        script=tuple(parse_script(script, keys.names)),
+        record=record,
+        real=real,
+        open_real=lambda: open_real(source.name, source.frame_skip, world.spec),
+    )

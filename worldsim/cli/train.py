@@ -1,0 +1,138 @@
+"""`worldsim train …`: a tokenizer, then the dynamics on its latents, then `export` packs both as a world."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from worldsim.episodes import Episodes
+from worldsim.errors import InvalidInput, MissingDependency
+from worldsim.train.loop import LoopConfig, Task, Trainer
+
+
+@dataclass(frozen=True)
+class TokenizerCommand:
+    """Train the autoencoder between pictures and latents."""
+
+    data: tuple[Path, ...]          # episode stores
+    out: Path                       # folder of the run; the other stages use the same one
+    batch: int = 12                 # pairs of successive pictures
+    channels: int = 16              # of a latent
+    resume: bool = False
+    loop: Annotated[LoopConfig, tyro.conf.arg(name="")] = field(default_factory=LoopConfig)
+
+    def run(self) -> None:
+        """Build the task and train it."""
+        from worldsim.models.tokenizer import TokenizerConfig
+        from worldsim.train.tokenizer_task import TokenizerTask
+
+        stores = open_stores(self.data)
+        meta = stores[0].meta
+        config = TokenizerConfig(height=meta.height, width=meta.width, channels=self.channels)
+        fit(TokenizerTask(stores, config, batch=self.batch, seed=self.loop.seed), self.loop, self.out, self.resume)
+
+
+@dataclass(frozen=True)
+class DynamicsCommand:
+    """Train the dynamics on the latents of the run's tokenizer."""
+
+    data: tuple[Path, ...]          # episode stores; their latents are computed once and kept in the run's folder
+    out: Path                       # folder of the run, where the tokenizer was trained
+    batch: int = 8                  # clips
+    clip: int = 32                  # steps in a clip
+    patch: tuple[int, int] = (8, 1)  # latents (rows, columns) in a token
+    resume: bool = False
+    loop: Annotated[LoopConfig, tyro.conf.arg(name="")] = field(default_factory=LoopConfig)
+
+    def run(self) -> None:
+        """Cache the latents, build the task and train it."""
+        from worldsim.train.dynamics_task import DynamicsTask
+        from worldsim.train.latents import cache_latents, load_tokenizer
+
+        tokenizer = load_tokenizer(self.out, self.loop.device)
+        clips = [cache_latents(tokenizer, store, self.out, self.loop.device) for store in open_stores(self.data)]
+        task = DynamicsTask(
+            clips, tokenizer, batch=self.batch, clip=self.clip, patch=self.patch, seed=self.loop.seed
+        )
+        fit(task, self.loop, self.out, self.resume)
+
+
+@dataclass(frozen=True)
+class ExportCommand:
+    """Pack the run's tokenizer and dynamics, with starts from the data, as a world folder."""
+
+    name: str                       # of the world
+    data: tuple[Path, ...]          # episode stores to take the starts from
+    run_dir: Path                   # folder of the run
+    out: Path                       # folder of the world
+    starts: int = 128
+
+    def run(self) -> None:
+        """Write config, weights and starts."""
+        from worldsim.train.export import export_world
+
+        export_world(self.name, open_stores(self.data), self.run_dir, self.out, starts=self.starts)
+        print(f"wrote {self.out}")
+
+
+def train(
+    stage: Annotated[
+        Annotated[TokenizerCommand, tyro.conf.subcommand("tokenizer")]
+        | Annotated[DynamicsCommand, tyro.conf.subcommand("dynamics")]
+        | Annotated[ExportCommand, tyro.conf.subcommand("export")],
+        tyro.conf.arg(name=""),
+    ],
+) -> None:
+    """Train one stage of a world, or export a finished run."""
+    stage.run()
+
+
+def open_stores(paths: tuple[Path, ...]) -> list[Episodes]:
+    """Open the stores and check that they were recorded alike."""
+    stores = [Episodes.open(path) for path in paths]
+    for store, path in zip(stores, paths, strict=True):
+        if store.num_steps < 2:
+            raise InvalidInput(f"episode store {path} holds no finished episode; record more steps")
+        for name in ("source", "fps", "actions", "pixel_aspect"):
+            if getattr(store.meta, name) != getattr(stores[0].meta, name):
+                raise InvalidInput(f"episode stores {paths[0]} and {path} differ in {name}; train on stores of one kind")
+    return stores
+
+
+def fit(task: Task, config: LoopConfig, out: Path, resume: bool) -> None:
+    """Train with TensorBoard scalars and pictures."""
+    trainer = Trainer(task, config, out, resume=resume)
+    board = open_board(out / "tensorboard" / task.kind) if trainer.rank == 0 else None
+
+    def log(values: dict[str, float], step: int) -> None:
+        for name, value in values.items():
+            board.add_scalar(f"{task.kind}/{name}", value, step)
+
+    def show(picture: Any, step: int) -> None:
+        from worldsim.media import save_picture
+
+        board.add_image(f"{task.kind}/sample", picture, step, dataformats="HWC")
+        save_picture(out / f"{task.kind}.png", picture)
+
+    try:
+        trainer.run(log, show)
+    except KeyboardInterrupt:
+        print(f"stopped at step {trainer.step}, saved in {out}; go on with --resume", file=sys.stderr)
+    finally:
+        if board is not None:
+            board.close()
+
+
+def open_board(folder: Path) -> Any:
+    """A TensorBoard writer."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise MissingDependency(
+            'training writes TensorBoard logs and tensorboard is not installed; pip install "worldsim[train]"'
+        ) from error
+    return SummaryWriter(str(folder))

@@ -1,0 +1,33 @@
+"""Rolling the dynamics out over recorded actions, from latents to latents; for pictures during training and for eval."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from worldsim.models.dynamics import Dynamics
+from worldsim.sampling import SamplingConfig, empty_cache, sample_step, step_noise
+
+
+@torch.inference_mode()
+def dream(
+    dynamics: Dynamics, config: SamplingConfig, latents: Tensor, actions: Tensor, *, context: int, seed: int
+) -> Tensor:
+    """Dream on from the first `context` rows with the recorded actions.
+
+    `latents` (B, T, 1 + between, C, h, w), `actions` (B, T, ...) as rows of a store (the action leads to its row);
+    returns latents of the same shape, the context unchanged.
+    """
+    batch, steps = latents.shape[:2]
+    weight = dynamics.place
+    latents, actions = latents.to(weight.device, weight.dtype), actions.to(weight.device)
+    cache, out = empty_cache(dynamics, batch), latents.clone()
+    seeds, zeros = torch.arange(batch) + seed, torch.zeros(batch, dtype=torch.int64)
+    for t in range(1, steps):
+        past = torch.stack([out[:, t - 1, 0], out[:, max(t - 2, 0), 0]], dim=1)
+        drawn = sample_step(
+            dynamics, config, past, actions[:, t], cache, step_noise(dynamics, seeds, zeros, zeros + t)
+        )
+        if t >= context:
+            out[:, t] = drawn.latents.unflatten(1, (latents.shape[2], -1))
+    return out.float()

@@ -1,0 +1,1 @@
+"""Measurements of a world against real episodes it was not trained on."""

@@ -1,0 +1,68 @@
+"""The history's memory while serving: a ring of keys and values with a sink, preallocated and never moved.
+
+Slot 0 (the sink) keeps an episode's first step for good; the `window` slots after it are a ring. Every world of a
+batch has its own clock, so that one can restart while the others go on. Distances beyond the window read as the
+window's, just what a training clip's first step looks like from its last, so nothing happens when the ring is full.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the step that is being computed goes, and how far away every slot is from it."""
+
+    rows: Tensor        # (B,) int64, 0..B-1
+    slot: Tensor        # (B,) int64
+    distance: Tensor    # (B, S) int64, clamped to the window
+    empty: Tensor       # (B, S) bool
+
+    def bias(self, table: Tensor) -> Tensor:
+        """Attention bias (B, H, S) from a block's table (H, window + 1)."""
+        bias = table[:, self.distance].transpose(0, 1)
+        return bias.masked_fill(self.empty[:, None], -math.inf)
+
+
+@dataclass
+class KVCache:
+    """Keys and values of every history block, (B, N, H, S, C) with S = window + 1 slots, and each world's clock."""
+
+    keys: list[Tensor]
+    values: list[Tensor]
+    time: Tensor        # (B,) int64: steps written so far
+    written: Tensor     # (B, S) int64: the step that each slot holds; -1 when empty
+
+    @classmethod
+    def empty(
+        cls, batch: int, blocks: int, tokens: int, heads: int, window: int, head_dim: int,
+        *, dtype: torch.dtype, device: torch.device,
+    ) -> KVCache:  # fmt: skip
+        """A cache in which nothing has been written."""
+        shape = (batch, tokens, heads, window + 1, head_dim)
+        make = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(2 * blocks)]
+        time = torch.zeros(batch, dtype=torch.int64, device=device)
+        written = torch.full((batch, window + 1), -1, dtype=torch.int64, device=device)
+        return cls(make[:blocks], make[blocks:], time, written)
+
+    def claim(self) -> Place:
+        """Take the next slot of every world and advance the clocks."""
+        window = self.written.shape[1] - 1
+        rows = torch.arange(len(self.time), device=self.time.device)
+        slot = torch.where(self.time == 0, 0, 1 + (self.time - 1) % window)
+        self.written[rows, slot] = self.time
+        distance = (self.time[:, None] - self.written).clamp(0, window)
+        place = Place(rows, slot, distance, self.written < 0)
+        self.time = self.time + 1
+        return place
+
+    def write(self, block: int, place: Place, k_BNHC: Tensor, v_BNHC: Tensor) -> tuple[Tensor, Tensor]:
+        """Store this step's keys and values; returns all of the block's, (B, N, H, S, C)."""
+        self.keys[block][place.rows, :, :, place.slot] = k_BNHC
+        self.values[block][place.rows, :, :, place.slot] = v_BNHC
+        return self.keys[block], self.values[block]

@@ -1,0 +1,225 @@
+"""The dynamics: what the next frame's latents, the reward and the ending will be, given the past and an action.
+
+One step, in order:
+
+    history   a block-causal transformer reads the last frames and the action; its keys and values are cached
+    events    from its output: which discrete events happen (sampled; learned without labels, as a code)
+    denoiser  draws the next latents from noise, given the history's output and the events, in 1-4 steps
+    heads     reward and ending, from the history's output
+
+A rare event (a monster throws a fireball) is a coin flip that a one-step denoiser would average away. The events
+take the coin flips over: in training a code inferred from the true next frame says what happened (as in
+SVG-LP, Denton and Fergus 2018, with the categorical code of DreamerV2, Hafner et al. 2021), and the history learns
+how likely each code is. What is left is nearly a function, which one denoising step can draw sharply.
+
+The history never sees the frame that is being drawn, so one pass a step both reads and writes its cache: there is no
+separate clean pass, and more denoising steps cost only the small denoiser.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from worldsim.errors import InvalidInput
+from worldsim.models.cache import KVCache
+from worldsim.models.events import EventPosterior, EventPrior
+from worldsim.models.layers import MLP, Modulation, SpaceAttention, TimeAttention, fourier_features, modulate
+
+LEVEL_FEATURES = 32
+
+
+@dataclass(frozen=True)
+class DynamicsConfig:
+    """Sizes of the dynamics."""
+
+    channels: int = 16              # of a latent
+    height: int = 8                 # of the latent grid
+    width: int = 16
+    patch: tuple[int, int] = (8, 1)  # latents (rows, columns) that make one token
+    actions: int = 3                # discrete actions; 0 for continuous ones
+    action_dim: int = 0             # of a continuous action
+    between: int = 1                # pictures that a step makes before its last one
+    dim: int = 192
+    heads: int = 6
+    mlp_ratio: int = 4
+    history_blocks: int = 4
+    denoiser_blocks: int = 2
+    window: int = 32                # steps that the history remembers besides the first
+    cond_dim: int = 64
+    local: int = 64                 # width of the convolutions at the latents' resolution
+    event_groups: int = 2           # categorical codes a token
+    event_classes: int = 8
+
+    def __post_init__(self) -> None:
+        if self.height % self.patch[0] or self.width % self.patch[1]:
+            raise InvalidInput(
+                f"patch {self.patch} does not divide the latent grid {(self.height, self.width)}; choose one that does"
+            )
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of one frame."""
+        return (self.height // self.patch[0]) * (self.width // self.patch[1])
+
+    @property
+    def drawn_channels(self) -> int:
+        """Channels that a step draws: the new frame's latents and those of the pictures before it."""
+        return self.channels * (1 + self.between)
+
+
+@dataclass(frozen=True)
+class HistoryOut:
+    """What the history says of a step, before anything is drawn; F frames are B * T in training and B in serving."""
+
+    tokens: Tensor          # (F, N, D)
+    local: Tensor           # (F, local, h, w), features of the previous frames at the latents' resolution
+    cond: Tensor            # (F, cond_dim)
+    event_logits: Tensor    # (F, N, groups, classes)
+    reward: Tensor          # (F,), in units of the reward scale
+    end_logit: Tensor       # (F,)
+
+
+class HistoryBlock(nn.Module):
+    """Attention over space, attention over time, MLP; each modulated and gated by the condition."""
+
+    PARTS = 9
+
+    def __init__(self, config: DynamicsConfig) -> None:
+        super().__init__()
+        self.space = SpaceAttention(config.dim, config.heads)
+        self.time = TimeAttention(config.dim, config.heads, config.window)
+        self.mlp = MLP(config.dim, config.mlp_ratio)
+
+
+class DenoiserBlock(nn.Module):
+    """Attention over space and MLP; a drawn frame sees the past only through the history's output."""
+
+    PARTS = 6
+
+    def __init__(self, config: DynamicsConfig) -> None:
+        super().__init__()
+        self.space = SpaceAttention(config.dim, config.heads)
+        self.mlp = MLP(config.dim, config.mlp_ratio)
+
+    def forward(self, x: Tensor, mods: tuple[Tensor, ...]) -> Tensor:
+        """(F, N, D) -> (F, N, D)."""
+        shift1, scale1, gate1, shift2, scale2, gate2 = mods
+        x = x + gate1 * self.space(modulate(x, shift1, scale1))
+        return x + gate2 * self.mlp(modulate(x, shift2, scale2))
+
+
+class Dynamics(nn.Module):
+    """All networks of a step; functions of their inputs only, the cache is passed in and out."""
+
+    def __init__(self, config: DynamicsConfig, *, serving: bool = False) -> None:
+        super().__init__()
+        self.config = config
+        c, d = config, config.dim
+        cells = c.patch[0] * c.patch[1]
+        if c.actions:
+            self.action: nn.Module = nn.Embedding(c.actions, c.cond_dim)
+        else:
+            self.action = nn.Linear(c.action_dim, c.cond_dim)
+        self.level = nn.Linear(LEVEL_FEATURES, c.cond_dim)
+        self.local = nn.Sequential(
+            nn.Conv2d(2 * c.channels, c.local, 3, padding=1), nn.SiLU(),
+            nn.Conv2d(c.local, c.local, 3, padding=1), nn.SiLU(),
+        )  # fmt: skip
+        self.embed = nn.Linear(c.local * cells, d)
+        self.place = nn.Parameter(torch.randn(c.tokens, d) * 0.02)
+        self.history = nn.ModuleList(HistoryBlock(c) for _ in range(c.history_blocks))
+        self.history_mods = Modulation(c.cond_dim, d, HistoryBlock.PARTS, c.history_blocks)
+        self.prior = EventPrior(d, c.event_groups, c.event_classes)
+        if not serving:  # needs the true next frame
+            self.posterior = EventPosterior(
+                (2 + c.between) * c.channels, c.local, c.patch, c.event_groups, c.event_classes
+            )
+        self.squeeze = nn.Linear(d, 32)
+        self.outcome = nn.Sequential(nn.Linear(32 * c.tokens, 128), nn.GELU(), nn.Linear(128, 2))
+        self.event_embed = nn.Linear(c.event_groups * c.event_classes, d)
+        self.noisy_embed = nn.Linear(c.drawn_channels * cells, d)
+        self.tau = nn.Linear(LEVEL_FEATURES, c.cond_dim)
+        self.denoiser = nn.ModuleList(DenoiserBlock(c) for _ in range(c.denoiser_blocks))
+        self.denoiser_mods = Modulation(c.cond_dim, d, DenoiserBlock.PARTS, c.denoiser_blocks)
+        self.unembed = nn.Linear(d, c.local * cells)
+        self.draw = nn.Sequential(
+            nn.Conv2d(2 * c.local + c.drawn_channels, c.local, 3, padding=1), nn.SiLU(),
+            nn.Conv2d(c.local, c.drawn_channels, 3, padding=1),
+        )  # fmt: skip
+        nn.init.zeros_(self.draw[-1].weight)  # type: ignore[arg-type]
+        nn.init.zeros_(self.draw[-1].bias)  # type: ignore[arg-type]
+
+    # -- shapes -------------------------------------------------------------------------------------------------
+
+    def to_tokens(self, grid: Tensor) -> Tensor:
+        """(F, c, h, w) -> (F, N, c * cells)."""
+        p, q = self.config.patch
+        return rearrange(grid, "f c (h p) (w q) -> f (h w) (c p q)", p=p, q=q)
+
+    def to_grid(self, tokens: Tensor) -> Tensor:
+        """(F, N, c * cells) -> (F, c, h, w)."""
+        p, q = self.config.patch
+        return rearrange(tokens, "f (h w) (c p q) -> f c (h p) (w q)", p=p, q=q, h=self.config.height // p)
+
+    # -- history ------------------------------------------------------------------------------------------------
+
+    def _enter(self, previous: Tensor, before: Tensor, actions: Tensor, level: Tensor) -> tuple[Tensor, ...]:
+        """The last two frames' latents (F, C, h, w), actions (F,) and noise level (F,) -> local, tokens, cond."""
+        local = self.local(torch.cat([previous, before], dim=1))
+        tokens = self.embed(self.to_tokens(local)) + self.place
+        cond = self.action(actions) + self.level(fourier_features(level, LEVEL_FEATURES).to(self.level.weight.dtype))
+        return local, tokens, cond
+
+    def _leave(self, local: Tensor, tokens: Tensor, cond: Tensor) -> HistoryOut:
+        squeezed = F.gelu(self.squeeze(F.layer_norm(tokens, tokens.shape[-1:])))
+        reward, end = self.outcome(squeezed.flatten(1)).float().unbind(-1)
+        return HistoryOut(tokens, local, cond, self.prior(tokens), reward, end)
+
+    def remember(self, previous: Tensor, before: Tensor, actions: Tensor, level: Tensor) -> HistoryOut:
+        """A whole clip at once: latents (B, T, C, h, w), actions (B, T, ...), level (B, T) -> F = B * T frames."""
+        batch, steps = level.shape
+        flat = [a.flatten(0, 1) for a in (previous, before, actions, level)]
+        local, x, cond = self._enter(*flat)
+        for block, mods in zip(self.history, self.history_mods(cond), strict=True):
+            s1, c1, g1, s2, c2, g2, s3, c3, g3 = mods
+            x = x + g1 * block.space(modulate(x, s1, c1))
+            clip = rearrange(modulate(x, s2, c2), "(b t) n d -> b t n d", b=batch)
+            x = x + g2 * block.time(clip).flatten(0, 1)
+            x = x + g3 * block.mlp(modulate(x, s3, c3))
+        return self._leave(local, x, cond)
+
+    def advance(
+        self, previous: Tensor, before: Tensor, actions: Tensor, level: Tensor, cache: KVCache
+    ) -> HistoryOut:
+        """One step: (B, C, h, w) latents, (B, ...) actions; reads the cache and writes this step's entry into it."""
+        local, x, cond = self._enter(previous, before, actions, level)
+        place = cache.claim()  # this step's slot and the distance of every slot, the same for all blocks
+        for index, (block, mods) in enumerate(zip(self.history, self.history_mods(cond), strict=True)):
+            s1, c1, g1, s2, c2, g2, s3, c3, g3 = mods
+            x = x + g1 * block.space(modulate(x, s1, c1))
+            q, k, v = block.time.project(modulate(x, s2, c2))
+            keys, values = cache.write(index, place, k, v)
+            x = x + g2 * block.time.read(q, keys, values, place.bias(block.time.bias))
+            x = x + g3 * block.mlp(modulate(x, s3, c3))
+        return self._leave(local, x, cond)
+
+    # -- drawing ------------------------------------------------------------------------------------------------
+
+    def denoise(self, seen: HistoryOut, previous: Tensor, events: Tensor, noisy: Tensor, tau: Tensor) -> Tensor:
+        """Predict the clean latents (x-prediction).
+
+        `previous` (F, C, h, w), `events` one-hot (F, N, groups, classes), `noisy` (F, drawn, h, w), `tau` (F,) from
+        0 (pure noise) to 1 (clean) -> (F, drawn, h, w): the new frame first, then the pictures between, oldest first.
+        """
+        x = seen.tokens + self.event_embed(events.flatten(2)) + self.noisy_embed(self.to_tokens(noisy))
+        cond = seen.cond + self.tau(fourier_features(tau, LEVEL_FEATURES).to(self.tau.weight.dtype))
+        for block, mods in zip(self.denoiser, self.denoiser_mods(cond), strict=True):
+            x = block(x, mods)
+        drawn = self.to_grid(self.unembed(F.layer_norm(x, x.shape[-1:])))
+        change = self.draw(torch.cat([drawn, seen.local, noisy], dim=1))
+        return previous.repeat(1, 1 + self.config.between, 1, 1) + change

@@ -1,0 +1,128 @@
+"""The layers of the dynamics.  Shape suffixes: B batch, T steps, N tokens of a frame, D width, H heads, C head width."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """Normalise without learned gain, then shift and scale by the condition (adaLN; Peebles and Xie, 2023)."""
+    return F.layer_norm(x, x.shape[-1:]) * (1 + scale) + shift
+
+
+class Modulation(nn.Module):
+    """The shifts, scales and gates of a stack: one small shared network plus a table (PixArt-alpha's adaLN-single)."""
+
+    def __init__(self, cond_dim: int, dim: int, parts: int, blocks: int) -> None:
+        super().__init__()
+        self.parts = parts
+        self.shared = nn.Linear(cond_dim, parts * dim)
+        self.table = nn.Parameter(torch.zeros(blocks, parts * dim))
+        nn.init.zeros_(self.shared.weight)
+        nn.init.zeros_(self.shared.bias)  # gates start at zero: every block begins as the identity
+
+    def forward(self, cond: Tensor) -> list[tuple[Tensor, ...]]:
+        """(..., cond_dim) -> for each block `parts` tensors (..., 1, D), broadcast over a frame's tokens."""
+        shared = self.shared(F.silu(cond)).unsqueeze(-2)
+        return [(shared + row).chunk(self.parts, dim=-1) for row in self.table]
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Softmax attention, (..., Tq, C), (..., Tk, C), (..., Tk, C), bias (..., Tq, Tk) -> (..., Tq, C)."""
+    if q.is_cuda:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+    # For a few dozen keys PyTorch's fused CPU kernel is several times slower than two batched products,
+    # in its bf16 backward pass above all.
+    logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    if bias is not None:
+        logits = logits + bias
+    return torch.softmax(logits, dim=-1).to(v.dtype) @ v
+
+
+class QKNorm(nn.Module):
+    """RMS-normalise queries and keys a head, with a learned gain: keeps bf16 attention logits bounded."""
+
+    def __init__(self, head_dim: int) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.full((head_dim,), 1.0))
+
+    def forward(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """(..., C) each -> the same shapes."""
+        shape = q.shape[-1:]
+        return F.rms_norm(q, shape, self.gain.to(q.dtype)), F.rms_norm(k, shape)
+
+
+class SpaceAttention(nn.Module):
+    """Every token of a frame attends to every token of the same frame."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.norm = QKNorm(dim // heads)
+        self.out = nn.Linear(dim, dim)
+
+    def forward(self, x_FND: Tensor) -> Tensor:
+        """(F, N, D) -> (F, N, D) for any number of frames F."""
+        q, k, v = rearrange(self.qkv(x_FND), "f n (three h c) -> three f h n c", three=3, h=self.heads)
+        q, k = self.norm(q, k)
+        return self.out(rearrange(attend(q, k, v), "f h n c -> f n (h c)"))
+
+
+class TimeAttention(nn.Module):
+    """A token attends to the tokens at its own place in this step and the `window` steps before it.
+
+    Position enters as a learned bias a head and a distance (Raffel et al., 2020), not as a rotation: a cached key
+    needs no change as time goes on, and a full ring buffer reads exactly as training did.
+    """
+
+    def __init__(self, dim: int, heads: int, window: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.window = window
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.norm = QKNorm(dim // heads)
+        self.out = nn.Linear(dim, dim)
+        # Start with a mild preference for the recent past.
+        slopes = torch.linspace(0.0, 0.5, heads)[:, None] * torch.arange(window + 1)[None, :].sqrt()
+        self.bias = nn.Parameter(-slopes)  # (H, window + 1), by distance in steps
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(..., D) -> queries, keys, values (..., H, C)."""
+        q, k, v = rearrange(self.qkv(x), "... (three h c) -> three ... h c", three=3, h=self.heads)
+        q, k = self.norm(q, k)
+        return q, k, v
+
+    def forward(self, x_BTND: Tensor) -> Tensor:
+        """A whole clip at once, causal: (B, T, N, D) -> (B, T, N, D), T <= window + 1."""
+        batch, steps = x_BTND.shape[:2]
+        q, k, v = (rearrange(a, "b t n h c -> (b n) h t c") for a in self.project(x_BTND))
+        time = torch.arange(steps, device=x_BTND.device)
+        distance = (time[:, None] - time[None, :]).clamp(0, self.window)
+        mask = self.bias[:, distance].masked_fill(time[None, :] > time[:, None], -math.inf)  # (H, T, T)
+        y = attend(q, k, v, mask.to(q.dtype))
+        return self.out(rearrange(y, "(b n) h t c -> b t n (h c)", b=batch))
+
+    def read(self, q_BNHC: Tensor, keys: Tensor, values: Tensor, bias_BHS: Tensor) -> Tensor:
+        """One step against cached keys and values (B, N, H, S, C); `bias_BHS` is -inf where a slot is empty."""
+        y = attend(q_BNHC.unsqueeze(-2), keys, values, bias_BHS[:, None, :, None].to(q_BNHC.dtype))
+        return self.out(rearrange(y, "b n h 1 c -> b n (h c)"))
+
+
+class MLP(nn.Sequential):
+    """Two linear layers with a GELU between."""
+
+    def __init__(self, dim: int, ratio: int) -> None:
+        super().__init__(nn.Linear(dim, ratio * dim), nn.GELU(approximate="tanh"), nn.Linear(ratio * dim, dim))
+
+
+def fourier_features(x: Tensor, count: int) -> Tensor:
+    """Sines and cosines of a level in [0, 1]: (...,) -> (..., count)."""
+    frequencies = torch.exp(torch.linspace(0.0, math.log(100.0), count // 2, device=x.device))
+    angles = x.float().unsqueeze(-1) * frequencies * math.pi
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)

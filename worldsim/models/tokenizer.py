@@ -1,0 +1,109 @@
+"""The tokenizer: a convolutional autoencoder between pictures and a small grid of continuous latents.
+
+Pictures are (B, 3, H, W) in [-1, 1]; latents are (B, C, H / 8, W / 8) with unit RMS over the channels of a place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+STRIDE = 8  # picture pixels to a latent, in both directions
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """Sizes of the autoencoder."""
+
+    height: int = 64
+    width: int = 128
+    channels: int = 16                              # of a latent
+    encoder_widths: tuple[int, int, int] = (32, 64, 96)    # at 1/2, 1/4 and 1/8 of the picture
+    decoder_widths: tuple[int, int, int] = (32, 64, 128)
+    blocks: int = 2                                 # residual blocks at 1/4 and 1/8; the decoder has one more at 1/8
+
+    @property
+    def latent_height(self) -> int:
+        """Rows of the latent grid."""
+        return self.height // STRIDE
+
+    @property
+    def latent_width(self) -> int:
+        """Columns of the latent grid."""
+        return self.width // STRIDE
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions; the second starts at zero, so that a deep stack begins as the identity, without norms."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+        nn.init.zeros_(self.second.weight)
+        nn.init.zeros_(self.second.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, width, h, w) -> the same."""
+        return x + self.second(F.silu(self.first(F.silu(x))))
+
+
+def _stack(width: int, blocks: int) -> nn.Sequential:
+    return nn.Sequential(*(ResidualBlock(width) for _ in range(blocks)))
+
+
+def _down(width: int, wider: int) -> list[nn.Module]:
+    """Halve the resolution. On CPUs a strided 3x3 convolution's backward pass costs ten times this."""
+    return [nn.PixelUnshuffle(2), nn.Conv2d(4 * width, wider, 1)]
+
+
+def _up(width: int, narrower: int) -> list[nn.Module]:
+    """Double the resolution."""
+    return [nn.Conv2d(width, 4 * narrower, 1), nn.PixelShuffle(2)]
+
+
+class Tokenizer(nn.Module):
+    """Pictures to latents (`encode`) and back (`decode`)."""
+
+    def __init__(self, config: TokenizerConfig) -> None:
+        super().__init__()
+        self.config = config
+        half, quarter, eighth = config.encoder_widths
+        self.encoder = nn.Sequential(
+            nn.PixelUnshuffle(2),
+            nn.Conv2d(12, half, 3, padding=1), nn.SiLU(),
+            *_down(half, quarter), _stack(quarter, config.blocks), nn.SiLU(),
+            *_down(quarter, eighth), _stack(eighth, config.blocks), nn.SiLU(),
+            nn.Conv2d(eighth, config.channels, 1),
+        )  # fmt: skip
+        half, quarter, eighth = config.decoder_widths
+        self.decoder = nn.Sequential(
+            nn.Conv2d(config.channels, eighth, 1), _stack(eighth, config.blocks + 1), nn.SiLU(),
+            *_up(eighth, quarter), _stack(quarter, config.blocks), nn.SiLU(),
+            *_up(quarter, half), _stack(half, 1), nn.SiLU(),
+            nn.Conv2d(half, 12, 3, padding=1), nn.PixelShuffle(2),
+        )  # fmt: skip
+
+    def encode(self, pictures: Tensor) -> Tensor:
+        """(B, 3, H, W) in [-1, 1] -> latents (B, C, h, w), RMS over channels 1 at every place."""
+        z = self.encoder(pictures)
+        # Without a bound the latents grow to drown the training noise; tanh saturates to binary within minutes.
+        return z * torch.rsqrt(z.float().square().mean(1, keepdim=True) + 1e-6).to(z.dtype)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """(B, C, h, w) -> pictures (B, 3, H, W), about [-1, 1], not clipped."""
+        return self.decoder(latents)
+
+
+def to_pictures(frames: Tensor) -> Tensor:
+    """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 in [-1, 1]."""
+    return frames.permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
+
+
+def to_frames(pictures: Tensor) -> Tensor:
+    """(B, 3, H, W) about [-1, 1] -> (B, H, W, 3) uint8; a value that is not finite becomes 0."""
+    scaled = torch.nan_to_num(pictures.float(), nan=-1.0).add(1.0).mul_(127.5).round_().clamp_(0, 255)
+    return scaled.to(torch.uint8).permute(0, 2, 3, 1).contiguous()

@@ -1,0 +1,50 @@
+"""All randomness of a world: a pure function of (seed, episode, step, stream), drawn from a counter-based generator.
+
+No draw depends on earlier draws, on the other worlds of a batch, or on how often a step was computed; so a saved
+state continues bit for bit, and a step that was computed ahead of time equals the same step computed on demand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+STREAM_START = 0       # which recorded start an episode begins from
+STREAM_CONTEXT = 1     # noise added to the previous frame
+STREAM_EVENT = 2       # which events happen
+STREAM_PICTURE = 3     # the noise a picture is denoised from
+STREAM_END = 4         # whether the episode ends here
+
+_MASK = (1 << 64) - 1
+
+
+def generator(seed: int, episode: int, step: int, stream: int) -> np.random.Generator:
+    """A fresh generator for one purpose (`stream`) at one step of one episode; Philox (Salmon et al., 2011)."""
+    key = np.array([seed & _MASK, episode & _MASK], dtype=np.uint64)
+    counter = np.array([0, step & _MASK, stream, 0], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=counter))
+
+
+def normal(
+    seeds: Sequence[int] | np.ndarray,
+    episodes: Sequence[int] | np.ndarray,
+    steps: Sequence[int] | np.ndarray,
+    stream: int,
+    shape: tuple[int, ...],
+) -> np.ndarray:
+    """Standard normal noise (B, *shape) float32, one independent draw a world."""
+    rows = zip(seeds, episodes, steps, strict=True)
+    return np.stack([generator(int(s), int(e), int(t), stream).standard_normal(shape, np.float32) for s, e, t in rows])
+
+
+def uniform(
+    seeds: Sequence[int] | np.ndarray,
+    episodes: Sequence[int] | np.ndarray,
+    steps: Sequence[int] | np.ndarray,
+    stream: int,
+    shape: tuple[int, ...],
+) -> np.ndarray:
+    """Uniform noise in [0, 1), (B, *shape) float32, one independent draw a world."""
+    rows = zip(seeds, episodes, steps, strict=True)
+    return np.stack([generator(int(s), int(e), int(t), stream).random(shape, np.float32) for s, e, t in rows])

@@ -1,0 +1,55 @@
+"""Recorded starts that ship with a world: a few frames' latents and the actions between them, packed to int8."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from worldsim import noise
+from worldsim.errors import DamagedWorld, InvalidInput
+
+KINDS = ("beginning", "anywhere")
+
+
+@dataclass(frozen=True)
+class Starts:
+    """S starts of T frames each; the first `beginnings` are the beginnings of episodes."""
+
+    latents: Tensor         # (S, T, C, h, w) int8
+    scale: float            # int8 -> latent
+    actions: Tensor         # (S, T-1) int64 or (S, T-1, A) float32
+    beginnings: int
+
+    @classmethod
+    def pack(cls, latents: np.ndarray, actions: np.ndarray, beginnings: int) -> Starts:
+        """From float latents (S, T, C, h, w)."""
+        scale = float(np.abs(latents).max()) / 127
+        return cls(torch.from_numpy(np.round(latents / scale).astype(np.int8)), scale, torch.from_numpy(actions), beginnings)
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor]) -> Starts:
+        """From the tensors of `starts.safetensors`."""
+        try:
+            return cls(tensors["latents"], float(tensors["scale"]), tensors["actions"], int(tensors["beginnings"]))
+        except KeyError as error:
+            raise DamagedWorld(f"starts.safetensors lacks {error}; restore the world's folder") from error
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """The tensors of `starts.safetensors`."""
+        return {
+            "latents": self.latents, "scale": torch.tensor(self.scale, dtype=torch.float64),
+            "actions": self.actions, "beginnings": torch.tensor(self.beginnings),
+        }  # fmt: skip
+
+    def choose(self, seed: int, episode: int, kind: str) -> tuple[Tensor, np.ndarray]:
+        """The start of an episode: latents (T, C, h, w) float32 and the actions between them (T-1, ...)."""
+        if kind not in KINDS:
+            raise InvalidInput(f"start {kind!r} is unknown; use one of {', '.join(map(repr, KINDS))}")
+        first, last = (0, self.beginnings) if kind == "beginning" else (self.beginnings, len(self.latents))
+        if first == last:
+            raise InvalidInput(f"this world ships no start of kind {kind!r}; use another, or give frames of your own")
+        index = int(noise.generator(seed, episode, 0, noise.STREAM_START).integers(first, last))
+        return self.latents[index].float() * self.scale, self.actions[index].numpy()

@@ -1,0 +1,1 @@
+"""Time-budgeted, resumable training of the models."""

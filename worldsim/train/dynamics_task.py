@@ -1,0 +1,83 @@
+"""Training data and bookkeeping of the dynamics; the loss is in `dynamics_loss`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from worldsim.dream import dream
+from worldsim.media import contact_sheet
+from worldsim.models.dynamics import Dynamics, DynamicsConfig
+from worldsim.models.tokenizer import Tokenizer, to_frames
+from worldsim.sampling import SamplingConfig
+from worldsim.train.dynamics_loss import DynamicsLoss
+from worldsim.train.latents import LatentEpisodes
+
+
+class DynamicsTask:
+    """Everything the loop needs to train the dynamics on latent episodes."""
+
+    kind = "dynamics"
+
+    def __init__(
+        self, stores: list[LatentEpisodes], tokenizer: Tokenizer,
+        *, batch: int = 8, clip: int = 32, patch: tuple[int, int] = (8, 1), seed: int = 0,
+    ) -> None:  # fmt: skip
+        self.stores, self.tokenizer, self.clips, self.steps, self.seed = stores, tokenizer, batch, clip, seed
+        meta, between = stores[0].store.meta, stores[0].latents.shape[1] - 1
+        grid = tokenizer.config
+        self.settings = DynamicsConfig(
+            channels=grid.channels, height=grid.latent_height, width=grid.latent_width, patch=patch,
+            actions=meta.actions.n, action_dim=len(meta.actions.low), between=between, window=clip,
+        )  # fmt: skip
+        torch.manual_seed(seed)  # the initial weights only
+        # Rewards are learned in units of their usual size, so that a world of tiny rewards is no harder.
+        sizes = np.concatenate([np.abs(s.rewards) for s in stores])
+        self.reward_scale = float(sizes[sizes > 0].mean()) if (sizes > 0).any() else 1.0
+        self.model = DynamicsLoss(Dynamics(self.settings), self.reward_scale)
+        self.frames_per_batch = batch * clip
+        self._rows = np.array([len(s.latents) for s in stores])
+
+    def config(self) -> dict[str, Any]:
+        """What a resumed run must share."""
+        return {
+            "model": {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.settings).items()},
+            "batch": self.clips, "clip": self.steps, "seed": self.seed, "reward_scale": self.reward_scale,
+        }  # fmt: skip
+
+    def batch(self, step: int, rank: int) -> dict[str, Tensor]:
+        """Clips of steps + 1 rows; a pure function of (seed, step, rank)."""
+        rng = np.random.default_rng([self.seed, step, rank])
+        clips = [self._clip(rng) for _ in range(self.clips)]
+        return {name: torch.from_numpy(np.stack([clip[name] for clip in clips])) for name in clips[0]}
+
+    def _clip(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """One clip, such that every row of the data is met equally often, the first and last ones too."""
+        store = self.stores[rng.choice(len(self.stores), p=self._rows / self._rows.sum())]
+        row = int(rng.integers(len(store.latents)))
+        episode = int(np.searchsorted(store.ends, row, side="right"))
+        first, end = int(store.ends[episode - 1]) if episode else 0, int(store.ends[episode])
+        start = int(np.clip(rng.integers(first - self.steps + 1, end - 1), first, max(first, end - 1 - self.steps)))
+        rows = np.minimum(np.arange(start, start + self.steps + 1), end - 1)  # a short episode repeats its last row
+        return {
+            "latents": store.latents[rows], "actions": store.actions[rows], "rewards": store.rewards[rows],
+            "terminated": store.terminated[rows], "valid": np.arange(start, start + self.steps + 1) < end,
+        }  # fmt: skip
+
+    def pictures(self, averaged: nn.Module) -> np.ndarray:
+        """Recorded row above dreamed row, two clips, every fourth step."""
+        assert isinstance(averaged, DynamicsLoss)
+        rows = []
+        for index in range(2):
+            clip = self._clip(np.random.default_rng([self.seed, index]))
+            latents = torch.from_numpy(clip["latents"].astype(np.float32))
+            actions = torch.from_numpy(clip["actions"])
+            dreamed = dream(averaged.dynamics, SamplingConfig(), latents[None], actions[None], context=4, seed=index)
+            for z in (latents[::4, 0], dreamed[0, ::4, 0]):
+                device = next(self.tokenizer.parameters()).device
+                rows.append(to_frames(self.tokenizer.decode(z.to(device))).cpu().numpy())
+        return contact_sheet(rows)

@@ -1,0 +1,72 @@
+"""From a finished training run to a world's folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from worldsim.config import SourceConfig, WorldConfig
+from worldsim.episodes import Episodes
+from worldsim.errors import InvalidInput
+from worldsim.models.dynamics import DynamicsConfig
+from worldsim.models.tokenizer import Tokenizer
+from worldsim.starts import Starts
+from worldsim.train.checkpoint import load_checkpoint
+from worldsim.train.latents import encode_frames, load_tokenizer
+from worldsim.weights import CARD, WorldFiles, write_world
+
+CONTEXT = 3     # frames of a start
+
+
+def export_world(name: str, stores: list[Episodes], run: Path, out: Path, *, starts: int) -> None:
+    """Write the averaged weights in bf16, without what only training needs; an existing card is kept."""
+    tokenizer = load_tokenizer(run)
+    path = run / "dynamics.safetensors"
+    if not path.exists():
+        raise InvalidInput(f"{path} does not exist; run `worldsim train dynamics --out {run}` first")
+    tensors, meta = load_checkpoint(path)
+    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in meta["config"]["model"].items()}
+    source = stores[0].meta
+    config = WorldConfig(
+        name=name,
+        source=SourceConfig(
+            source.source, source.fps, source.frame_skip, source.pixel_aspect, source.max_episode_steps,
+            dict(source.source_parameters),
+        ),
+        actions=source.actions,
+        tokenizer=tokenizer.config,
+        dynamics=DynamicsConfig(**settings),
+        reward_scale=float(meta["config"]["reward_scale"]),
+    )  # fmt: skip
+    card = (out / CARD).read_text() if (out / CARD).exists() else f"# {name}\n"
+    write_world(out, WorldFiles(config, _weights(tokenizer, tensors), pick_starts(tokenizer, stores, starts).to_tensors(), card))
+
+
+def _weights(tokenizer: Tokenizer, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    prefix, training_only = "average.dynamics.", "average.dynamics.posterior."
+    dynamics = {
+        f"dynamics.{n[len(prefix) :]}": t
+        for n, t in tensors.items()
+        if n.startswith(prefix) and not n.startswith(training_only)
+    }
+    own = {f"tokenizer.{n}": t for n, t in tokenizer.state_dict().items()}
+    return {n: t.to(torch.bfloat16) for n, t in (own | dynamics).items()}
+
+
+def pick_starts(tokenizer: Tokenizer, stores: list[Episodes], count: int) -> Starts:
+    """Half of the starts are beginnings of episodes, half lie anywhere but at an end; spread evenly over the data."""
+    rng = np.random.default_rng(0)
+    places = [(store, int(e - n), int(e)) for store in stores for e, n in zip(store.ends, store.lengths, strict=True)]
+    places = [p for p in places if p[2] - p[1] > 2 * CONTEXT]
+    if not places:
+        raise InvalidInput(f"no episode is longer than {2 * CONTEXT} steps; record longer episodes to take starts from")
+    begin = [places[i] for i in np.linspace(0, len(places) - 1, max(count // 2, 1)).astype(int)]
+    firsts = [(store, first) for store, first, _ in begin]
+    firsts += [(store, int(rng.integers(first, end - 2 * CONTEXT))) for store, first, end in begin]
+    latents = [encode_frames(tokenizer, store.read("rgb", row, row + CONTEXT)).cpu().numpy() for store, row in firsts]
+    actions = [store.read("action", row + 1, row + CONTEXT) for store, row in firsts]
+    return Starts.pack(np.stack(latents), np.stack(actions), beginnings=len(begin))
+

@@ -1,0 +1,98 @@
+"""Latents of whole episode stores, computed once and kept beside the run as memory-mapped arrays."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from worldsim.devices import autocast_dtype, choose_device
+from worldsim.episodes import Episodes
+from worldsim.errors import InvalidInput
+from worldsim.models.tokenizer import Tokenizer, TokenizerConfig, to_pictures
+from worldsim.train.checkpoint import load_checkpoint
+
+ROWS = 64  # encoded at a time
+
+
+@dataclass(frozen=True)
+class LatentEpisodes:
+    """An episode store as the dynamics sees it; T rows, as in the store."""
+
+    latents: np.ndarray     # (T, 1 + between, C, h, w) float16: the frame, then the pictures before it, oldest first
+    actions: np.ndarray     # (T,) int64 or (T, A) float32
+    rewards: np.ndarray     # (T,) float32
+    terminated: np.ndarray  # (T,) bool
+    ends: np.ndarray        # (episodes,) int64
+    store: Episodes
+
+
+def load_tokenizer(run: Path, device: str = "auto") -> Tokenizer:
+    """The averaged weights of the tokenizer trained in a run folder."""
+    path = run / "tokenizer.safetensors"
+    if not path.exists():
+        raise InvalidInput(f"{path} does not exist; run `worldsim train tokenizer --out {run}` first")
+    tensors, meta = load_checkpoint(path)
+    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in meta["config"]["model"].items()}
+    tokenizer = Tokenizer(TokenizerConfig(**settings))
+    prefix = "average.tokenizer."
+    tokenizer.load_state_dict({n[len(prefix) :]: t for n, t in tensors.items() if n.startswith(prefix)}, strict=True)
+    return tokenizer.to(choose_device(device), memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+
+
+def weights_digest(tokenizer: Tokenizer) -> str:
+    """A short name for these very weights."""
+    digest = hashlib.sha256()
+    for tensor in tokenizer.state_dict().values():
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+@torch.no_grad()
+def encode_frames(tokenizer: Tokenizer, frames: np.ndarray) -> Tensor:
+    """(B, H, W, 3) uint8 -> latents (B, C, h, w) float32."""
+    device = next(tokenizer.parameters()).device
+    dtype = autocast_dtype(device)
+    pictures = to_pictures(torch.from_numpy(frames).to(device)).contiguous(memory_format=torch.channels_last)
+    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+        return tokenizer.encode(pictures).float()
+
+
+def cache_latents(tokenizer: Tokenizer, store: Episodes, run: Path, device: str = "auto") -> LatentEpisodes:
+    """Encode a store, or open what an earlier call encoded with the same tokenizer from the same rows."""
+    folder = run / "latents" / f"{store.path.name}-{weights_digest(tokenizer)}-{store.num_steps}"
+    if not (folder / "done.json").exists():
+        _encode_store(tokenizer, store, folder)
+    rows = store.num_steps
+    return LatentEpisodes(
+        latents=np.load(folder / "latents.npy", mmap_mode="r"),
+        actions=store.read("action", 0, rows),
+        rewards=store.read("reward", 0, rows),
+        terminated=store.read("terminated", 0, rows),
+        ends=store.ends,
+        store=store,
+    )
+
+
+def _encode_store(tokenizer: Tokenizer, store: Episodes, folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)  # an interrupted attempt has no done.json
+    folder.mkdir(parents=True)
+    c, between = tokenizer.config, store.meta.streams["between"].shape[0] if "between" in store.streams else 0
+    shape = (store.num_steps, 1 + between, c.channels, c.latent_height, c.latent_width)
+    array = np.lib.format.open_memmap(folder / "latents.npy", mode="w+", dtype=np.float16, shape=shape)
+    for start in tqdm(range(0, store.num_steps, ROWS), desc=f"latents of {store.path.name}", unit_scale=ROWS, unit="row"):
+        stop = min(start + ROWS, store.num_steps)
+        frames = store.read("rgb", start, stop)[:, None]
+        if between:
+            frames = np.concatenate([frames, store.read("between", start, stop)], axis=1)
+        encoded = encode_frames(tokenizer, frames.reshape(-1, *frames.shape[2:]))
+        array[start:stop] = encoded.cpu().numpy().reshape(stop - start, *shape[1:])
+    array.flush()
+    (folder / "done.json").write_text(json.dumps({"rows": store.num_steps}))

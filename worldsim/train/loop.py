@@ -1,0 +1,238 @@
+"""One training loop for every model: time-budgeted, resumable to the bit, on one process or many (torchrun).
+
+Nothing random survives between steps: a batch and its noise are functions of (seed, step, rank). So weights, average,
+optimizer and step number are all there is to save.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
+
+from worldsim.devices import autocast_dtype
+from worldsim.errors import DamagedCheckpoint, InvalidInput
+from worldsim.train.checkpoint import load_checkpoint, load_optimizer, optimizer_tensors, save_checkpoint
+from worldsim.train.prefetch import Prefetch
+from worldsim.train.record import TrainingRecord
+
+
+class Task(Protocol):
+    """What the loop asks of a model's training."""
+
+    kind: str                       # "tokenizer", "dynamics": names files and checks what is resumed
+    model: nn.Module                # whose forward is `(batch, step_progress, generator) -> (loss, metrics)`
+    frames_per_batch: int
+
+    def config(self) -> dict[str, Any]:
+        """JSON-able settings that a resumed run must share."""
+        ...
+
+    def batch(self, step: int, rank: int) -> dict[str, Tensor]:
+        """The batch of a step on one process: a pure function of its arguments."""
+        ...
+
+    def pictures(self, averaged: nn.Module) -> Any:
+        """A picture (H, W, 3) uint8 that shows what the averaged model can do now."""
+        ...
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """How long and how fast to train."""
+
+    hours: float = 1.0              # wall-clock budget of this call
+    steps: int | None = None        # stop at this step instead, whatever the time
+    lr: float = 1e-3
+    warmup: int = 200               # steps
+    cooldown: float = 0.2           # last part of the budget, over which the learning rate falls to zero
+    weight_decay: float = 0.01
+    max_norm: float = 1.0           # of the gradient
+    ema: float = 0.999              # of the averaged weights, the ones that are used
+    seed: int = 0
+    save_minutes: float = 5.0       # between checkpoints
+    picture_minutes: float = 5.0    # between sample pictures
+    device: str = "auto"
+
+
+class Budget:
+    """How much of the budget is used, 0 to 1: by steps if they are given, else by the clock."""
+
+    def __init__(self, config: LoopConfig) -> None:
+        self.config = config
+        self.started = time.monotonic()
+
+    def used(self, step: int) -> float:
+        """The fraction that is gone before `step` is done."""
+        if self.config.steps is not None:
+            return min(step / max(self.config.steps, 1), 1.0)
+        return min((time.monotonic() - self.started) / (self.config.hours * 3600), 1.0)
+
+    def lr(self, step: int) -> float:
+        """Warm-up, plateau, linear cool-down."""
+        c = self.config
+        fall = min((1.0 - self.used(step)) / c.cooldown, 1.0) if c.cooldown > 0 else 1.0
+        return c.lr * min((step + 1) / c.warmup, 1.0) * fall
+
+
+class Trainer:
+    """A model, its average and its optimizer, with a checkpoint folder."""
+
+    def __init__(self, task: Task, config: LoopConfig, out: Path, *, resume: bool) -> None:
+        self.task, self.config, self.out = task, config, Path(out)
+        self.rank, self.world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        self.device = self._device()
+        self.model = task.model.to(self.device, memory_format=torch.channels_last)
+        self.average = {name: p.detach().clone() for name, p in self.model.named_parameters()}
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=config.lr, betas=(0.9, 0.98), weight_decay=config.weight_decay
+        )
+        self.step = 0
+        self.path = self.out / f"{task.kind}.safetensors"
+        self.record = TrainingRecord(self.out / f"{task.kind}.json")
+        if resume:
+            self._load()
+        elif self.path.exists():
+            raise InvalidInput(f"{self.path} exists; add --resume to go on training it, or choose another --out")
+
+    def _device(self) -> torch.device:
+        from worldsim.devices import choose_device
+
+        device = choose_device(self.config.device)
+        if device.type == "cuda":
+            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        if self.world > 1 and not dist.is_initialized():
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        return device
+
+    def _load(self) -> None:
+        tensors, meta = load_checkpoint(self.path)
+        wanted = {"kind": self.task.kind, "config": self.task.config()}
+        for key, value in wanted.items():
+            if meta.get(key) != value:
+                raise DamagedCheckpoint(
+                    f"checkpoint {self.path} was trained with another {key} ({meta.get(key)} instead of {value}); "
+                    "use the same options, or another --out"
+                )
+        self.model.load_state_dict({n[6:]: t for n, t in tensors.items() if n.startswith("model.")}, strict=True)
+        self.average = {n[8:]: t.to(self.device) for n, t in tensors.items() if n.startswith("average.")}
+        load_optimizer(self.optimizer, tensors)
+        self.step = int(meta["step"])
+
+    def save(self) -> None:
+        """Write the checkpoint and the training record."""
+        if self.rank:
+            return
+        tensors = {f"model.{n}": t for n, t in self.model.state_dict().items()}
+        tensors |= {f"average.{n}": t for n, t in self.average.items()}
+        tensors |= optimizer_tensors(self.optimizer)
+        save_checkpoint(
+            self.path, tensors, {"kind": self.task.kind, "step": self.step, "config": self.task.config()}
+        )
+        self.record.save()
+
+    def averaged(self) -> nn.Module:
+        """The model with its averaged weights, by swapping: call `restore` with the result's old weights after use."""
+        old = {name: p.detach().clone() for name, p in self.model.named_parameters()}
+        self._put(self.average)
+        self._old = old
+        return self.model
+
+    def restore(self) -> None:
+        """Undo `averaged`."""
+        self._put(self._old)
+
+    @torch.no_grad()
+    def _put(self, weights: dict[str, Tensor]) -> None:
+        for name, p in self.model.named_parameters():
+            p.copy_(weights[name])
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
+        own = [p for _, p in self.model.named_parameters()]
+        torch._foreach_lerp_([self.average[n] for n, _ in self.model.named_parameters()], own, 1 - decay)
+
+    def run(self, log: Callable[[dict[str, float], int], None], show: Callable[[Any, int], None]) -> None:
+        """Train until the budget is used; saves at intervals, at the end, and when interrupted."""
+        budget = Budget(self.config)
+        ddp = DistributedDataParallel(self.model) if self.world > 1 else self.model
+        bar = tqdm(unit="frame", unit_scale=True, disable=self.rank > 0, desc=self.task.kind, mininterval=2.0)
+        saved = shown = time.monotonic()
+        batches = Prefetch(lambda step: self.task.batch(step, self.rank), self.step)
+        try:
+            while not self._agree(budget.used(self.step) >= 1.0):
+                metrics = self._one(ddp, batches.next(), budget)
+                self.step += 1
+                now = time.monotonic()
+                if self.rank == 0:
+                    self._report(bar, metrics, budget, log)
+                    if now - saved > self.config.save_minutes * 60:
+                        self.save()
+                        saved = now
+                    if now - shown > self.config.picture_minutes * 60:
+                        show(self._pictures(), self.step)
+                        shown = time.monotonic()
+        finally:
+            batches.close()
+            self.record.add_time(time.monotonic() - budget.started, self.step)
+            self.save()
+            bar.close()
+        if self.rank == 0:
+            show(self._pictures(), self.step)
+
+    def _agree(self, done: bool) -> bool:
+        """All processes stop at the same step: the first one's clock decides."""
+        if self.world == 1:
+            return done
+        flag = torch.tensor([float(done)], device=self.device)
+        dist.broadcast(flag, 0)
+        return bool(flag.item())
+
+    def _one(self, ddp: nn.Module, batch: dict[str, Tensor], budget: Budget) -> dict[str, Tensor]:
+        generator = torch.Generator(device=self.device)
+        generator.manual_seed((self.config.seed * 1_000_003 + self.step) * 1_009 + self.rank)
+        for group in self.optimizer.param_groups:
+            group["lr"] = budget.lr(self.step)
+        batch = {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
+        dtype = autocast_dtype(self.device)
+        with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
+            loss, metrics = ddp(batch, self.step, generator)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_norm)
+        if torch.isfinite(norm):  # a rare overflow loses one batch, not the run
+            self.optimizer.step()
+            self._update_average()
+        return {"loss": loss.detach(), "gradient_norm": norm, **metrics}
+
+    def _report(
+        self, bar: Any, metrics: dict[str, Tensor], budget: Budget, log: Callable[[dict[str, float], int], None]
+    ) -> None:
+        bar.update(self.task.frames_per_batch * self.world)
+        if self.step % 20:
+            return
+        values = {name: float(value) for name, value in metrics.items()}
+        values["frames_per_s"] = bar.format_dict["rate"] or 0.0
+        log(values, self.step)
+        self.record.add(self.step, values)
+        used = budget.used(self.step)
+        left = bar.format_dict["elapsed"] * (1 - used) / max(used, 1e-6) / 60
+        bar.set_postfix_str(f"loss {values['loss']:.4f}, {left:.0f} min left")
+
+    def _pictures(self) -> Any:
+        model = self.averaged()
+        try:
+            with torch.no_grad():
+                return self.task.pictures(model)
+        finally:
+            self.restore()

@@ -1,0 +1,39 @@
+"""The training record: a small JSON file of how a model came to be, which ships in its world's folder."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+
+class TrainingRecord:
+    """Loss curve (thinned), wall-clock time and steps of every call that trained a model."""
+
+    POINTS = 400
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.curve: list[dict[str, float]] = []
+        self.calls: list[dict[str, float]] = []
+        if path.exists():
+            old: dict[str, Any] = json.loads(path.read_text())
+            self.curve, self.calls = old["curve"], old["calls"]
+
+    def add(self, step: int, values: dict[str, float]) -> None:
+        """Append a point of the curve; every other one is dropped when there are too many."""
+        self.curve.append({"step": step, **{k: round(v, 6) for k, v in values.items()}})
+        if len(self.curve) > self.POINTS:
+            self.curve = self.curve[1::2]
+
+    def add_time(self, seconds: float, step: int) -> None:
+        """Note one call: how long it trained and the step it reached."""
+        self.calls.append({"seconds": round(seconds, 1), "reached_step": step})
+
+    def save(self) -> None:
+        """Write the file in one rename."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_suffix(".partial")
+        temporary.write_text(json.dumps({"calls": self.calls, "curve": self.curve}))
+        os.replace(temporary, self.path)

@@ -1,0 +1,100 @@
+"""Training the tokenizer: pictures drawn from episodes, reconstructed through a noisy latent."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from worldsim.episodes import Episodes
+from worldsim.media import contact_sheet
+from worldsim.models.tokenizer import Tokenizer, TokenizerConfig, to_frames, to_pictures
+
+LATENT_NOISE = 0.1      # so that nearby latents decode alike, which is what a predicted latent needs
+MOVING_WEIGHT = 5.0     # extra weight of pixels that changed since the picture before: small moving things are rare
+RUN = 2                 # pictures taken in a row, to see what moves
+
+
+class TokenizerLoss(nn.Module):
+    """Reconstruction loss; called by the loop with (batch, step, generator)."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        super().__init__()
+        self.tokenizer = tokenizer
+
+    def forward(self, batch: dict[str, Tensor], step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """`frames` (B, RUN, H, W, 3) uint8 -> loss and metrics."""
+        frames = batch["frames"]
+        pictures = to_pictures(frames.flatten(0, 1)).contiguous(memory_format=torch.channels_last)
+        latents = self.tokenizer.encode(pictures).float()
+        noise = torch.randn(latents.shape, generator=generator, device=latents.device)
+        decoded = self.tokenizer.decode(latents + LATENT_NOISE * noise).float()
+        runs = pictures.unflatten(0, frames.shape[:2])
+        moved = (runs[:, 0] - runs[:, 1]).abs().amax(1, keepdim=True)  # (B, 1, H, W)
+        weight = 1 + MOVING_WEIGHT * (2 * moved).clamp(max=1).repeat_interleave(RUN, dim=0)
+        error = decoded - pictures
+        squared = error.square()
+        loss = (weight * (0.3 * error.abs() + 5 * squared)).mean() + 0.3 * _gradient_loss(error)
+        return loss, {"psnr": psnr(squared.mean().detach())}
+
+
+def _gradient_loss(error: Tensor) -> Tensor:
+    """L1 of the error's horizontal and vertical differences: keeps edges sharp."""
+    return error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+
+
+def psnr(mean_square: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio in dB of pictures in [-1, 1]."""
+    return 10 * torch.log10(4.0 / mean_square)
+
+
+class TokenizerTask:
+    """Everything the loop needs to train a tokenizer on episode stores."""
+
+    kind = "tokenizer"
+
+    def __init__(self, stores: list[Episodes], config: TokenizerConfig, *, batch: int = 12, seed: int = 0) -> None:
+        self.stores, self.settings, self.runs, self.seed = stores, config, batch, seed
+        torch.manual_seed(seed)  # the initial weights only
+        self.model = TokenizerLoss(Tokenizer(config))
+        self.frames_per_batch = batch * RUN
+        self._rows = np.array([store.num_steps for store in stores])
+
+    def config(self) -> dict[str, Any]:
+        """What a resumed run must share."""
+        return {"model": _jsonable(asdict(self.settings)), "batch": self.runs, "seed": self.seed}
+
+    def batch(self, step: int, rank: int) -> dict[str, Tensor]:
+        """Runs of pictures from random places of random stores; a pure function of (seed, step, rank)."""
+        rng = np.random.default_rng([self.seed, step, rank])
+        runs = [self._run(rng) for _ in range(self.runs)]
+        return {"frames": torch.from_numpy(np.stack(runs))}
+
+    def _run(self, rng: np.random.Generator) -> np.ndarray:
+        store = self.stores[rng.choice(len(self.stores), p=self._rows / self._rows.sum())]
+        row = int(rng.integers(store.num_steps - 1))
+        frames = store.read("rgb", row, row + RUN)
+        if "between" in store.streams and rng.random() < 0.5:  # (RUN, k - 1, H, W, 3)
+            frames = np.stack([frames[0], store.read("between", row + 1, row + 2)[0, -1]])
+        return frames
+
+    def pictures(self, averaged: nn.Module) -> np.ndarray:
+        """Real row above reconstructed row."""
+        rng = np.random.default_rng(self.seed)
+        frames = np.stack([self._run(rng)[0] for _ in range(8)])
+        tokenizer = averaged.tokenizer
+        assert isinstance(tokenizer, Tokenizer)
+        device = next(tokenizer.parameters()).device
+        decoded = to_frames(tokenizer.decode(tokenizer.encode(to_pictures(torch.from_numpy(frames)).to(device))))
+        return contact_sheet([frames, decoded.cpu().numpy()])
+
+
+def _jsonable(value: Any) -> Any:
+    """Tuples as lists, as they come back from JSON."""
+    if isinstance(value, dict):
+        return {k: _jsonable(v) for k, v in value.items()}
+    return [_jsonable(v) for v in value] if isinstance(value, list | tuple) else value

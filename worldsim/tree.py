@@ -1,0 +1,58 @@
+"""Batched state as a tree: nested dataclasses, dicts, lists and tuples whose leaves have the batch axis first.
+
+Environments hold, copy and splice states without knowing what is in them; a user's own model takes part as
+long as its state is such a tree of `torch.Tensor` and `numpy.ndarray` leaves.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+T = TypeVar("T")
+Leaf = torch.Tensor | np.ndarray
+
+
+def tree_map(fn: Callable[..., Any], tree: T, *others: T) -> T:
+    """Apply `fn` to matching leaves of one or more trees of the same shape; anything else is kept as it is."""
+    if isinstance(tree, torch.Tensor | np.ndarray):
+        return fn(tree, *others)
+    if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
+        changed = {
+            f.name: tree_map(fn, getattr(tree, f.name), *(getattr(o, f.name) for o in others))
+            for f in dataclasses.fields(tree)
+        }
+        return dataclasses.replace(tree, **changed)
+    if isinstance(tree, dict):
+        return type(tree)({k: tree_map(fn, v, *(o[k] for o in others)) for k, v in tree.items()})  # type: ignore[index,return-value]
+    if isinstance(tree, list | tuple):
+        items = [tree_map(fn, *leaves) for leaves in zip(tree, *others, strict=True)]  # type: ignore[call-overload]
+        is_namedtuple = hasattr(tree, "_fields")
+        return type(tree)(*items) if is_namedtuple else type(tree)(items)  # type: ignore[return-value]
+    return tree
+
+
+def clone(tree: T) -> T:
+    """Copy every leaf, so that stepping one tree leaves the other as it is, bit for bit."""
+    return tree_map(lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf.copy(), tree)
+
+
+def select_rows(tree: T, rows: Sequence[int]) -> T:
+    """A new tree with only the given batch rows, copied, in the given order."""
+    index = list(rows)
+    return tree_map(lambda leaf: leaf[index], tree)
+
+
+def put_rows(tree: T, rows: Sequence[int], values: T) -> T:
+    """Write the rows of `values` (batch size `len(rows)`) over the given rows of `tree`, in place; returns `tree`."""
+    index = list(rows)
+
+    def put(leaf: Leaf, value: Leaf) -> Leaf:
+        leaf[index] = value  # type: ignore[index,assignment]
+        return leaf
+
+    return tree_map(put, tree, values)

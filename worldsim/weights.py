@@ -1,0 +1,134 @@
+"""A world's folder on disk: config.json, model.safetensors, starts.safetensors, README.md (the card)."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from worldsim.config import WorldConfig
+from worldsim.errors import DamagedWorld, UnknownWorld
+
+MODEL, STARTS, CONFIG, CARD = "model.safetensors", "starts.safetensors", "config.json", "README.md"
+SHIPPED = Path(__file__).parent / "worlds"
+
+
+@dataclass(frozen=True)
+class WorldFiles:
+    """What a folder holds, checked."""
+
+    config: WorldConfig
+    model: dict[str, Tensor]
+    starts: dict[str, Tensor]
+    card: str
+
+
+def shipped_worlds() -> list[str]:
+    """Names of the worlds that come with the package."""
+    return sorted(path.parent.name for path in SHIPPED.glob(f"*/{CONFIG}"))
+
+
+def find_world(name: str | Path) -> Path:
+    """The folder of a shipped world, a local folder, or a hub id (`owner/name`, downloaded once)."""
+    text = str(name)
+    if text in shipped_worlds():
+        return SHIPPED / text
+    if Path(name).is_dir():
+        return Path(name)
+    if text.count("/") == 1 and not text.startswith((".", "/", "~")):
+        return _download(text)
+    raise UnknownWorld(
+        f"no world {text!r}: it is neither a shipped one ({', '.join(shipped_worlds()) or 'none ship'}), "
+        "nor a local folder, nor a hub id like 'owner/name'"
+    )
+
+
+def _download(hub_id: str) -> Path:
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        raise UnknownWorld(
+            f"no folder {hub_id!r}; to load it from the hub instead, pip install \"worldsim[hub]\""
+        ) from error
+    try:
+        return Path(snapshot_download(hub_id, allow_patterns=[MODEL, STARTS, CONFIG, CARD]))
+    except Exception as error:  # the hub client raises many types: offline, not found, not allowed
+        raise UnknownWorld(
+            f"no folder {hub_id!r}, and the hub gave no world of that id ({error}); check the name and the network"
+        ) from error
+
+
+def read_world(folder: Path) -> WorldFiles:
+    """Read and check a world's folder: version, SHA-256 of every weight file, finite weights."""
+    config = WorldConfig.read(folder / CONFIG)
+    files = {name: _read_tensors(folder / name, config.sha256.get(name)) for name in (MODEL, STARTS)}
+    card = folder / CARD
+    return WorldFiles(config, files[MODEL], files[STARTS], card.read_text() if card.exists() else "")
+
+
+def _read_tensors(path: Path, sha256: str | None) -> dict[str, Tensor]:
+    try:
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise DamagedWorld(f"weights {path} cannot be read ({error}); restore the file or load the world anew") from error
+    if found != sha256:
+        raise DamagedWorld(
+            f"weights {path} have SHA-256 {found[:12]}…, config.json says {str(sha256)[:12]}…: the file is damaged or "
+            "was replaced; restore it, or save the world again"
+        )
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise DamagedWorld(f"weights {path}: tensor {name!r} holds values that are not finite; restore the file")
+    return tensors
+
+
+def write_world(folder: Path, files: WorldFiles) -> None:
+    """Write a world's folder whole or not at all: everything is written beside it first, then put in place."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    partial.chmod(0o755)
+    try:
+        hashes = {}
+        for name, tensors in ((MODEL, files.model), (STARTS, files.starts)):
+            _write_tensors(partial / name, tensors)
+            hashes[name] = hashlib.sha256((partial / name).read_bytes()).hexdigest()
+        (partial / CONFIG).write_text(dataclasses.replace(files.config, sha256=hashes).to_json())
+        if files.card:
+            (partial / CARD).write_text(files.card)
+        if folder.exists():
+            for path in partial.iterdir():
+                os.replace(path, folder / path.name)
+        else:
+            os.replace(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, path)
+    path.chmod(0o644)
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
+def load_strictly(module: torch.nn.Module, prefix: str, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Load the tensors under `prefix` into a module; names and shapes must match exactly."""
+    own = {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    try:
+        module.load_state_dict(own, strict=True)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise DamagedWorld(
+            f"the weights of {where} do not fit its config ({reason}); restore the world's folder"
+        ) from error

@@ -1,0 +1,228 @@
+"""World: a trained model with its config, stepped over an explicit state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from worldsim import noise
+from worldsim.config import WorldConfig
+from worldsim.devices import autocast_dtype, choose_device
+from worldsim.errors import InvalidAction, InvalidInput, InvalidState
+from worldsim.models.cache import KVCache
+from worldsim.models.dynamics import Dynamics
+from worldsim.models.tokenizer import Tokenizer, to_frames, to_pictures
+from worldsim.sampling import empty_cache, look_back, sample_step, step_noise
+from worldsim.spec import WorldSpec, WorldStep
+from worldsim.starts import Starts
+from worldsim.tree import put_rows
+from worldsim.weights import WorldFiles, find_world, load_strictly, read_world, write_world
+
+
+@dataclass
+class WorldState:
+    """Everything a batch of B worlds is, between steps; a tree of tensors with the batch first (`worldsim.tree`)."""
+
+    past: Tensor        # (B, 2, C, h, w) latents of the last frame and of the one before
+    cache: KVCache      # the history's keys and values
+    frame: Tensor       # (B, H, W, 3) uint8, the last frame
+    seed: Tensor        # (B,) int64
+    episode: Tensor     # (B,) int64, resets since the seed was given
+    time: Tensor        # (B,) int64, steps of the history, the context of the start included
+
+
+class World:
+    """A learned world. Weights never change; every step is a function of (weights, state, action, noise).
+
+    >>> world = World.from_pretrained("doom-take-cover")
+    >>> state = world.reset(seed=[0, 1])
+    >>> state, step = world.step(state, np.array([1, 2]))
+    >>> step.frame.shape
+    (2, 64, 128, 3)
+    """
+
+    def __init__(self, files: WorldFiles, *, device: str = "auto", where: str = "the world") -> None:
+        self.config: WorldConfig = files.config
+        self.card = files.card
+        self._files = files
+        self.device = choose_device(device)
+        self.dtype = autocast_dtype(self.device)
+        self.tokenizer = Tokenizer(self.config.tokenizer)
+        self.dynamics = Dynamics(self.config.dynamics, serving=True)
+        load_strictly(self.tokenizer, "tokenizer.", files.model, where)
+        load_strictly(self.dynamics, "dynamics.", files.model, where)
+        for module in (self.tokenizer, self.dynamics):
+            module.to(self.device, self.dtype, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
+        self.starts = Starts.from_tensors(files.starts)
+        self.spec = _spec(self.config)
+
+    # -- files --------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, *, device: str = "auto") -> World:
+        """Load a shipped world by name, a local folder, or a hub id.
+
+        Raises UnknownWorld if there is none, DamagedWorld if its files are not whole or of another version.
+        """
+        folder = find_world(name)
+        return cls(read_world(folder), device=device, where=str(folder))
+
+    def save_pretrained(self, folder: Path | str) -> None:
+        """Write the world's folder: config, weights, starts, card. All or nothing."""
+        write_world(Path(folder), self._files)
+
+    # -- starting -----------------------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def reset(
+        self,
+        seed: Sequence[int] | int,
+        *,
+        episode: Sequence[int] | None = None,
+        frames: np.ndarray | None = None,
+        actions: np.ndarray | None = None,
+        start: str = "beginning",
+    ) -> WorldState:
+        """Start B = len(seed) worlds.
+
+        Each begins from a recorded start that its seed chooses: the `beginning` of an episode, or `anywhere` in one.
+        Or give pictures of your own: `frames` (B, T, H, W, 3) uint8, T >= 1, and the T-1 `actions` between them,
+        (B, T-1) or (B, T-1, A). `episode` (default 0) tells apart the resets of one seed.
+        Raises InvalidInput for pictures of another size or type, InvalidAction for actions that are not the world's.
+        """
+        seeds = [seed] if isinstance(seed, int | np.integer) else list(seed)
+        episodes = [0] * len(seeds) if episode is None else list(episode)
+        if len(episodes) != len(seeds) or not seeds:
+            raise InvalidInput(f"reset got {len(seeds)} seeds and {len(episodes)} episode numbers; give one each a world")
+        if frames is None and actions is not None:
+            raise InvalidInput("reset got actions without frames; give the frames they lie between too")
+        # One world at a time, so that a start does not depend on what else starts in the same call.
+        states = []
+        for row, (s, e) in enumerate(zip(seeds, episodes, strict=True)):
+            if frames is None:
+                past, taken = self.starts.choose(int(s), int(e), start)
+            else:
+                past, taken = self._encode_context(frames, actions, row, len(seeds))
+            states.append(self._begin(past.to(self.device), taken, int(s), int(e)))
+        return _stack(states)
+
+    def _encode_context(
+        self, frames: np.ndarray, actions: np.ndarray | None, row: int, batch: int
+    ) -> tuple[Tensor, np.ndarray]:
+        c = self.config.tokenizer
+        frames = np.asarray(frames)
+        if frames.dtype != np.uint8 or frames.ndim != 5 or frames.shape[0] != batch or frames.shape[1] < 1 or frames.shape[2:] != (c.height, c.width, 3):
+            raise InvalidInput(
+                f"frames have shape {frames.shape} and type {frames.dtype}; {self.config.name} wants uint8 "
+                f"({batch}, T, {c.height}, {c.width}, 3) with T >= 1"
+            )
+        between = frames.shape[1] - 1
+        shape = (batch, between) if self.config.actions.discrete else (batch, between, len(self.config.actions.low))
+        taken = np.zeros(shape, np.int64) if actions is None and not between else np.asarray(actions)
+        if taken.shape != shape:
+            raise InvalidInput(
+                f"actions have shape {taken.shape}; {frames.shape[1]} frames have {between} actions between them: {shape}"
+            )
+        pictures = to_pictures(torch.from_numpy(np.ascontiguousarray(frames[row])).to(self.device)).to(self.dtype)
+        return self.tokenizer.encode(pictures.contiguous(memory_format=torch.channels_last)), self._check(taken[row])
+
+    def _begin(self, latents: Tensor, taken: np.ndarray, seed: int, episode: int) -> WorldState:
+        """One world whose history has read the given latents (T, C, h, w) and the T-1 actions between them."""
+        latents = latents.to(self.dtype)
+        keys = [torch.tensor([v], dtype=torch.int64, device=self.device) for v in (seed, episode, 0)]
+        cache = empty_cache(self.dynamics, 1)
+        for t, action in enumerate(torch.as_tensor(taken, device=self.device)):
+            past = torch.stack([latents[t], latents[max(t - 1, 0)]])[None]
+            drawn_from = step_noise(self.dynamics, keys[0], keys[1], keys[2] + t)
+            look_back(self.dynamics, self.config.sampling, past, action[None], cache, drawn_from)
+        past = torch.stack([latents[-1], latents[max(len(latents) - 2, 0)]])[None]
+        frame = to_frames(self._decode(past[:, 0]))
+        return WorldState(past, cache, frame, keys[0], keys[1], keys[2] + len(taken))
+
+    # -- stepping -----------------------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def step(self, state: WorldState, actions: np.ndarray) -> tuple[WorldState, WorldStep]:
+        """Advance every world by one action, (B,) int64 or (B, A) float32.
+
+        The given state's memory is reused for the new one: keep a `worldsim.tree.clone` to come back to it.
+        Raises InvalidAction, with the state as it was, and InvalidState for a state that was stepped before.
+        """
+        taken = torch.as_tensor(self._check(actions, len(state.time)), device=self.device)
+        if not torch.equal(state.time, state.cache.time):
+            raise InvalidState("this state was stepped already and its memory reused; step a worldsim.tree.clone of it")
+        drawn_from = step_noise(self.dynamics, state.seed, state.episode, state.time)
+        drawn = sample_step(self.dynamics, self.config.sampling, state.past, taken, state.cache, drawn_from)
+        latents = drawn.latents.unflatten(1, (-1, self.config.tokenizer.channels))  # (B, 1 + between, C, h, w)
+        pictures = to_frames(self._decode(latents.flatten(0, 1))).unflatten(0, latents.shape[:2])
+        finite = torch.isfinite(latents).flatten(1).all(1)
+        ending = torch.sigmoid(drawn.end_logit.float()).cpu().numpy()
+        keys = [t.tolist() for t in (state.seed, state.episode, state.time)]
+        ended = noise.uniform(*keys, noise.STREAM_END, ()) < ending
+        past = torch.stack([latents[:, 0], state.past[:, 0]], dim=1)
+        new = WorldState(past, state.cache, pictures[:, 0], state.seed, state.episode, state.time + 1)
+        frames = pictures.cpu().numpy()
+        return new, WorldStep(
+            frame=frames[:, 0].copy(),
+            reward=(drawn.reward * self.config.reward_scale).float().cpu().numpy(),
+            terminated=ended,
+            extras={
+                "non_finite": ~finite.cpu().numpy(),
+                "termination_probability": ending,
+                **({"between": frames[:, 1:].copy()} if self.spec.pictures_per_step > 1 else {}),
+            },
+        )
+
+    def render(self, state: WorldState) -> np.ndarray:
+        """The current frames, (B, H, W, 3) uint8."""
+        return state.frame.cpu().numpy().copy()
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        return self.tokenizer.decode(latents.contiguous(memory_format=torch.channels_last))
+
+    def _check(self, actions: Any, batch: int | None = None) -> np.ndarray:
+        """Actions as an array of the right type; raises InvalidAction."""
+        spec, given = self.config.actions, np.asarray(actions)
+        wanted = given.shape[:1] if batch is None else (batch,)
+        if spec.discrete:
+            if given.size and not np.issubdtype(given.dtype, np.integer):
+                raise InvalidAction(f"actions have type {given.dtype}; {self.config.name} takes integers in [0, {spec.n})")
+            if given.shape != wanted or ((given < 0) | (given >= spec.n)).any():
+                raise InvalidAction(f"actions {given.tolist()} are not {wanted} integers in [0, {spec.n})")
+            return given.astype(np.int64)
+        given = given.astype(np.float32)
+        low, high = np.array(spec.low, np.float32), np.array(spec.high, np.float32)
+        if given.shape != (*wanted, len(low)) or not ((given >= low) & (given <= high)).all():
+            raise InvalidAction(f"actions {given.tolist()} are not {(*wanted, len(low))} floats from {low} to {high}")
+        return given
+
+
+def _spec(config: WorldConfig) -> WorldSpec:
+    return WorldSpec(
+        name=config.name,
+        height=config.tokenizer.height,
+        width=config.tokenizer.width,
+        actions=config.actions,
+        steps_per_second=config.source.fps,
+        pictures_per_step=1 + config.dynamics.between,
+        max_episode_steps=config.source.max_episode_steps,
+        pixel_aspect=config.source.pixel_aspect,
+    )
+
+
+def _stack(states: list[WorldState]) -> WorldState:
+    """One batch of many single worlds."""
+    if len(states) == 1:
+        return states[0]
+    from worldsim.tree import select_rows
+
+    batch = select_rows(states[0], [0] * len(states))
+    for row, state in enumerate(states):
+        put_rows(batch, [row], state)
+    return batch
