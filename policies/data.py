@@ -1,4 +1,4 @@
-"""Policies that play real simulators for data, by name: they cover what can happen instead of staring at walls."""
+"""Policies that play real simulators for data, by name: they cover what can happen there."""
 
 from __future__ import annotations
 
@@ -61,7 +61,8 @@ def make_policy(name: str, spec: SourceSpec) -> DataPolicy:
     missing = policy_needs(name, spec.name) - set(spec.extras)
     if missing:
         raise InvalidInput(
-            f"policy {name!r} needs {', '.join(sorted(missing))}, which {spec.name!r} does not give; use another policy"
+            f"policy {name!r} needs {', '.join(sorted(missing))}, which {spec.name!r} does not give; "
+            "use another policy"
         )
     return Mix(parts, spec) if name == "mix" else POLICIES[name](spec)
 

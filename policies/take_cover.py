@@ -34,7 +34,7 @@ class Sweep(NamedActions):
 
 
 class Dodge(NamedActions):
-    """Runs to and fro across the arena and steps back from a near fireball ahead, with errors; survives longer.
+    """Runs to and fro and steps back from a near fireball ahead, with errors; survives longer.
 
     Fireballs fly to where the player was, so what runs on leaves them behind, and danger lies ahead and at
     turns.

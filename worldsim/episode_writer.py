@@ -1,4 +1,4 @@
-"""Episodes on disk, write side: rows are appended, and an episode exists from the moment its end is committed.
+"""Episodes on disk, write side: rows are appended, and an episode exists once its end is committed.
 
 Order of a commit: the chunks of every stream, fsync of these files and their folders, then the new value in
 `episode_ends`, whose single chunk is replaced atomically. A recording that is killed, or finds the disk full,
@@ -19,8 +19,15 @@ from typing import Any
 
 import numpy as np
 import zarr
-from zarr.codecs import Crc32cCodec, ZstdCodec
 
+from worldsim.episode_stream import (
+    PICTURE_CHUNK,
+    SMALL_CHUNK,
+    StreamWriter,
+    create_array,
+    fsync,
+    writable,
+)
 from worldsim.episodes import (
     FORMAT_VERSION,
     REQUIRED_STREAMS,
@@ -34,55 +41,7 @@ from worldsim.episodes import (
 )
 from worldsim.errors import InvalidInput, InvalidState, WorldsimError
 
-PICTURE_CHUNK = 16  # rows in a chunk of pictures: a training clip touches one or two
-SMALL_CHUNK = 1024  # rows in a chunk of scalars and short vectors
 ENDS_CHUNK = 65_536  # episodes in a chunk of `episode_ends`; a second one is hardly ever needed
-CAPACITY = 16_384  # arrays grow by so many rows at once, a multiple of both chunk lengths
-
-
-class _Stream:
-    """Appends rows to one array through a buffer of one chunk."""
-
-    def __init__(self, array: zarr.Array, path: Path, length: int) -> None:
-        self.array = array
-        self.path = path
-        self.rows = array.chunks[0]
-        self.touched: list[Path] = []
-        self.rewind(length)
-
-    def rewind(self, length: int) -> None:
-        """Go on after `length` rows; what follows them is forgotten and later overwritten."""
-        self.length = length
-        self.buffer = np.zeros(self.array.chunks, self.array.dtype)
-        start = length - length % self.rows
-        if start < length:
-            self.buffer[: length - start] = self.array[start:length]
-
-    def append(self, value: np.ndarray) -> None:
-        self.buffer[self.length % self.rows] = value
-        self.length += 1
-        if self.length % self.rows == 0:
-            self._write(self.length - self.rows)
-            self.buffer = np.zeros_like(self.buffer)
-
-    def flush(self) -> None:
-        """Write the begun chunk, padded with zeros."""
-        if self.length % self.rows:
-            self._write(self.length - self.length % self.rows)
-
-    def _write(self, start: int) -> None:
-        if start + self.rows > self.array.shape[0]:
-            self.array.resize((-(-(start + self.rows) // CAPACITY) * CAPACITY, *self.array.shape[1:]))
-            self.touched.append(self.path / "zarr.json")
-        self.array[start : start + self.rows] = self.buffer
-        self.touched.append(chunk_path(self.array, self.path, start // self.rows))
-
-    def sync(self) -> None:
-        """Have the operating system put on disk what was written since the last call."""
-        for path in self.touched:
-            _fsync(path)
-        _fsync(self.path)
-        self.touched.clear()
 
 
 class EpisodeWriter:
@@ -124,9 +83,9 @@ class EpisodeWriter:
         self.ends = [int(end) for end in Episodes.open(self.path).ends]
         self._remove_partial_files()
         group, _ = open_group(self.path, mode="r+")
-        self._ends_array = _writable(group, "episode_ends")
+        self._ends_array = writable(group, "episode_ends")
         self._streams = {
-            name: _Stream(_writable(group, name), self.path / name, self.num_steps)
+            name: StreamWriter(writable(group, name), self.path / name, self.num_steps)
             for name in self.meta.streams
         }
         self._closed = False
@@ -206,9 +165,9 @@ class EpisodeWriter:
             if index % rows == 0:  # a chunk must exist as soon as the shape covers it
                 self._ends_array[index:size] = UNCOMMITTED
         self._ends_array[index] = end
-        _fsync(chunk_path(self._ends_array, path, index // rows))
-        _fsync(path / "zarr.json")
-        _fsync(path)
+        fsync(chunk_path(self._ends_array, path, index // rows))
+        fsync(path / "zarr.json")
+        fsync(path)
         self.ends.append(end)
 
     def _require_same(self, stored: EpisodesMeta) -> None:
@@ -227,8 +186,8 @@ class EpisodeWriter:
     def _write_failed(self, error: OSError) -> WorldsimError:
         self.close()  # the streams may now differ in length
         return WorldsimError(
-            f"writing to {str(self.path)!r} failed ({error}); its {len(self.ends)} earlier episodes are whole: "
-            "free space on that disk and go on with --resume"
+            f"writing to {str(self.path)!r} failed ({error}); its {len(self.ends)} earlier episodes "
+            "are whole: free space on that disk and go on with --resume"
         )
 
 
@@ -248,35 +207,17 @@ def _create(path: Path, meta: EpisodesMeta) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.parent.mkdir(parents=True, exist_ok=True)
     group = zarr.create_group(str(temporary), zarr_format=3, attributes=attributes)
-    _create_array(group, "episode_ends", StreamSpec((), "int64"), ENDS_CHUNK, UNCOMMITTED)
-    ends = _writable(group, "episode_ends")
+    create_array(group, "episode_ends", StreamSpec((), "int64"), ENDS_CHUNK, UNCOMMITTED)
+    ends = writable(group, "episode_ends")
     ends.resize((ENDS_CHUNK,))
     ends[:] = UNCOMMITTED
     for name, spec in meta.streams.items():
         row_bytes = int(np.prod(spec.shape, dtype=np.int64)) * np.dtype(spec.dtype).itemsize
-        _create_array(group, name, spec, PICTURE_CHUNK if row_bytes >= 1024 else SMALL_CHUNK, 0)
+        create_array(group, name, spec, PICTURE_CHUNK if row_bytes >= 1024 else SMALL_CHUNK, 0)
     if path.is_dir():
         path.rmdir()
     os.replace(temporary, path)
-    _fsync(path.parent)
-
-
-def _create_array(group: zarr.Group, name: str, spec: StreamSpec, rows: int, fill: int) -> None:
-    group.create_array(
-        name,
-        shape=(0, *spec.shape),
-        chunks=(rows, *spec.shape),
-        dtype=spec.dtype,
-        fill_value=np.dtype(spec.dtype).type(fill),
-        compressors=[ZstdCodec(level=3), Crc32cCodec()],  # the checksum is over the bytes on disk
-        chunk_key_encoding={"name": "default", "separator": "."},  # one flat folder a stream
-    )
-
-
-def _writable(group: zarr.Group, name: str) -> zarr.Array:
-    """An array that also writes chunks of nothing but zeros, else a black picture and a missing chunk look alike."""
-    array: zarr.Array = group[name]  # type: ignore[assignment]
-    return array.with_config({"write_empty_chunks": True})
+    fsync(path.parent)
 
 
 def _checked(name: str, row: Mapping[str, Any], spec: StreamSpec) -> np.ndarray:
@@ -285,7 +226,8 @@ def _checked(name: str, row: Mapping[str, Any], spec: StreamSpec) -> np.ndarray:
     value = np.asarray(row[name])
     if value.shape != spec.shape or not np.can_cast(value.dtype, spec.dtype, casting="same_kind"):
         raise InvalidInput(
-            f"stream {name!r} takes {spec.dtype} {spec.shape}, the row has {value.dtype} {value.shape}; convert it"
+            f"stream {name!r} takes {spec.dtype} {spec.shape}, "
+            f"the row has {value.dtype} {value.shape}; convert it"
         )
     return value
 
@@ -301,11 +243,3 @@ def _lock(path: Path) -> int:
             f"{str(path)!r} is being recorded to already; wait, or give another folder"
         ) from error
     return descriptor
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

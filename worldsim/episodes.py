@@ -1,4 +1,4 @@
-"""Episodes on disk, read side: what was recorded from a simulator, as long arrays along time in a zarr v3 group.
+"""Episodes on disk, read side: what a simulator showed, as long arrays along time in a zarr v3 group.
 
 Row t holds the picture and the action that LED to it. The first row of an episode is the picture of the
 reset, with the null action (0 or zeros), reward 0 and terminated False; so all streams have the same length,
@@ -28,7 +28,7 @@ import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import zarr
@@ -136,7 +136,7 @@ def damaged(path: Path, stream: str, start: int, stop: int, reason: str) -> Dama
 
 
 class Episodes:
-    """A store of recorded episodes, opened for reading; it stays a consistent view while a recording goes on."""
+    """A store of recorded episodes, opened for reading; what is recorded afterwards does not show."""
 
     def __init__(self, path: Path, group: zarr.Group, meta: EpisodesMeta, ends: np.ndarray) -> None:
         self.path = path
@@ -199,7 +199,7 @@ class Episodes:
         return {name: self.read(name, start, int(self.ends[index])) for name in self.streams}
 
 
-def open_group(path: Path, *, mode: str) -> tuple[zarr.Group, EpisodesMeta]:
+def open_group(path: Path, *, mode: Literal["r", "r+"]) -> tuple[zarr.Group, EpisodesMeta]:
     """The zarr group and its metadata, checked against format version and digest."""
     if not (path / "zarr.json").is_file():
         raise InvalidInput(
@@ -207,7 +207,7 @@ def open_group(path: Path, *, mode: str) -> tuple[zarr.Group, EpisodesMeta]:
         )
     try:
         group = zarr.open_group(str(path), mode=mode, zarr_format=3)
-        attributes = dict(group.attrs)
+        attributes: dict[str, Any] = dict(group.attrs)
         version, values, digest = attributes["format_version"], attributes["meta"], attributes["meta_sha256"]
     except Exception as error:  # zarr raises many types on a malformed zarr.json
         raise DamagedEpisodes(
@@ -215,8 +215,8 @@ def open_group(path: Path, *, mode: str) -> tuple[zarr.Group, EpisodesMeta]:
         ) from error
     if version != FORMAT_VERSION:
         raise DamagedEpisodes(
-            f"episode store {str(path)!r} has format version {version}, this worldsim reads {FORMAT_VERSION}; "
-            "record it again or use the version that wrote it"
+            f"episode store {str(path)!r} has format version {version}, "
+            f"this worldsim reads {FORMAT_VERSION}; record it again or use the version that wrote it"
         )
     if meta_digest(values) != digest:
         raise DamagedEpisodes(

@@ -1,4 +1,4 @@
-"""What a recording source is: a real simulator behind `reset` and `step`, with its sizes, actions and clock."""
+"""What a recording source is: a real simulator behind `reset` and `step`, with its sizes and clock."""
 
 from __future__ import annotations
 

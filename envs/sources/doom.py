@@ -1,4 +1,4 @@
-"""ViZDoom as a source: *take cover* (dodge fireballs) and *my way home* (find a vest in rooms and corridors)."""
+"""ViZDoom as a source: *take cover* (dodge fireballs) and *my way home* (rooms and corridors)."""
 
 from __future__ import annotations
 
@@ -23,15 +23,17 @@ from worldsim.errors import InvalidInput, InvalidState, MissingDependency, World
 if TYPE_CHECKING:
     import vizdoom as vzd
 
-DEPTH_UNIT = 9.0  # map units in one step of ViZDoom's 8-bit depth buffer (measured)
+# The 8-bit depth buffer in map units along the viewing axis, fitted to rays cast against the lines of a map:
+# 7.12 * level + 9.2, with a median error of 1.5 units on walls; floors agree.
+DEPTH_UNIT, DEPTH_NEAREST = 7.12, 9.2
 
 
 class DoomSource:
     """One ViZDoom game; a step is `frame_skip` tics of 1/35 s.
 
     Extras, each by its option: `between` pictures of the tics before the last of a step, `depth` in map units
-    (nearest sample, 9 units a level), `pose` (map units, radians), `sound` (22,050 Hz stereo), `labels` the boxes of
-    fireballs in pixels of the picture, NaN where there is none (for measuring, never for training).
+    (nearest sample, 7 units a level), `pose` (map units, radians), `sound` (22,050 Hz stereo), `labels`: the
+    boxes of fireballs in pixels of the picture, NaN where there is none (for measuring, never for training).
     The variables are always there. When a game ends ViZDoom gives no picture: the last one is repeated, which
     is the last of the `between` pictures where these are on.
     """
@@ -168,13 +170,13 @@ class DoomSource:
         ) as error:  # fmt: skip
             raise WorldsimError(f"the ViZDoom engine stopped ({error}); make the source again") from error
 
-    def _picture(self, state: vzd.GameState) -> np.ndarray:
+    def _picture(self, state: Any) -> np.ndarray:
         """The kept band of the screen, area-averaged to the spec's size."""
         band = state.screen_buffer[slice(*self.scenario.rows)]
         size = (self.spec.width, self.spec.height)
         return np.array(Image.fromarray(band).resize(size, Image.Resampling.BOX))
 
-    def _extras(self, state: vzd.GameState) -> dict[str, np.ndarray]:
+    def _extras(self, state: Any) -> dict[str, np.ndarray]:
         wanted = self.spec.extras
         values = dict(zip(self._variables, state.game_variables, strict=True))
         named = [values[name] for name in self.scenario.variables]
@@ -184,7 +186,7 @@ class DoomSource:
             size = (self.spec.width, self.spec.height)
             # Averaging would invent surfaces between a near and a far one.
             levels = np.asarray(band.resize(size, Image.Resampling.NEAREST), np.float32)
-            extras["depth"] = (levels + 0.5) * DEPTH_UNIT
+            extras["depth"] = levels * DEPTH_UNIT + DEPTH_NEAREST
         if "pose" in wanted:
             x, y, z, angle = (values[name] for name in POSE)
             extras["pose"] = np.array([x, y, z, np.deg2rad(angle)], np.float32)
@@ -195,7 +197,7 @@ class DoomSource:
         return extras
 
     def _boxes(self, labels: list[Any]) -> np.ndarray:
-        """Boxes x0, y0, x1, y1 of the fireballs in pixels of the picture, (16, 4) float32, NaN where unused."""
+        """Boxes x0, y0, x1, y1 of fireballs in pixels of the picture, (16, 4) float32, NaN where unused."""
         top, bottom = self.scenario.rows
         scale_x, scale_y = self.spec.width / SCREEN_WIDTH, self.spec.height / (bottom - top)
         boxes = np.full((MAX_FIREBALLS, 4), np.nan, np.float32)
@@ -212,7 +214,7 @@ class DoomSource:
 
 @contextlib.contextmanager
 def _sheltered(folder: str) -> Iterator[None]:
-    """Start the engine in a folder of its own, where it makes `_vizdoom`, and deaf to Ctrl-C, which is ours to handle."""
+    """Start the engine in a folder of its own, where it makes `_vizdoom`, and deaf to Ctrl-C."""
     here = os.getcwd()
     main_thread = threading.current_thread() is threading.main_thread()
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if main_thread else None
@@ -245,5 +247,6 @@ def _require_openal() -> None:
     """Without the library ViZDoom runs and its sound is silently all zeros."""
     if ctypes.util.find_library("openal") is None:
         raise MissingDependency(
-            "sound needs the system library OpenAL; get it with `apt-get install libopenal1`, or do without sound"
+            "sound needs the system library OpenAL; get it with `apt-get install libopenal1`, "
+            "or do without sound"
         )

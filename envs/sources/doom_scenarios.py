@@ -64,7 +64,7 @@ SCENARIOS = {
 
 
 def source_spec(scenario: str, frame_skip: int, **streams: bool) -> SourceSpec:
-    """The spec of a Doom source; `streams` says which optional ones (between, depth, pose, sound, labels) are on."""
+    """The spec of a Doom source; `streams` turns on between, depth, pose, sound and labels."""
     shown = SCENARIOS[scenario]
     height, width = shown.size
     extras = {"variables": StreamSpec((len(shown.variables),), "float32")}

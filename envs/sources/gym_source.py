@@ -25,6 +25,8 @@ class GymSource:
     """
 
     def __init__(self, env_id: str, *, height: int = 64, width: int = 64) -> None:
+        if height < 1 or width < 1:
+            raise InvalidInput(f"pictures of {height} x {width} pixels cannot be made; give at least 1 x 1")
         self._env = _make(env_id)
         space = self._env.action_space
         self.spec = SourceSpec(

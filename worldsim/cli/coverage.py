@@ -22,7 +22,7 @@ def count_visits(episodes: Episodes, arena: Arena) -> np.ndarray:
 
 
 def report_coverage(episodes: Episodes, arena: Arena) -> float:
-    """Print and return the share of the arena's cells that were visited; draw `coverage.png` into the store."""
+    """Print and return the share of the arena's cells visited; draw `coverage.png` into the store."""
     visits = count_visits(episodes, arena)
     share = int((visits > 0).sum()) / arena.floor_cells
     print(
@@ -46,11 +46,13 @@ def _draw(visits: np.ndarray, arena: Arena, episodes: Episodes, share: float, pa
     names, bounds = list(arena.bounds), [edge for pair in arena.bounds.values() for edge in pair]
     axes.set_xlabel(f"{names[0]} (map units)")
     if visits.ndim == 1:
-        axes.stairs(visits, np.linspace(*bounds, len(visits) + 1), fill=True)
+        axes.stairs(visits, np.linspace(bounds[0], bounds[1], len(visits) + 1), fill=True)
         axes.set_ylabel("rows")
     else:
         shown = np.log10(np.where(visits > 0, visits, np.nan)).T
-        image = axes.imshow(shown, origin="lower", extent=tuple(bounds), aspect="equal")
+        image = axes.imshow(
+            shown, origin="lower", extent=(bounds[0], bounds[1], bounds[2], bounds[3]), aspect="equal"
+        )
         axes.set_ylabel(f"{names[1]} (map units)")
         figure.colorbar(image, label="rows, log10")
     meta = episodes.meta

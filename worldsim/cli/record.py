@@ -15,13 +15,13 @@ from tqdm import tqdm
 from worldsim.cli.coverage import report_coverage
 from worldsim.episode_writer import EpisodeWriter
 from worldsim.episodes import Episodes, EpisodesMeta, StreamSpec
-from worldsim.errors import InvalidInput
+from worldsim.errors import InvalidInput, WorldsimError
 
 if TYPE_CHECKING:
     from worldsim.envs.sources import Row, Source, SourceSpec
     from worldsim.policies.data import DataPolicy
 
-ALWAYS_THERE = frozenset({"variables"})
+ALWAYS_THERE = frozenset({"variables"})  # optional streams that need no option
 
 
 def record(
@@ -66,18 +66,13 @@ def record(
         raise InvalidInput(f"--steps is {steps}; give at least 1")
     if seed < 0:
         raise InvalidInput(f"--seed is {seed}; give 0 or more")
-    from worldsim.envs.sources import make_source
-    from worldsim.policies.data import make_policy, policy_needs
-
     flags = {"between": between, "depth": depth, "pose": pose, "sound": sound, "labels": labels}
-    asked = {name for name, on in flags.items() if on}
     sizes = {"frame_skip": frame_skip, "height": height, "width": width}
-    options = {name: value for name, value in sizes.items() if value is not None}
-    for_policy = (policy_needs(policy, source) - ALWAYS_THERE) - asked  # seen by the policy and not written
-    made = make_source(source, **options, **dict.fromkeys(sorted(asked | for_policy), True))
+    options: dict[str, Any] = {name: True for name, on in flags.items() if on}
+    options |= {name: value for name, value in sizes.items() if value is not None}
+    made, player, unstored = _prepare(source, policy, options)
     try:
-        player = make_policy(policy, made.spec)
-        meta = store_meta(made.spec, policy=policy, seed=seed, leave_out=for_policy)
+        meta = store_meta(made.spec, policy=policy, seed=seed, leave_out=unstored)
         with EpisodeWriter(out, meta, resume=resume) as writer:
             _record(made, player, writer, steps)
         if made.spec.arena and writer.ends:
@@ -86,10 +81,24 @@ def record(
         made.close()
 
 
+def _prepare(name: str, policy: str, options: dict[str, Any]) -> tuple[Source, DataPolicy, frozenset[str]]:
+    """The source, the policy, and the streams that only the policy looks at, which are not stored."""
+    from worldsim.envs.sources import make_source
+    from worldsim.policies.data import make_policy, policy_needs
+
+    unstored = policy_needs(policy, name) - ALWAYS_THERE - options.keys()
+    source = make_source(name, **options, **dict.fromkeys(sorted(unstored), True))
+    try:
+        return source, make_policy(policy, source.spec), unstored
+    except WorldsimError:
+        source.close()
+        raise
+
+
 def store_meta(
     spec: SourceSpec, *, policy: str, seed: int, leave_out: frozenset[str] = frozenset()
 ) -> EpisodesMeta:
-    """What the store of a recording of this source says about itself; streams in `leave_out` are not stored."""
+    """What the store of a recording of this source says about itself, without the streams `leave_out`."""
     action = (
         StreamSpec((), "int64") if spec.actions.discrete else StreamSpec((len(spec.actions.low),), "float32")
     )

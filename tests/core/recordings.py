@@ -1,0 +1,45 @@
+"""Small episode stores for tests."""
+
+import numpy as np
+
+from worldsim.episodes import EpisodesMeta, StreamSpec
+from worldsim.spec import ActionSpec
+
+STREAMS = {
+    "rgb": StreamSpec((20, 20, 3), "uint8"),
+    "action": StreamSpec((), "int64"),
+    "reward": StreamSpec((), "float32"),
+    "terminated": StreamSpec((), "bool"),
+    "truncated": StreamSpec((), "bool"),
+}
+META = EpisodesMeta(
+    source="test",
+    actions=ActionSpec(n=3, meanings=("NOOP", "LEFT", "RIGHT"), keys=((), ("left",), ("right",))),
+    streams=STREAMS,
+    fps=17.5,
+    frame_skip=2,
+    seed=4,
+    variable_names=("HEALTH",),
+    source_parameters={"scenario": "none", "frame_skip": 2},
+)
+
+
+def rows(count, seed=0):
+    """An episode of `count` rows of noise, which no compressor shrinks."""
+    rng = np.random.default_rng(seed)
+    for t in range(count):
+        yield {
+            "rgb": rng.integers(0, 256, (20, 20, 3), np.uint8),
+            "action": int(rng.integers(3)) if t else 0,
+            "reward": np.float32(rng.normal()),
+            "terminated": t == count - 1,
+            "truncated": False,
+        }
+
+
+def write(writer, lengths, first_seed=0):
+    """Write episodes of these lengths; episode i has seed first_seed + i."""
+    for i, length in enumerate(lengths):
+        for row in rows(length, first_seed + i):
+            writer.append(row)
+        writer.end_episode()

@@ -1,0 +1,165 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import zarr
+from recordings import META, STREAMS, rows, write
+
+from worldsim.episode_writer import EpisodeWriter
+from worldsim.episodes import Episodes, EpisodesMeta, StreamSpec
+from worldsim.errors import DamagedEpisodes, InvalidInput
+from worldsim.spec import ActionSpec
+
+LENGTHS = [5, 40, 1, 30]
+
+
+@pytest.fixture
+def store(tmp_path):
+    with EpisodeWriter(tmp_path / "store", META) as writer:
+        write(writer, LENGTHS)
+    return tmp_path / "store"
+
+
+def test_what_was_written_is_read_back(store):
+    episodes = Episodes.open(store)
+    assert len(episodes) == 4 and episodes.num_steps == 76
+    assert episodes.ends.tolist() == [5, 45, 46, 76] and episodes.lengths.tolist() == LENGTHS
+    assert episodes.streams == tuple(STREAMS) and episodes.meta == META
+    for i, length in enumerate(LENGTHS):
+        episode, expected = episodes.episode(i), list(rows(length, i))
+        for name, values in episode.items():
+            assert values.dtype == STREAMS[name].dtype
+            assert np.array_equal(values, np.stack([row[name] for row in expected])), name
+
+
+def test_rows_are_read_across_episodes_and_chunks(store):
+    episodes = Episodes.open(store)
+    whole = np.concatenate([episodes.episode(i)["rgb"] for i in range(4)])
+    for start, stop in [(0, 76), (3, 50), (15, 17), (16, 32), (75, 76), (20, 20)]:
+        assert np.array_equal(episodes.read("rgb", start, stop), whole[start:stop])
+
+
+def test_metadata_of_continuous_actions_survives_json():
+    meta = replace(META, actions=ActionSpec(low=(-1.0, 0.0), high=(1.0, 2.5)), hfov_degrees=90.0)
+    assert EpisodesMeta.from_json(json.loads(json.dumps(meta.to_json()))) == meta
+    assert (meta.height, meta.width) == (20, 20)
+
+
+def test_optional_streams_of_any_shape_are_kept(tmp_path):
+    streams = STREAMS | {"pose": StreamSpec((4,), "float32"), "between": StreamSpec((1, 20, 20, 3), "uint8")}
+    with EpisodeWriter(tmp_path / "s", replace(META, streams=streams)) as writer:
+        for t, row in enumerate(rows(3)):
+            between = np.full((1, 20, 20, 3), t, np.uint8)
+            writer.append(row | {"pose": np.arange(4, dtype=np.float32) * t, "between": between})
+        writer.end_episode()
+    episode = Episodes.open(tmp_path / "s").episode(0)
+    assert episode["pose"][2].tolist() == [0, 2, 4, 6]
+    assert episode["between"].shape == (3, 1, 20, 20, 3) and (episode["between"][2] == 2).all()
+
+
+def test_other_zarr_readers_see_plain_arrays(store):
+    group = zarr.open_group(str(store), mode="r")
+    assert group["rgb"].shape == (76, 20, 20, 3) and group["rgb"].chunks[0] == 16
+    assert group["episode_ends"][:].tolist() == [5, 45, 46, 76]
+
+
+@pytest.mark.parametrize("wrong", [("depth", 0, 1), ("rgb", -1, 3), ("rgb", 70, 77), ("rgb", 5, 4)])
+def test_a_read_outside_the_store_is_refused(store, wrong):
+    with pytest.raises(InvalidInput, match="store"):
+        Episodes.open(store).read(*wrong)
+
+
+def test_a_missing_store_or_episode_is_named(store, tmp_path):
+    with pytest.raises(InvalidInput, match="worldsim record"):
+        Episodes.open(tmp_path / "nothing")
+    with pytest.raises(InvalidInput, match="no episode 4"):
+        Episodes.open(store).episode(4)
+
+
+def test_a_flipped_bit_is_found_when_its_rows_are_read(store):
+    chunk = store / "rgb" / "c.2.0.0.0"
+    raw = bytearray(chunk.read_bytes())
+    raw[len(raw) // 2] ^= 4
+    chunk.write_bytes(raw)
+    episodes = Episodes.open(store)
+    episodes.read("rgb", 0, 32)
+    with pytest.raises(DamagedEpisodes, match=r"'rgb', rows 30 to 40.*checksum.*restore"):
+        episodes.read("rgb", 30, 40)
+
+
+@pytest.mark.parametrize("stream", list(STREAMS))
+def test_a_flipped_bit_in_any_stream_is_found(store, stream):
+    for chunk in (store / stream).glob("c.0*"):
+        raw = bytearray(chunk.read_bytes())
+        raw[-5] ^= 1
+        chunk.write_bytes(raw)
+    with pytest.raises(DamagedEpisodes, match=stream):
+        Episodes.open(store).episode(0)
+
+
+def test_a_missing_chunk_is_found_on_opening(store):
+    (store / "rgb" / "c.1.0.0.0").unlink()
+    with pytest.raises(DamagedEpisodes, match=r"'rgb', rows 16 to 32: a chunk is missing"):
+        Episodes.open(store)
+
+
+def test_a_chunk_that_goes_missing_later_is_not_read_as_black(store):
+    episodes = Episodes.open(store)
+    (store / "rgb" / "c.1.0.0.0").unlink()
+    with pytest.raises(DamagedEpisodes, match="missing"):
+        episodes.read("rgb", 10, 20)
+
+
+def test_black_pictures_are_no_missing_chunks(tmp_path):
+    with EpisodeWriter(tmp_path / "s", META) as writer:
+        for row in rows(40):
+            writer.append(row | {"rgb": np.zeros((20, 20, 3), np.uint8), "reward": np.float32(0)})
+        writer.end_episode()
+    assert not Episodes.open(tmp_path / "s").read("rgb", 0, 40).any()
+
+
+def test_a_truncated_chunk_is_found(store):
+    chunk = store / "reward" / "c.0"
+    chunk.write_bytes(chunk.read_bytes()[:10])
+    with pytest.raises(DamagedEpisodes, match="reward"):
+        Episodes.open(store).read("reward", 0, 3)
+
+
+def test_altered_metadata_is_found(store):
+    text = (store / "zarr.json").read_text()
+    (store / "zarr.json").write_text(text.replace("17.5", "13.5"))
+    with pytest.raises(DamagedEpisodes, match="altered"):
+        Episodes.open(store)
+    (store / "zarr.json").write_text(text[:-20])
+    with pytest.raises(DamagedEpisodes, match="cannot be read"):
+        Episodes.open(store)
+
+
+def test_another_format_version_is_named(store):
+    text = (store / "zarr.json").read_text()
+    (store / "zarr.json").write_text(text.replace('"format_version": 1', '"format_version": 9'))
+    with pytest.raises(DamagedEpisodes, match="version 9, this worldsim reads 1"):
+        Episodes.open(store)
+
+
+@pytest.mark.parametrize("stream", ["rgb", "episode_ends"])
+def test_a_stream_without_its_metadata_or_folder_is_found(store, stream):
+    (store / stream / "zarr.json").unlink()
+    with pytest.raises(DamagedEpisodes, match=stream):
+        Episodes.open(store)
+
+
+def test_a_stream_shorter_than_the_episodes_is_found(store):
+    zarr.open_group(str(store), mode="r+")["reward"].resize((50,))
+    with pytest.raises(DamagedEpisodes, match=r"'reward', rows 50 to 76: the stream ends before"):
+        Episodes.open(store)
+
+
+def test_damaged_ends_are_found(store):
+    zarr.open_group(str(store), mode="r+")["episode_ends"][1] = 3
+    with pytest.raises(DamagedEpisodes, match="do not increase"):
+        Episodes.open(store)
+    (store / "episode_ends" / "c.0").unlink()
+    with pytest.raises(DamagedEpisodes, match="missing"):
+        Episodes.open(store)

@@ -1,0 +1,36 @@
+"""A tiny gymnasium environment to record: its picture shows the sum of the actions."""
+
+import gymnasium as gym
+import numpy as np
+
+
+class CounterEnv(gym.Env):
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 12}  # noqa: RUF012
+
+    def __init__(self, render_mode=None, continuous=False):
+        self.render_mode = render_mode
+        self.observation_space = gym.spaces.Box(0, 1, (1,))
+        box = gym.spaces.Box(np.array([-1, 0], np.float32), np.array([1, 2], np.float32))
+        self.action_space = box if continuous else gym.spaces.Discrete(3, start=1)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.total, self.left = 0.0, int(self.np_random.integers(4, 12))
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.total += float(np.sum(action))
+        self.left -= 1
+        return np.zeros(1, np.float32), self.total, self.left == 0, False, {}
+
+    def render(self):
+        picture = np.zeros((24, 24, 3), np.uint8)
+        picture[:12] = int(self.total) % 250
+        picture[12:] = self.left
+        return picture
+
+
+DISCRETE, CONTINUOUS = "worldsim-tests/Counter-v0", "worldsim-tests/CounterBox-v0"
+for name, continuous in ((DISCRETE, False), (CONTINUOUS, True)):
+    if name not in gym.registry:
+        gym.register(name, CounterEnv, max_episode_steps=8, kwargs={"continuous": continuous})

@@ -1,0 +1,149 @@
+import filecmp
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import counter_env
+import numpy as np
+import pytest
+
+from worldsim.cli.main import main
+from worldsim.cli.record import record
+from worldsim.episodes import Episodes
+from worldsim.errors import InvalidInput
+
+COUNTER = f"gym:{counter_env.DISCRETE}"
+
+
+def same_store(a, b):
+    names = sorted(str(p.relative_to(a)) for p in a.rglob("*") if p.is_file())
+    others = sorted(str(p.relative_to(b)) for p in b.rglob("*") if p.is_file())
+    return names == others and not any(filecmp.cmpfiles(a, b, names, shallow=False)[1:])
+
+
+def test_a_recording_stops_at_the_end_of_an_episode(tmp_path):
+    record(COUNTER, steps=50, out=tmp_path / "s", height=16, width=8)
+    episodes = Episodes.open(tmp_path / "s")
+    assert 50 <= episodes.num_steps < 50 + 9
+    done = episodes.read("terminated", 0, episodes.num_steps) | episodes.read(
+        "truncated", 0, episodes.num_steps
+    )
+    assert (np.flatnonzero(done) + 1).tolist() == episodes.ends.tolist()
+    assert (episodes.meta.height, episodes.meta.width, episodes.meta.fps) == (16, 8, 12.0)
+    assert (
+        episodes.meta.source == COUNTER and episodes.meta.source_parameters["env_id"] == counter_env.DISCRETE
+    )
+
+
+def test_the_action_of_a_row_is_the_one_that_led_to_its_picture(tmp_path):
+    record(COUNTER, steps=60, out=tmp_path / "s")
+    episodes = Episodes.open(tmp_path / "s")
+    for i in range(len(episodes)):
+        episode = episodes.episode(i)
+        assert episode["action"][0] == 0 and episode["reward"][0] == 0 and not episode["terminated"][0]
+        totals = episode["rgb"][:, 0, 0, 0].astype(int)
+        assert np.array_equal(np.diff(totals), episode["action"][1:] + 1)
+
+
+def test_continuous_actions_are_recorded(tmp_path):
+    record(f"gym:{counter_env.CONTINUOUS}", steps=30, out=tmp_path / "s", policy="random")
+    episode = Episodes.open(tmp_path / "s").episode(0)
+    assert episode["action"].dtype == np.float32 and episode["action"].shape[1:] == (2,)
+    assert not episode["action"][0].any() and (np.abs(episode["action"]).max(0) <= [1, 2]).all()
+
+
+def test_episodes_follow_from_the_seed(tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        record(COUNTER, steps=60, out=tmp_path / name, seed=seed)
+    assert same_store(tmp_path / "a", tmp_path / "b")
+    assert not same_store(tmp_path / "a", tmp_path / "c")
+
+
+def test_a_resumed_recording_equals_an_uninterrupted_one(tmp_path):
+    record(COUNTER, steps=90, out=tmp_path / "whole")
+    for steps in (20, 50, 90):
+        record(COUNTER, steps=steps, out=tmp_path / "parts", resume=True)
+    assert same_store(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_recording_that_is_long_enough_is_left_alone(tmp_path, capsys):
+    record(COUNTER, steps=30, out=tmp_path / "s")
+    before = Episodes.open(tmp_path / "s").num_steps
+    record(COUNTER, steps=10, out=tmp_path / "s", resume=True)
+    assert Episodes.open(tmp_path / "s").num_steps == before
+
+
+def test_bad_options_are_refused_before_anything_is_written(tmp_path):
+    for wrong, message in (
+        ({"steps": 0}, "--steps is 0"),
+        ({"seed": -1}, "--seed is -1"),
+        ({"policy": "clever"}, "unknown policy 'clever'"),
+        ({"policy": "sweep"}, "needs the actions"),
+        ({"policy": "wander"}, "depth"),
+        ({"between": True}, "does not take between"),
+        ({"height": 0}, "0 x 64 pixels"),
+        ({"frame_skip": 0}, "does not take frame_skip"),
+    ):
+        with pytest.raises(InvalidInput, match=message):
+            record(COUNTER, **({"steps": 10, "out": tmp_path / "s"} | wrong))
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_reports_an_error_in_one_line(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["record", "doom-e1m1", "--steps", "10", "--out", str(tmp_path / "s")])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.startswith("worldsim record: unknown source 'doom-e1m1'")
+
+
+def run_until_rows(folder, command, rows):
+    """Start a recording and return its process once that many rows are committed."""
+    process = subprocess.Popen(
+        command, start_new_session=True, stderr=subprocess.DEVNULL, stdout=subprocess.PIPE
+    )
+    limit = time.monotonic() + 120
+    while time.monotonic() < limit and process.poll() is None:
+        time.sleep(0.2)
+        if (folder / "zarr.json").exists() and Episodes.open(folder).num_steps >= rows:
+            return process
+    raise AssertionError(f"the recording got nowhere: {process.poll()}")
+
+
+@pytest.mark.simulator
+def test_ctrl_c_keeps_whole_episodes_and_a_kill_does_too(tmp_path):
+    command = [sys.executable, "-m", "worldsim.cli.main", "record", "doom-take-cover", "--policy", "random"]
+    options = ["--out", str(tmp_path / "s"), "--steps", "1000000"]
+    process = run_until_rows(tmp_path / "s", command + options, 100)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the engine is in the same group
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0 and b"interrupted: kept" in out
+    kept = Episodes.open(tmp_path / "s").num_steps
+    process = run_until_rows(tmp_path / "s", [*command, *options, "--resume"], kept + 100)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    killed = Episodes.open(tmp_path / "s")
+    steps = killed.num_steps + 1
+    record("doom-take-cover", policy="random", steps=steps, out=tmp_path / "s", resume=True)
+    record("doom-take-cover", policy="random", steps=steps, out=tmp_path / "whole")
+    assert same_store(tmp_path / "s", tmp_path / "whole")
+
+
+@pytest.mark.simulator
+def test_a_doom_recording_shows_its_coverage(tmp_path, capsys):
+    record("doom-take-cover", steps=300, out=tmp_path / "s", policy="sweep", between=True)
+    out = capsys.readouterr().out
+    assert "of 24 cells visited" in out and (tmp_path / "s" / "coverage.png").stat().st_size > 5000
+    episodes = Episodes.open(tmp_path / "s")
+    assert episodes.meta.fps == 17.5 and episodes.meta.variable_names == ("HEALTH", "POSITION_Y")
+    assert {"between", "variables"} <= set(episodes.streams)
+
+
+@pytest.mark.simulator
+def test_what_only_the_policy_looks_at_is_not_stored(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    record("doom-my-way-home", steps=10, out=tmp_path / "s", policy="wander", frame_skip=20, pose=True)
+    episodes = Episodes.open(tmp_path / "s")
+    assert "pose" in episodes.streams and "depth" not in episodes.streams
+    assert 'pip install "worldsim[train]"' in capsys.readouterr().out

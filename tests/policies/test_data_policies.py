@@ -1,0 +1,136 @@
+import numpy as np
+import pytest
+
+from worldsim.envs.sources.base import Row, SourceSpec
+from worldsim.envs.sources.doom_scenarios import source_spec
+from worldsim.errors import InvalidInput
+from worldsim.policies.data import MIXES, POLICIES, Mix, make_policy, policy_needs
+from worldsim.policies.take_cover import fireball_ahead
+from worldsim.spec import ActionSpec
+
+OFF = dict.fromkeys(("between", "depth", "pose", "sound", "labels"), False)
+TAKE_COVER = source_spec("take_cover", 2, **OFF)
+MY_WAY_HOME = source_spec("my_way_home", 2, **OFF | {"depth": True, "pose": True})
+ROBOT = SourceSpec("gym:Robot", 8, 8, ActionSpec(low=(-1.0, 0.0), high=(1.0, 3.0)), 10.0)
+
+
+def take_cover_row(place=384.0):
+    return Row(np.zeros((64, 128, 3), np.uint8), extras={"variables": np.array([100, place], np.float32)})
+
+
+def room_row(ahead=500.0, pose=(0, 0, 0, 0)):
+    depth = np.full((96, 128), ahead, np.float32)
+    extras = {"depth": depth, "pose": np.array(pose, np.float32), "variables": np.zeros(2, np.float32)}
+    return Row(np.zeros((96, 128, 3), np.uint8), extras=extras)
+
+
+def run(policy, row, steps=200, seed=0):
+    policy.reset(np.random.default_rng(seed))
+    return [policy.act(row) for _ in range(steps)]
+
+
+@pytest.mark.parametrize("spec", [TAKE_COVER, MY_WAY_HOME], ids=lambda spec: spec.name)
+def test_every_policy_of_a_mix_acts_and_follows_its_generator(spec):
+    row = take_cover_row() if spec is TAKE_COVER else room_row()
+    for name in (*MIXES[spec.name], "mix"):
+        policy = make_policy(name, spec)
+        actions = run(policy, row)
+        assert all(0 <= action < spec.actions.n for action in actions), name
+        assert actions == run(policy, row) == run(make_policy(name, spec), row), name
+        assert any(actions != run(policy, row, seed=seed) for seed in range(1, 5)), name
+
+
+def test_random_actions_fill_the_space():
+    assert set(run(make_policy("random", TAKE_COVER), take_cover_row())) == {0, 1, 2}
+    actions = np.array(run(make_policy("random", ROBOT), Row(np.zeros((8, 8, 3), np.uint8))))
+    assert actions.dtype == np.float32 and (actions.min(0) < [-0.9, 0.2]).all()
+    assert (actions.max(0) > [0.9, 2.8]).all() and (actions <= [1, 3]).all()
+
+
+def test_persistent_actions_are_held_about_ten_steps():
+    actions = np.array(run(make_policy("persistent", MY_WAY_HOME), room_row(), steps=4000))
+    changes = np.count_nonzero(np.diff(actions)) / 4000
+    assert 0.06 < changes < 0.12
+
+
+def test_a_sweep_runs_to_both_sides_and_stays():
+    actions = run(make_policy("sweep", TAKE_COVER), take_cover_row(), steps=600)
+    assert min(actions.count(action) for action in range(3)) > 40
+
+
+@pytest.mark.parametrize(("place", "action"), [(20.0, 1), (750.0, 2)])
+def test_dodging_turns_at_the_walls(place, action):
+    actions = run(make_policy("dodge", TAKE_COVER), take_cover_row(place))
+    assert actions.count(action) > 120  # the rest are its errors
+
+
+def test_a_near_fireball_is_ahead_on_its_side_only():
+    picture = np.zeros((64, 128, 3), np.uint8)
+    picture[20:36, 74:86] = (255, 220, 120)
+    assert fireball_ahead(picture, right=True, near=12)
+    assert not fireball_ahead(picture, right=False, near=12)
+    assert not fireball_ahead(picture, right=True, near=20)
+    assert not fireball_ahead(np.zeros_like(picture), right=True, near=1)
+    assert not fireball_ahead(np.full_like(picture, 128), right=True, near=1)  # grey is no fire
+
+
+def test_wandering_turns_at_a_wall_and_walks_in_the_open():
+    names = MY_WAY_HOME.actions.meanings
+    at_wall = [names[a] for a in run(make_policy("wander", MY_WAY_HOME), room_row(ahead=22.5), steps=40)]
+    assert set(at_wall) <= {"TURN_LEFT", "TURN_RIGHT"} and len(set(at_wall)) == 1
+    in_open = [names[a] for a in run(make_policy("wander", MY_WAY_HOME), room_row(), steps=300)]
+    assert in_open.count("FORWARD") > 100
+
+
+def test_spinning_turns_round_on_the_spot():
+    names = MY_WAY_HOME.actions.meanings
+    actions = [names[a] for a in run(make_policy("spin", MY_WAY_HOME), room_row(), steps=20)]
+    assert set(actions) in ({"TURN_LEFT"}, {"TURN_RIGHT"})
+
+
+def walk(policy, steps, seed=0):
+    """Play in an endless field with Doom's speeds; poses (T, 3): x, y, yaw."""
+    names = MY_WAY_HOME.actions.meanings
+    policy.reset(np.random.default_rng(seed))
+    x = y = yaw = 0.0
+    poses = []
+    for _ in range(steps):
+        poses.append((x, y, yaw))
+        name = names[policy.act(room_row(pose=(x, y, 0, yaw)))]
+        yaw += np.deg2rad(7) * (("LEFT" in name) - ("RIGHT" in name)) * ("STRAFE" not in name)
+        if "FORWARD" in name:
+            x, y = x + 14 * np.cos(yaw), y + 14 * np.sin(yaw)
+    return np.array(poses)
+
+
+def test_returning_goes_out_and_comes_back():
+    for seed in range(4):
+        away = np.hypot(*walk(make_policy("return", MY_WAY_HOME), 800, seed)[:, :2].T)
+        farthest = int(away[:400].argmax())
+        assert away[farthest] > 200 and away[farthest:].min() < 80
+
+
+def test_a_mix_draws_each_of_its_policies():
+    mix = make_policy("mix", TAKE_COVER)
+    assert isinstance(mix, Mix)
+    drawn = set()
+    for seed in range(60):
+        mix.reset(np.random.default_rng(seed))
+        drawn.add(mix.current)
+    assert drawn == set(MIXES[TAKE_COVER.name])
+
+
+def test_what_a_policy_looks_at_is_known_beforehand():
+    assert policy_needs("return", "doom-my-way-home") == {"depth", "pose"}
+    assert policy_needs("mix", "doom-my-way-home") == {"depth", "pose"}
+    assert policy_needs("mix", "gym:CartPole-v1") == frozenset()
+
+
+def test_a_policy_that_does_not_suit_the_source_is_refused():
+    with pytest.raises(InvalidInput, match="unknown policy 'clever'; the policies are mix, random"):
+        make_policy("clever", TAKE_COVER)
+    with pytest.raises(InvalidInput, match="needs depth, which 'doom-take-cover' does not give"):
+        make_policy("wander", TAKE_COVER)
+    with pytest.raises(InvalidInput, match="LEFT, RIGHT, which 'doom-my-way-home' lacks"):
+        make_policy("sweep", MY_WAY_HOME)
+    assert set(POLICIES) >= {part for parts in MIXES.values() for part in parts}
