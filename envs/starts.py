@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from worldsim.envs.actions import check_actions
+from worldsim.actions import check_actions
 from worldsim.errors import InvalidInput
 from worldsim.spec import WorldSpec
 

@@ -19,7 +19,7 @@ from worldsim.tree_io import load_extra, load_tree, save_tree
 class EnvState:
     """A state that can be restored any number of times, into a `WorldEnv` or a row of a `WorldVectorEnv`."""
 
-    world: str  # name of the world that made it
+    world: str  # which world made it: its name and the fingerprint of its weights
     tree: Any  # the world's own state, a batch of one
     step: int  # steps taken in this episode
     episode: int  # resets since the environment was last seeded
@@ -39,8 +39,8 @@ class EnvState:
             raise InvalidInput(
                 f"{str(path)!r} holds no environment's state; pass a file that EnvState.save wrote"
             )
-        if extra["world"] != world.spec.name:
-            raise InvalidInput(f"{str(path)!r} is a state of {extra['world']!r}, not of {world.spec.name!r}")
+        if extra["world"] != _identity(world):
+            raise InvalidInput(f"{str(path)!r} is a state of {extra['world']!r}, not of {_identity(world)!r}")
         with torch.no_grad():
             template = world.reset([0])
         return cls(tree=load_tree(path, template), **extra)
@@ -50,13 +50,17 @@ def pack(world: WorldProtocol, tree: Any, progress: Progress) -> EnvState:
     """Join a world's state (a batch of one, not copied) and the counters."""
     progress.require_started()
     assert progress.seed is not None
-    return EnvState(world.spec.name, tree, progress.step, progress.episode, progress.seed, progress.ended)
+    return EnvState(_identity(world), tree, progress.step, progress.episode, progress.seed, progress.ended)
 
 
 def unpack(world: WorldProtocol, state: EnvState) -> tuple[Any, Progress]:
     """The world's state, copied, and the counters; raises InvalidInput for a state of another world."""
     if not isinstance(state, EnvState):
         raise InvalidInput(f"a {type(state).__name__} is no state; pass what save_state() returned")
-    if state.world != world.spec.name:
-        raise InvalidInput(f"this is a state of world {state.world!r}, not of {world.spec.name!r}")
+    if state.world != _identity(world):
+        raise InvalidInput(f"this is a state of world {state.world!r}, not of {_identity(world)!r}")
     return clone(state.tree), Progress(state.seed, state.episode, state.step, state.ended)
+
+
+def _identity(world: WorldProtocol) -> str:
+    return f"{world.spec.name} {world.spec.weights}".strip()

@@ -11,13 +11,13 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from worldsim.envs import worlds
-from worldsim.envs.actions import check_actions
+from worldsim.actions import check_actions
 from worldsim.envs.progress import Outcome, Progress
 from worldsim.envs.starts import Start, check_options, check_seeds, check_starts
 from worldsim.envs.state import EnvState, pack, unpack
 from worldsim.errors import InvalidInput, InvalidState
 from worldsim.spec import WorldProtocol
-from worldsim.tree import select_rows
+from worldsim.tree import put_rows, select_rows
 
 
 class WorldVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
@@ -164,7 +164,7 @@ class WorldVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         if self._state is None:
             self._state = select_rows(next(iter(trees.values())), [0] * self.num_envs)
         for row, tree in trees.items():
-            worlds.put_states(self._state, [row], tree)
+            put_rows(self._state, [row], tree)
 
     def _rows_awaiting_reset(self) -> np.ndarray:
         """(N,) bool, the rows that this step resets; raises InvalidState if a row cannot be stepped."""

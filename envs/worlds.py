@@ -12,7 +12,6 @@ import torch
 from worldsim.envs.starts import Start
 from worldsim.errors import InvalidInput, InvalidState, MissingDependency
 from worldsim.spec import ActionSpec, WorldProtocol, WorldSpec, WorldStep
-from worldsim.tree import put_rows
 
 TimeLimit = int | Literal["world"] | None
 
@@ -113,12 +112,6 @@ def render_world(world: WorldProtocol, state: Any, rows: int) -> np.ndarray:
     pictures = world.render(state)
     _check_pictures(world.spec, "pictures", pictures, rows)
     return pictures
-
-
-def put_states(tree: Any, rows: Sequence[int], values: Any) -> None:
-    """`put_rows` that also works on the states of worlds that run under `torch.inference_mode`."""
-    with torch.inference_mode():  # elsewhere torch forbids writing to tensors that were made in that mode
-        put_rows(tree, rows, values)
 
 
 def _check_pictures(spec: WorldSpec, name: str, pictures: np.ndarray, rows: int) -> None:

@@ -44,7 +44,7 @@ class WorldSpec:
     pictures_per_step: int = 1              # > 1: a step also makes pictures between the last frame and the new one
     max_episode_steps: int | None = None    # the recorded game's own time limit, in steps
     pixel_aspect: float = 1.0               # width of a pixel over its height, when shown
-    details: dict[str, Any] = field(default_factory=dict)
+    weights: str = ""                       # fingerprint of the weights; a saved state fits no others
 
 
 @dataclass(frozen=True)

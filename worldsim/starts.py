@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from worldsim import noise
-from worldsim.errors import DamagedWorld, InvalidInput
+from worldsim.actions import check_actions
+from worldsim.errors import DamagedWorld, InvalidAction, InvalidInput
+from worldsim.spec import ActionSpec
 
 KINDS = ("beginning", "anywhere")
 
@@ -36,6 +38,21 @@ class Starts:
             return cls(tensors["latents"], float(tensors["scale"]), tensors["actions"], int(tensors["beginnings"]))
         except KeyError as error:
             raise DamagedWorld(f"starts.safetensors lacks {error}; restore the world's folder") from error
+
+    def check(self, grid: tuple[int, int, int], spec: ActionSpec) -> None:
+        """Raise DamagedWorld unless the starts are of latents (C, h, w) and of actions that the world has."""
+        starts, frames = self.latents.shape[:2]
+        wanted = (starts, frames - 1) if spec.discrete else (starts, frames - 1, len(spec.low))
+        fits = self.latents.shape[2:] == grid and self.actions.shape == wanted and 0 <= self.beginnings <= starts
+        try:
+            check_actions(spec, self.actions.flatten(0, 1).numpy(), starts * (frames - 1))
+        except InvalidAction:
+            fits = False
+        if not fits:
+            raise DamagedWorld(
+                f"starts.safetensors does not fit config.json (latents {tuple(self.latents.shape)}, actions "
+                f"{tuple(self.actions.shape)}, {self.beginnings} beginnings); restore the world's folder"
+            )
 
     def to_tensors(self) -> dict[str, Tensor]:
         """The tensors of `starts.safetensors`."""

@@ -55,4 +55,5 @@ def put_rows(tree: T, rows: Sequence[int], values: T) -> T:
         leaf[index] = value  # type: ignore[index,assignment]
         return leaf
 
-    return tree_map(put, tree, values)
+    with torch.inference_mode():  # elsewhere torch forbids writing to tensors that were made in that mode
+        return tree_map(put, tree, values)

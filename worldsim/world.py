@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from worldsim import noise
+from worldsim.actions import check_actions
 from worldsim.config import WorldConfig
 from worldsim.devices import autocast_dtype, choose_device
-from worldsim.errors import InvalidAction, InvalidInput, InvalidState
+from worldsim.errors import InvalidInput, InvalidState
 from worldsim.models.cache import KVCache
 from worldsim.models.dynamics import Dynamics
 from worldsim.models.tokenizer import Tokenizer, to_frames, to_pictures
@@ -22,7 +22,7 @@ from worldsim.sampling import empty_cache, look_back, sample_step, step_noise
 from worldsim.spec import WorldSpec, WorldStep
 from worldsim.starts import Starts
 from worldsim.tree import put_rows
-from worldsim.weights import WorldFiles, find_world, load_strictly, read_world, write_world
+from worldsim.weights import MODEL, WorldFiles, find_world, load_strictly, read_world, write_world
 
 
 @dataclass
@@ -55,11 +55,12 @@ class World:
         self.dtype = autocast_dtype(self.device)
         self.tokenizer = Tokenizer(self.config.tokenizer)
         self.dynamics = Dynamics(self.config.dynamics, serving=True)
-        load_strictly(self.tokenizer, "tokenizer.", files.model, where)
-        load_strictly(self.dynamics, "dynamics.", files.model, where)
+        load_strictly({"tokenizer.": self.tokenizer, "dynamics.": self.dynamics}, files.model, where)
         for module in (self.tokenizer, self.dynamics):
             module.to(self.device, self.dtype, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
         self.starts = Starts.from_tensors(files.starts)
+        sizes = self.config.dynamics
+        self.starts.check((sizes.channels, sizes.height, sizes.width), self.config.actions)
         self.spec = _spec(self.config)
 
     # -- files --------------------------------------------------------------------------------------------------
@@ -117,7 +118,8 @@ class World:
     ) -> tuple[Tensor, np.ndarray]:
         c = self.config.tokenizer
         frames = np.asarray(frames)
-        if frames.dtype != np.uint8 or frames.ndim != 5 or frames.shape[0] != batch or frames.shape[1] < 1 or frames.shape[2:] != (c.height, c.width, 3):
+        right_shape = frames.ndim == 5 and frames.shape[0] == batch and frames.shape[2:] == (c.height, c.width, 3)
+        if frames.dtype != np.uint8 or not right_shape or frames.shape[1] < 1:
             raise InvalidInput(
                 f"frames have shape {frames.shape} and type {frames.dtype}; {self.config.name} wants uint8 "
                 f"({batch}, T, {c.height}, {c.width}, 3) with T >= 1"
@@ -130,7 +132,7 @@ class World:
                 f"actions have shape {taken.shape}; {frames.shape[1]} frames have {between} actions between them: {shape}"
             )
         pictures = to_pictures(torch.from_numpy(np.ascontiguousarray(frames[row])).to(self.device)).to(self.dtype)
-        return self.tokenizer.encode(pictures.contiguous(memory_format=torch.channels_last)), self._check(taken[row])
+        return self.tokenizer.encode(pictures.contiguous(memory_format=torch.channels_last)), check_actions(self.config.actions, taken[row], between)
 
     def _begin(self, latents: Tensor, taken: np.ndarray, seed: int, episode: int) -> WorldState:
         """One world whose history has read the given latents (T, C, h, w) and the T-1 actions between them."""
@@ -154,7 +156,7 @@ class World:
         The given state's memory is reused for the new one: keep a `worldsim.tree.clone` to come back to it.
         Raises InvalidAction, with the state as it was, and InvalidState for a state that was stepped before.
         """
-        taken = torch.as_tensor(self._check(actions, len(state.time)), device=self.device)
+        taken = torch.as_tensor(check_actions(self.config.actions, actions, len(state.time)), device=self.device)
         if not torch.equal(state.time, state.cache.time):
             raise InvalidState("this state was stepped already and its memory reused; step a worldsim.tree.clone of it")
         drawn_from = step_noise(self.dynamics, state.seed, state.episode, state.time)
@@ -186,22 +188,6 @@ class World:
     def _decode(self, latents: Tensor) -> Tensor:
         return self.tokenizer.decode(latents.contiguous(memory_format=torch.channels_last))
 
-    def _check(self, actions: Any, batch: int | None = None) -> np.ndarray:
-        """Actions as an array of the right type; raises InvalidAction."""
-        spec, given = self.config.actions, np.asarray(actions)
-        wanted = given.shape[:1] if batch is None else (batch,)
-        if spec.discrete:
-            if given.size and not np.issubdtype(given.dtype, np.integer):
-                raise InvalidAction(f"actions have type {given.dtype}; {self.config.name} takes integers in [0, {spec.n})")
-            if given.shape != wanted or ((given < 0) | (given >= spec.n)).any():
-                raise InvalidAction(f"actions {given.tolist()} are not {wanted} integers in [0, {spec.n})")
-            return given.astype(np.int64)
-        given = given.astype(np.float32)
-        low, high = np.array(spec.low, np.float32), np.array(spec.high, np.float32)
-        if given.shape != (*wanted, len(low)) or not ((given >= low) & (given <= high)).all():
-            raise InvalidAction(f"actions {given.tolist()} are not {(*wanted, len(low))} floats from {low} to {high}")
-        return given
-
 
 def _spec(config: WorldConfig) -> WorldSpec:
     return WorldSpec(
@@ -213,6 +199,7 @@ def _spec(config: WorldConfig) -> WorldSpec:
         pictures_per_step=1 + config.dynamics.between,
         max_episode_steps=config.source.max_episode_steps,
         pixel_aspect=config.source.pixel_aspect,
+        weights=config.sha256.get(MODEL, "")[:16],
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,6 +107,7 @@ def open_stores(paths: tuple[Path, ...]) -> list[Episodes]:
 def fit(task: Task, config: LoopConfig, out: Path, resume: bool) -> None:
     """Train with TensorBoard scalars and pictures."""
     trainer = Trainer(task, config, out, resume=resume)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's kill saves, just as Ctrl-C does
     board = open_board(out / "tensorboard" / task.kind) if trainer.rank == 0 else None
 
     def log(values: dict[str, float], step: int) -> None:

@@ -14,6 +14,9 @@ how likely each code is. What is left is nearly a function, which one denoising 
 
 The history never sees the frame that is being drawn, so one pass a step both reads and writes its cache: there is no
 separate clean pass, and more denoising steps cost only the small denoiser.
+
+What comes later has its place here: a guide picture is more channels of `local`, recalled frames are more keys for
+`TimeAttention`, a pose is one more term of the condition beside action and noise level.
 """
 
 from __future__ import annotations
@@ -49,7 +52,7 @@ class DynamicsConfig:
     mlp_ratio: int = 4
     history_blocks: int = 4
     denoiser_blocks: int = 2
-    window: int = 32                # steps that the history remembers besides the first
+    window: int = 31                # steps that the history remembers besides the first one; training clips have one more
     cond_dim: int = 64
     local: int = 64                 # width of the convolutions at the latents' resolution
     event_groups: int = 2           # categorical codes a token

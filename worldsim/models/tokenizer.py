@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from worldsim.errors import InvalidInput
+
 STRIDE = 8  # picture pixels to a latent, in both directions
 
 
@@ -24,6 +26,12 @@ class TokenizerConfig:
     encoder_widths: tuple[int, int, int] = (32, 64, 96)    # at 1/2, 1/4 and 1/8 of the picture
     decoder_widths: tuple[int, int, int] = (32, 64, 128)
     blocks: int = 2                                 # residual blocks at 1/4 and 1/8; the decoder has one more at 1/8
+
+    def __post_init__(self) -> None:
+        if min(self.height, self.width) < STRIDE or self.height % STRIDE or self.width % STRIDE:
+            raise InvalidInput(
+                f"pictures are {self.height} x {self.width} pixels; both sides must be multiples of {STRIDE}"
+            )
 
     @property
     def latent_height(self) -> int:
@@ -104,6 +112,6 @@ def to_pictures(frames: Tensor) -> Tensor:
 
 
 def to_frames(pictures: Tensor) -> Tensor:
-    """(B, 3, H, W) about [-1, 1] -> (B, H, W, 3) uint8; a value that is not finite becomes 0."""
+    """(B, 3, H, W) about [-1, 1] -> (B, H, W, 3) uint8; clipped, and NaN becomes 0."""
     scaled = torch.nan_to_num(pictures.float(), nan=-1.0).add(1.0).mul_(127.5).round_().clamp_(0, 255)
     return scaled.to(torch.uint8).permute(0, 2, 3, 1).contiguous()

@@ -32,7 +32,7 @@ class DynamicsTask:
         grid = tokenizer.config
         self.settings = DynamicsConfig(
             channels=grid.channels, height=grid.latent_height, width=grid.latent_width, patch=patch,
-            actions=meta.actions.n, action_dim=len(meta.actions.low), between=between, window=clip,
+            actions=meta.actions.n, action_dim=len(meta.actions.low), between=between, window=clip - 1,
         )  # fmt: skip
         torch.manual_seed(seed)  # the initial weights only
         # Rewards are learned in units of their usual size, so that a world of tiny rewards is no harder.
