@@ -62,12 +62,12 @@ class Rate:
         """Forget all events, as after a pause."""
         self._times.clear()
 
-    def per_second(self, now: float) -> float:
-        """The mean rate between the first and the last event in the span; 0 with fewer than two."""
+    def per_second(self, now: float) -> float | None:
+        """The mean rate from the first to the last event in the span; None within half a second."""
         while self._times and self._times[0] < now - self._span:
             self._times.popleft()
-        if len(self._times) < 2:
-            return 0.0
+        if not self._times or self._times[-1] - self._times[0] < 0.5:
+            return None
         return (len(self._times) - 1) / (self._times[-1] - self._times[0])
 
 

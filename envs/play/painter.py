@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pygame
 
 from worldsim.envs.play.feed import View
@@ -23,32 +22,33 @@ class Painter:
         """`world_rows` and `window_rows` fill the key table; `keys` are the caps in the bar."""
         self.panel_open = True
         self.table_open = False
-        self._spec, self._rows, self._keys = spec, (world_rows, window_rows), keys
+        self._spec, self.rows, self._keys = spec, (world_rows, window_rows), keys
         self._view: View | None = None
         self._surfaces: list[pygame.Surface] = []
-        self._layout: Layout | None = None
+        self.layout: Layout | None = None
         self._card: pygame.Surface | None = None
         self._drawn: dict[str, object] = {}  # what each part showed when it was last drawn
 
     def lay_out(self) -> None:
         """Arrange everything anew for the window's present size, and draw all of it at the next `paint`."""
-        self._layout = None
+        self.layout = None
 
     def paint(
         self, view: View | None, status: Status, measured: Measured, lit: frozenset[str], now: float
     ) -> None:
         """Bring the screen up to date; `view` is a new one or None, `lit` the keys that are down."""
         screen = pygame.display.get_surface()
+        assert screen is not None
         if view is not None and (self._view is None or len(view) != len(self._view)):
-            self._layout = None
+            self.layout = None
         self._view = view or self._view
-        everything = self._layout is None
-        if self._layout is None:
-            self._layout = self._arrange(screen)
+        everything = self.layout is None
+        if self.layout is None:
+            self.layout = self._arrange(screen)
         changed: list[pygame.Rect] = []
         if view is not None or everything:
-            changed += self._paint_pictures(screen, self._layout, status)
-        changed += self._paint_words(screen, self._layout, status, measured, lit, now)
+            changed += self._paint_pictures(screen, self.layout, status)
+        changed += self._paint_words(screen, self.layout, status, measured, lit, now)
         if self._card is not None and changed:
             changed.append(screen.blit(self._card, self._card.get_rect(center=screen.get_rect().center)))
         if everything:
@@ -58,7 +58,7 @@ class Painter:
 
     def _arrange(self, screen: pygame.Surface) -> Layout:
         layout = arrange(screen.get_size(), self._spec, len(self._view or (0,)), panel=self.panel_open)
-        self._card = draw_table(screen.get_size(), layout.unit, *self._rows) if self.table_open else None
+        self._card = draw_table(screen.get_size(), layout.unit, *self.rows) if self.table_open else None
         self._drawn.clear()
         screen.fill(GROUND)
         return layout
@@ -70,7 +70,7 @@ class Painter:
             return [Theme(layout.unit).text(screen, "waking the world", box.center, BODY, DIM, "center")]
         for picture, box in zip(self._view, layout.pictures, strict=True):
             height, width = picture.shape[:2]
-            small = pygame.image.frombuffer(np.ascontiguousarray(picture), (width, height), "RGB").convert()
+            small = pygame.image.frombuffer(picture.tobytes(), (width, height), "RGB").convert()
             screen.blit(pygame.transform.scale(small, box.size), box)
         return list(layout.pictures)
 

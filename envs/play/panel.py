@@ -34,7 +34,7 @@ MESSAGE_SECONDS = 6.0
 class Measured:
     """What the window itself measures."""
 
-    pictures_per_second: float = 0.0  # distinct pictures that reached the screen
+    pictures_per_second: float | None = None  # distinct pictures that reached the screen
     latency_p50: float | None = None  # from a key press to the first picture it made, in milliseconds
     latency_p95: float | None = None
 
@@ -52,7 +52,6 @@ class Section:
 def sections(spec: WorldSpec, status: Status, measured: Measured) -> list[Section]:
     """The content of the panel, top to bottom."""
     wanted = spec.steps_per_second * spec.pictures_per_step * status.speed
-    achieved = measured.pictures_per_second
     speed_rows = [
         ("real time", f"{wanted:.3g} pictures/s"),
         (
@@ -61,9 +60,6 @@ def sections(spec: WorldSpec, status: Status, measured: Measured) -> list[Sectio
         ),
         ("key to picture", _latency(measured)),
     ]
-    hero: tuple[tuple[str, str], float | None] = ((status.phase, ""), None)
-    if status.phase == "playing":
-        hero = (f"{achieved:.1f}", "pictures/s"), min(1.0, achieved / wanted)
     episode_rows = [
         ("seed", str(status.seed)),
         ("step", f"{status.steps}  ({status.steps / spec.steps_per_second:.1f} s)"),
@@ -73,9 +69,18 @@ def sections(spec: WorldSpec, status: Status, measured: Measured) -> list[Sectio
     if status.ending_chance is not None:
         episode_rows.insert(3, ("chance of ending", f"{status.ending_chance:.1%}"))
     return [
-        Section("speed", speed_rows, *hero),
+        Section("speed", speed_rows, *_hero(status, measured.pictures_per_second, wanted)),
         Section("episode", episode_rows),
     ]
+
+
+def _hero(status: Status, achieved: float | None, wanted: float) -> tuple[tuple[str, str], float | None]:
+    """The large number, its unit and its share of what real time wants; a word while nothing moves."""
+    if status.phase != "playing":
+        return (status.phase, ""), None
+    if achieved is None:
+        return ("…", "pictures/s"), None
+    return (f"{achieved:.1f}", "pictures/s"), min(1.0, achieved / wanted)
 
 
 def _period(spec: WorldSpec, status: Status) -> float:
@@ -91,25 +96,18 @@ def _latency(measured: Measured) -> str:
 def draw_panel(target: pygame.Surface, layout: Layout, spec: WorldSpec, blocks: list[Section]) -> None:
     """Draw the panel into its box: the world's name, then the sections in the order given."""
     assert layout.panel is not None
-    theme, box = Theme(layout.unit), layout.panel
+    theme, box, pad = Theme(layout.unit), layout.panel, Theme(layout.unit).px(18)
     target.fill(SURFACE, box)
-    pad = theme.px(18)
     if layout.panel_across:
         pygame.draw.line(target, LINE, box.topleft, box.topright)
-        column = theme.px(252)
-        cell = pygame.Rect(layout.bar.left, box.top + pad, column - 2 * pad, box.height - 2 * pad)
-        _draw_title(target, theme, cell, spec)
-        for i, block in enumerate(blocks, start=1):
-            _draw_section(target, theme, cell.move(i * column, 0), block)
+        cell = pygame.Rect(layout.bar.left, box.top + pad, theme.px(216), box.height - 2 * pad)
     else:
         pygame.draw.line(target, LINE, box.topleft, box.bottomleft)
         cell = box.inflate(-2 * pad, -2 * pad)
-        for block in (None, *blocks):
-            used = (
-                _draw_section(target, theme, cell, block) if block else _draw_title(target, theme, cell, spec)
-            )
-            cell.height -= used + theme.px(22)
-            cell.top += used + theme.px(22)
+    used = _draw_title(target, theme, cell, spec)
+    for block in blocks:
+        cell = cell.move((cell.width + theme.px(36), 0) if layout.panel_across else (0, used + theme.px(22)))
+        used = _draw_section(target, theme, cell, block)
 
 
 def _draw_title(target: pygame.Surface, theme: Theme, cell: pygame.Rect, spec: WorldSpec) -> int:
@@ -134,15 +132,14 @@ def _draw_section(target: pygame.Surface, theme: Theme, cell: pygame.Rect, secti
         theme.text(
             target, unit, (box.right + theme.px(8), box.bottom - theme.px(9)), SMALL, DIM, "bottomleft"
         )
-        y += theme.px(42)
+        y += theme.px(56)
     if section.meter is not None:
-        bar = pygame.Rect(cell.left, y, cell.width, theme.px(4))
+        bar = pygame.Rect(cell.left, y - theme.px(14), cell.width, theme.px(4))
         pygame.draw.rect(target, RAISED, bar, border_radius=theme.px(2))
         colour = GOOD if section.meter > 0.97 else ACCENT
         pygame.draw.rect(
             target, colour, (*bar.topleft, round(bar.width * section.meter), bar.height), border_radius=2
         )
-        y += theme.px(14)
     for label, value in section.rows:
         theme.text(target, label, (cell.left, y), BODY, DIM, "topleft")
         theme.text(target, value, (cell.right, y), BODY, TEXT, "topright")

@@ -33,7 +33,7 @@ class Session:
         """`wake` is called whenever a picture was put into the feed."""
         self.feed = Feed(wake)
         self.held = HeldKeys()
-        self._game, self._actions, self._settings = game, actions, settings
+        self.game, self._actions, self._settings = game, actions, settings
         self._script = deque(settings.script)
         self._speed = settings.speed
         self._pace = Pace(1.0 / (game.spec.steps_per_second * settings.speed), 0.0)
@@ -49,7 +49,7 @@ class Session:
     def open(self) -> None:
         """Begin: the first episode, and what the settings ask for."""
         if self._settings.real:
-            self._game.real = self._open_real()
+            self.game.real = self._open_real()
         if self._settings.record is not None:
             self.clips.start(self._settings.record)
         self._begin(self._settings.seed)
@@ -57,13 +57,13 @@ class Session:
     def close(self) -> None:
         """Finish the clip and stop the real game; may be called twice."""
         self.clips.stop()
-        self._game.close_real()
+        self.game.close_real()
 
     def upcoming(self) -> tuple[float, str]:
         """When the game goes on by itself (infinity: not at all), and what happens then."""
         if self._paused:
             return math.inf, ""
-        if self._game.ending:
+        if self.game.ending:
             return self._still_since + RESTART_AFTER, "reset"
         return (self._pace.earliest() if self._keys_changed() else self._pace.deadline), "advance"
 
@@ -77,9 +77,9 @@ class Session:
             case "step":
                 self._single_step()
             case "reset":
-                self._begin(self._game.seed + 1)
+                self._begin(self.game.seed + 1)
             case "save":
-                self._moment = self._game.save()
+                self._moment = self.game.save()
                 self._say(f"saved step {self._moment.steps} of seed {self._moment.seed}")
             case "restore":
                 self._restore()
@@ -94,7 +94,7 @@ class Session:
 
     def status(self) -> Status:
         """How things stand."""
-        game = self._game
+        game = self.game
         return Status(
             phase="paused" if self._paused else "ended" if game.ending else "playing",
             seed=game.seed,
@@ -107,7 +107,7 @@ class Session:
             recording=self.clips.path,
             side_by_side=game.real is not None,
             real_ended=game.real is not None and game.real.ended,
-            keys=self._keys,
+            keys=self._keys if self._script else (),
             message=self._message,
             message_at=self._message_at,
         )
@@ -128,20 +128,20 @@ class Session:
             self._keys, pressed_at = self._script.popleft(), None
         if pressed_at is not None and pressed_at < self._playing_since:
             pressed_at = None
-        views = self._game.step(self._actions.action(self._keys))
+        views = self.game.step(self._actions.action(self._keys))
         finish = time.perf_counter()
         self._step_times.add(finish - start)
         dues = spread(start, finish, self._pace.deadline, len(views))
         presses = [pressed_at] + [None] * (len(views) - 1)
         self.feed.put([Shot(*shot) for shot in zip(views, dues, presses, strict=True)])
         self.clips.write(views)
-        if self._game.non_finite:
+        if self.game.non_finite:
             self._say("the model made a value that is not finite; its picture cannot be trusted")
-        if self._game.ending:
+        if self.game.ending:
             self._still_since, self._playing_since = finish, math.inf
 
     def _begin(self, seed: int) -> None:
-        self._show_at_once(self._game.start(seed))
+        self._show_at_once(self.game.start(seed))
 
     def _show_at_once(self, view: View) -> None:
         """Show a view that no step made, and let the clock start over."""
@@ -154,7 +154,7 @@ class Session:
         now = time.perf_counter()
         self._pace.rebase(now + self._pace.period)
         self._still_since = now
-        self._playing_since = math.inf if self._paused or self._game.ending else now
+        self._playing_since = math.inf if self._paused or self.game.ending else now
 
     def _pause(self, paused: bool) -> None:
         if paused != self._paused:
@@ -163,7 +163,7 @@ class Session:
 
     def _single_step(self) -> None:
         self._pause(True)
-        if not self._game.ending:
+        if not self.game.ending:
             self._pace.rebase(time.perf_counter())
             self._advance()
 
@@ -171,38 +171,38 @@ class Session:
         if self._moment is None:
             self._say("nothing saved yet")
             return
-        had_real = self._game.real is not None
-        view = self._game.restore(self._moment)
+        had_real = self.game.real is not None
+        view = self.game.restore(self._moment)
         self._say(f"back at step {self._moment.steps} of seed {self._moment.seed}")
-        if had_real and self._game.real is None:
+        if had_real and self.game.real is None:
             self.clips.stop()
             self._say("that moment was saved without the real game: back to the dream alone")
         self._show_at_once(view)
 
     def _open_real(self) -> RealGame:
         if self._settings.open_real is None:
-            raise InvalidInput(f"the world {self._game.spec.name!r} names no real game; play the dream alone")
+            raise InvalidInput(f"the world {self.game.spec.name!r} names no real game; play the dream alone")
         return self._settings.open_real()
 
     def _toggle_real(self) -> None:
         """Show the real game, or the dream alone; the episode starts over, both from the same pictures."""
-        if self._game.real is not None:
-            self._game.close_real()
+        if self.game.real is not None:
+            self.game.close_real()
         else:
             try:
-                self._game.real = self._open_real()
+                self.game.real = self._open_real()
             except (MissingDependency, InvalidInput) as error:
                 self._say(str(error))
                 return
         self.clips.stop()  # a clip cannot change its size
-        self._begin(self._game.seed)
+        self._begin(self.game.seed)
 
     def _change_speed(self, direction: str) -> None:
         if direction == "faster":
             self._speed = min((s for s in SPEEDS if s > self._speed), default=self._speed)
         else:
             self._speed = max((s for s in SPEEDS if s < self._speed), default=self._speed)
-        self._pace.rebase(time.perf_counter(), 1.0 / (self._game.spec.steps_per_second * self._speed))
+        self._pace.rebase(time.perf_counter(), 1.0 / (self.game.spec.steps_per_second * self._speed))
 
     def _say(self, message: str) -> None:
         self._message, self._message_at = message, time.perf_counter()

@@ -37,6 +37,6 @@ class Status:
     recording: Path | None = None
     side_by_side: bool = False
     real_ended: bool = False
-    keys: tuple[str, ...] = ()  # that the last step read
+    keys: tuple[str, ...] = ()  # that a script holds down
     message: str = ""  # the last thing worth telling
     message_at: float = -math.inf  # when it was told

@@ -32,6 +32,22 @@ NO_DISPLAY = (
 )
 
 
+def open_display() -> None:
+    """Get ready to open a window; raises MissingDependency if there is no display."""
+    chosen = "SDL_VIDEODRIVER" in os.environ
+    try:
+        pygame.display.init()
+    except pygame.error as error:
+        raise MissingDependency(NO_DISPLAY) from error
+    if pygame.display.get_driver() in ("offscreen", "dummy") and not chosen:
+        pygame.display.quit()
+        raise MissingDependency(NO_DISPLAY)  # SDL fell back to drawing where nobody sees it
+    if pygame.display.get_driver() == "x11":
+        # By default SDL sends the whole window through OpenGL at every change, which costs 5 to 15 ms CPU
+        # where there is no GPU; plain X11 sends what changed. Other systems have no other way.
+        os.environ.setdefault("SDL_FRAMEBUFFER_ACCELERATION", "0")
+
+
 class Window:
     """A window on a world; `run` returns when it was closed. Make it in the main thread."""
 
@@ -51,7 +67,7 @@ class Window:
         self.first_shown_at: float | None = None
         self.closed = False
         self.painter = Painter(self.spec, *table_rows(self.actions, bound), self.actions.names)
-        self._rate, self._latency = Rate(), Recent()
+        self._rate, self.latency = Rate(), Recent()
         self._measured, self._measured_at = Measured(), -math.inf  # of the numbers in the panel
         self._drawn_at, self._phase = -math.inf, ""
         self._fullscreen = False
@@ -136,18 +152,7 @@ class Window:
             pygame.event.post(pygame.event.Event(self._wake_type))
 
     def _open(self, settings: Settings, scale: int | None) -> None:
-        chosen = "SDL_VIDEODRIVER" in os.environ
-        try:
-            pygame.display.init()
-        except pygame.error as error:
-            raise MissingDependency(NO_DISPLAY) from error
-        if pygame.display.get_driver() in ("offscreen", "dummy") and not chosen:
-            pygame.display.quit()
-            raise MissingDependency(NO_DISPLAY)  # SDL fell back to drawing where nobody sees it
-        if pygame.display.get_driver() == "x11":
-            # By default SDL sends the whole window through OpenGL at every change, which costs 5 to 15 ms of
-            # a CPU where there is no GPU; plain X11 sends what changed. Other systems have no other way.
-            os.environ.setdefault("SDL_FRAMEBUFFER_ACCELERATION", "0")
+        open_display()
         pygame.font.init()
         self._wake_type = pygame.event.custom_type()
         pygame.display.set_caption(f"worldsim - {self.spec.name}")
@@ -179,7 +184,7 @@ class Window:
             self._measured_at = -math.inf
         if now - self._measured_at >= PANEL_GAP:
             self._measured_at = now
-            median, late = self._latency.milliseconds(50), self._latency.milliseconds(95)
+            median, late = self.latency.milliseconds(50), self.latency.milliseconds(95)
             self._measured = Measured(self._rate.per_second(now), median, late)
         lit = frozenset(self.runner.held.peek()) | frozenset(status.keys)
         self.painter.paint(shot.view if shot else None, status, self._measured, lit, now)
@@ -195,4 +200,4 @@ class Window:
             self.first_shown_at = now
         self._rate.tick(now)
         if shot.pressed_at is not None:
-            self._latency.add(now - shot.pressed_at)
+            self.latency.add(now - shot.pressed_at)

@@ -40,9 +40,9 @@ def play(
         max_seconds: close the window after this long.
     """
     _check(seed, scale, speed, max_seconds)
-    _require_pygame()
     if record is not None and record.suffix != ".mp4":
         raise InvalidInput(f"--record {str(record)!r} does not end in .mp4; give it that ending")
+    _require_display()
     from worldsim.world import World
 
     loaded = World.from_pretrained(world)
@@ -71,7 +71,7 @@ def _check(seed: int, scale: int | None, speed: float, max_seconds: float | None
         raise InvalidInput(f"--max-seconds {max_seconds} is no time; give a number of seconds above 0")
 
 
-def _require_pygame() -> None:
+def _require_display() -> None:
     """Fail before the world is loaded, which takes longer."""
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     try:
@@ -80,6 +80,9 @@ def _require_pygame() -> None:
         raise MissingDependency(
             'the window needs pygame-ce; get it with `pip install "worldsim[play]"`'
         ) from error
+    from worldsim.envs.play.window import open_display
+
+    open_display()
 
 
 def _settings(

@@ -1,0 +1,71 @@
+import sys
+import types
+
+import pytest
+from toy_game import ToyWorld
+
+from worldsim.cli.main import main
+
+
+@pytest.fixture
+def toy(monkeypatch):
+    """Every world's name means one toy world."""
+    world = ToyWorld(steps_per_second=100)
+    world.config = types.SimpleNamespace(source=types.SimpleNamespace(name="gym:NoSuchGame-v0", frame_skip=1))
+    module = types.ModuleType("worldsim.world")
+    module.World = types.SimpleNamespace(from_pretrained=lambda name, **_: world)
+    monkeypatch.setitem(sys.modules, "worldsim.world", module)
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    return world
+
+
+def _error(capsys, *words):
+    with pytest.raises(SystemExit) as caught:
+        main(["play", *words])
+    assert caught.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_a_scripted_demo_plays_records_and_ends(toy, tmp_path, capsys):
+    clip = tmp_path / "clip.mp4"
+    main(["play", "toy", "--script", "left*3 right", "--record", str(clip), "--max-seconds", "0.5"])
+    assert toy.actions[:4] == [1, 1, 1, 2]
+    assert clip.stat().st_size > 0
+    assert f"wrote {clip}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--scale", "0"], "--scale 0"),
+        (["--speed", "0"], "--speed 0"),
+        (["--speed", "nan"], "--speed nan"),
+        (["--seed", "-1"], "--seed -1"),
+        (["--max-seconds", "-1"], "--max-seconds -1"),
+        (["--record", "clip.avi"], "clip.avi"),
+        (["--script", "jump*3"], "jump"),
+        (["--real"], "NoSuchGame"),
+    ],
+)
+def test_bad_options_are_one_line(toy, capsys, words, message):
+    assert message in _error(capsys, "toy", *words)
+
+
+def test_a_clip_that_failed_is_an_error(toy, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    error = _error(capsys, "toy", "--record", str(tmp_path / "file" / "clip.mp4"), "--max-seconds", "0.2")
+    assert "cannot write" in error
+
+
+def test_without_pygame_the_error_says_how_to_get_it(toy, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "pygame", None)
+    assert "worldsim[play]" in _error(capsys, "toy")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is always a display")
+def test_without_a_display_the_error_says_what_to_do(toy, monkeypatch, capsys):
+    for name in ("SDL_VIDEODRIVER", "DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    error = _error(capsys, "toy")
+    assert "xvfb-run" in error
+    assert "worldsim rollout" in error
