@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from worldsim.errors import DamagedWorld
+from worldsim.errors import DamagedWorld, InvalidInput
 from worldsim.models.dynamics import DynamicsConfig
 from worldsim.models.tokenizer import TokenizerConfig
 from worldsim.sampling import SamplingConfig
@@ -44,6 +44,16 @@ class WorldConfig:
     reward_scale: float = 1.0
     sha256: dict[str, str] = field(default_factory=dict)    # of the weight files
     format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        t, d, a = self.tokenizer, self.dynamics, self.actions
+        for name, made, taken in (
+            ("latents (channels, height, width)", (t.channels, t.latent_height, t.latent_width), (d.channels, d.height, d.width)),
+            ("actions (discrete, dimensions)", (a.n, len(a.low)), (d.actions, d.action_dim)),
+            ("bounds of an action (low, high)", len(a.low), len(a.high)),
+        ):
+            if made != taken:
+                raise InvalidInput(f"the parts of world {self.name!r} do not fit each other: {name} are {made} and {taken}")
 
     def to_json(self) -> str:
         """The text of `config.json`."""
@@ -96,4 +106,8 @@ def _build_dataclass(kind: Any, value: Any, where: str) -> Any:
             f"{where}: unknown fields {unknown}, missing fields {missing}; restore the world's config.json or use the "
             "worldsim version that wrote it"
         )
-    return kind(**{name: _build(hints[name], v, f"{where}: {name}") for name, v in value.items()})
+    fields = {name: _build(hints[name], v, f"{where}: {name}") for name, v in value.items()}
+    try:
+        return kind(**fields)
+    except InvalidInput as error:
+        raise DamagedWorld(f"{where}: {error}; restore the world's config.json") from error

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from worldsim import noise
+from worldsim.errors import InvalidInput
 from worldsim.models.cache import KVCache
 from worldsim.models.dynamics import Dynamics, HistoryOut
 from worldsim.models.events import sample_events
+from worldsim.models.tokenizer import unit_rms
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,14 @@ class SamplingConfig:
     steps: int = 1                  # denoising steps, 1 to 4
     temperature: float = 1.0        # of the events: below 1 rare events get rarer, above 1 more frequent
     context_noise: float = 0.05     # level of noise put on the last frames, as in training; holds drift back
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.steps <= 4:
+            raise InvalidInput(f"sampling steps is {self.steps}; give 1 to 4 denoising steps")
+        if not self.temperature >= 0:
+            raise InvalidInput(f"sampling temperature is {self.temperature}; give 0 or more, 1 for what was learned")
+        if not 0 <= self.context_noise <= 1:
+            raise InvalidInput(f"sampling context_noise is {self.context_noise}; give a level from 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -52,7 +62,7 @@ def step_noise(dynamics: Dynamics, seeds: Tensor, episodes: Tensor, steps: Tenso
     """The noise of one step for every world of a batch: a function of (seed, episode, step)."""
     c, weight = dynamics.config, dynamics.place
     grid = (c.height, c.width)
-    keys = [t.tolist() for t in (seeds, episodes, steps)]
+    keys = (seeds.tolist(), episodes.tolist(), steps.tolist())
 
     def to_weights(array: object) -> Tensor:
         return torch.as_tensor(array).to(weight.device, weight.dtype)
@@ -88,4 +98,13 @@ def sample_step(
         clean = dynamics.denoise(seen, past[:, 0], events, z, tau)
         # Euler step of the flow from noise to picture; the last one lands on the prediction itself.
         z = clean if k + 1 == config.steps else z + (clean - z) / (config.steps - k)
-    return Drawn(z, seen.reward, seen.end_logit)
+    return Drawn(onto_latents(z, dynamics.config.channels), seen.reward, seen.end_logit)
+
+
+def onto_latents(drawn: Tensor, channels: int) -> Tensor:
+    """Bring drawn latents (F, drawn, h, w) back to the RMS that latents of pictures have.
+
+    A prediction is a mean, which is shorter than what it is the mean of; fed back step after step, small things
+    would fade and stray latents would grow.
+    """
+    return unit_rms(drawn.unflatten(1, (-1, channels))).flatten(1, 2)

@@ -28,11 +28,11 @@ def tree_map(fn: Callable[..., Any], tree: T, *others: T) -> T:
         }
         return dataclasses.replace(tree, **changed)
     if isinstance(tree, dict):
-        return type(tree)({k: tree_map(fn, v, *(o[k] for o in others)) for k, v in tree.items()})  # type: ignore[index,return-value]
+        return type(tree)({k: tree_map(fn, v, *(o[k] for o in others)) for k, v in tree.items()})  # type: ignore[index]
     if isinstance(tree, list | tuple):
-        items = [tree_map(fn, *leaves) for leaves in zip(tree, *others, strict=True)]  # type: ignore[call-overload]
+        items = [tree_map(fn, *leaves) for leaves in zip(tree, *others, strict=True)]
         is_namedtuple = hasattr(tree, "_fields")
-        return type(tree)(*items) if is_namedtuple else type(tree)(items)  # type: ignore[return-value]
+        return type(tree)(*items) if is_namedtuple else type(tree)(items)
     return tree
 
 
@@ -52,7 +52,7 @@ def put_rows(tree: T, rows: Sequence[int], values: T) -> T:
     index = list(rows)
 
     def put(leaf: Leaf, value: Leaf) -> Leaf:
-        leaf[index] = value  # type: ignore[index,assignment]
+        leaf[index] = value  # type: ignore[assignment]
         return leaf
 
     with torch.inference_mode():  # elsewhere torch forbids writing to tensors that were made in that mode

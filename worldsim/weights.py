@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from worldsim.config import WorldConfig
-from worldsim.errors import DamagedWorld, UnknownWorld
+from worldsim.errors import DamagedWorld, InvalidInput, UnknownWorld
 
 MODEL, STARTS, CONFIG, CARD = "model.safetensors", "starts.safetensors", "config.json", "README.md"
 SHIPPED = Path(__file__).parent / "worlds"
@@ -43,7 +43,7 @@ def find_world(name: str | Path) -> Path:
     text = str(name)
     if text in shipped_worlds():
         return SHIPPED / text
-    if Path(name).is_dir():
+    if text and Path(name).is_dir():
         return Path(name)
     if text.count("/") == 1 and not text.startswith((".", "/", "~")):
         return _download(text)
@@ -94,25 +94,52 @@ def _read_tensors(path: Path, sha256: str | None) -> dict[str, Tensor]:
 
 
 def write_world(folder: Path, files: WorldFiles) -> None:
-    """Write a world's folder whole or not at all: everything is written beside it first, then put in place."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    partial.chmod(0o755)
+    """Write a world's folder whole or not at all: it is written beside its place first, then renamed.
+
+    What else lies in an existing folder stays there. Raises InvalidInput where nothing can be written.
+    """
+    folder = folder.resolve()
     try:
-        hashes = {}
-        for name, tensors in ((MODEL, files.model), (STARTS, files.starts)):
-            _write_tensors(partial / name, tensors)
-            hashes[name] = hashlib.sha256((partial / name).read_bytes()).hexdigest()
-        (partial / CONFIG).write_text(dataclasses.replace(files.config, sha256=hashes).to_json())
-        if files.card:
-            (partial / CARD).write_text(files.card)
-        if folder.exists():
-            for path in partial.iterdir():
-                os.replace(path, folder / path.name)
-        else:
-            os.replace(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        try:
+            _fill(partial, files)
+            _put_in_place(partial, folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    except (OSError, SafetensorError) as error:
+        raise InvalidInput(
+            f"world folder {folder} cannot be written ({error}); give another folder, or free space on that disk"
+        ) from error
+
+
+def _fill(partial: Path, files: WorldFiles) -> None:
+    partial.chmod(0o755)
+    hashes = {}
+    for name, tensors in ((MODEL, files.model), (STARTS, files.starts)):
+        _write_tensors(partial / name, tensors)
+        hashes[name] = hashlib.sha256((partial / name).read_bytes()).hexdigest()
+    (partial / CONFIG).write_text(dataclasses.replace(files.config, sha256=hashes).to_json())
+    if files.card:
+        (partial / CARD).write_text(files.card)
+
+
+def _put_in_place(partial: Path, folder: Path) -> None:
+    """Two renames; a kill just between them leaves the old folder beside, under a hidden name."""
+    if not folder.exists():
+        os.replace(partial, folder)
+        return
+    old = partial.with_name(f"{partial.name}-old")
+    os.replace(folder, old)
+    try:
+        os.replace(partial, folder)
+    except BaseException:
+        os.replace(old, folder)
+        raise
+    for path in old.iterdir():
+        if not (folder / path.name).exists():
+            os.replace(path, folder / path.name)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -122,11 +149,15 @@ def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         os.fsync(file.fileno())
 
 
-def load_strictly(module: torch.nn.Module, prefix: str, tensors: Mapping[str, Tensor], where: str) -> None:
-    """Load the tensors under `prefix` into a module; names and shapes must match exactly."""
-    own = {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+def load_strictly(modules: Mapping[str, torch.nn.Module], tensors: Mapping[str, Tensor], where: str) -> None:
+    """Load the tensors under each prefix into its module; names and shapes must match exactly, none may be left."""
+    stray = [name for name in tensors if not name.startswith(tuple(modules))]
     try:
-        module.load_state_dict(own, strict=True)
+        if stray:
+            raise RuntimeError(f"unexpected {', '.join(stray)}")
+        for prefix, module in modules.items():
+            own = {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+            module.load_state_dict(own, strict=True)
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise DamagedWorld(

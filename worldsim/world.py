@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -95,10 +96,11 @@ class World:
         Each begins from a recorded start that its seed chooses: the `beginning` of an episode, or `anywhere` in one.
         Or give pictures of your own: `frames` (B, T, H, W, 3) uint8, T >= 1, and the T-1 `actions` between them,
         (B, T-1) or (B, T-1, A). `episode` (default 0) tells apart the resets of one seed.
-        Raises InvalidInput for pictures of another size or type, InvalidAction for actions that are not the world's.
+        Raises InvalidInput for seeds that are not 64-bit integers and for pictures of another size or type,
+        InvalidAction for actions that are not the world's.
         """
-        seeds = [seed] if isinstance(seed, int | np.integer) else list(seed)
-        episodes = [0] * len(seeds) if episode is None else list(episode)
+        seeds = _integers("seed", [seed] if np.ndim(seed) == 0 else seed)  # type: ignore[list-item,arg-type]
+        episodes = [0] * len(seeds) if episode is None else _integers("episode", episode)
         if len(episodes) != len(seeds) or not seeds:
             raise InvalidInput(f"reset got {len(seeds)} seeds and {len(episodes)} episode numbers; give one each a world")
         if frames is None and actions is not None:
@@ -107,17 +109,17 @@ class World:
         states = []
         for row, (s, e) in enumerate(zip(seeds, episodes, strict=True)):
             if frames is None:
-                past, taken = self.starts.choose(int(s), int(e), start)
+                past, taken = self.starts.choose(s, e, start)
             else:
                 past, taken = self._encode_context(frames, actions, row, len(seeds))
-            states.append(self._begin(past.to(self.device), taken, int(s), int(e)))
+            states.append(self._begin(past.to(self.device), taken, s, e))
         return _stack(states)
 
     def _encode_context(
         self, frames: np.ndarray, actions: np.ndarray | None, row: int, batch: int
     ) -> tuple[Tensor, np.ndarray]:
         c = self.config.tokenizer
-        frames = np.asarray(frames)
+        frames = _array("frames", frames)
         right_shape = frames.ndim == 5 and frames.shape[0] == batch and frames.shape[2:] == (c.height, c.width, 3)
         if frames.dtype != np.uint8 or not right_shape or frames.shape[1] < 1:
             raise InvalidInput(
@@ -126,13 +128,14 @@ class World:
             )
         between = frames.shape[1] - 1
         shape = (batch, between) if self.config.actions.discrete else (batch, between, len(self.config.actions.low))
-        taken = np.zeros(shape, np.int64) if actions is None and not between else np.asarray(actions)
+        taken = np.zeros(shape, np.int64) if actions is None and not between else _array("actions", actions)
         if taken.shape != shape:
             raise InvalidInput(
                 f"actions have shape {taken.shape}; {frames.shape[1]} frames have {between} actions between them: {shape}"
             )
         pictures = to_pictures(torch.from_numpy(np.ascontiguousarray(frames[row])).to(self.device)).to(self.dtype)
-        return self.tokenizer.encode(pictures.contiguous(memory_format=torch.channels_last)), check_actions(self.config.actions, taken[row], between)
+        latents = self.tokenizer.encode(pictures.contiguous(memory_format=torch.channels_last))
+        return latents, check_actions(self.config.actions, taken[row], between)
 
     def _begin(self, latents: Tensor, taken: np.ndarray, seed: int, episode: int) -> WorldState:
         """One world whose history has read the given latents (T, C, h, w) and the T-1 actions between them."""
@@ -163,9 +166,9 @@ class World:
         drawn = sample_step(self.dynamics, self.config.sampling, state.past, taken, state.cache, drawn_from)
         latents = drawn.latents.unflatten(1, (-1, self.config.tokenizer.channels))  # (B, 1 + between, C, h, w)
         pictures = to_frames(self._decode(latents.flatten(0, 1))).unflatten(0, latents.shape[:2])
-        finite = torch.isfinite(latents).flatten(1).all(1)
+        finite = torch.isfinite(latents).flatten(1).all(1) & torch.isfinite(drawn.reward + drawn.end_logit)
         ending = torch.sigmoid(drawn.end_logit.float()).cpu().numpy()
-        keys = [t.tolist() for t in (state.seed, state.episode, state.time)]
+        keys = (state.seed.tolist(), state.episode.tolist(), state.time.tolist())
         ended = noise.uniform(*keys, noise.STREAM_END, ()) < ending
         past = torch.stack([latents[:, 0], state.past[:, 0]], dim=1)
         new = WorldState(past, state.cache, pictures[:, 0], state.seed, state.episode, state.time + 1)
@@ -201,6 +204,22 @@ def _spec(config: WorldConfig) -> WorldSpec:
         pixel_aspect=config.source.pixel_aspect,
         weights=config.sha256.get(MODEL, "")[:16],
     )
+
+
+def _integers(name: str, values: Sequence[int]) -> list[int]:
+    """Plain integers that fit the state; anything else is no seed, not even if it could be rounded to one."""
+    for value in values:
+        number = isinstance(value, int | np.integer) and not isinstance(value, bool)
+        if not number or not -(2**63) <= value < 2**63:
+            raise InvalidInput(f"{name} {value!r} is no 64-bit integer; give one for each world, each with its seed")
+    return [int(value) for value in values]
+
+
+def _array(name: str, value: Any) -> np.ndarray:
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise InvalidInput(f"{name} are no array ({error}); give a numpy array with the worlds as first axis") from error
 
 
 def _stack(states: list[WorldState]) -> WorldState:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,7 +46,7 @@ class ToyWorld:
         )
         self.ends_at, self.slow = ends_at, slow
         self.actions: list[int] = []  # all that ever arrived
-        self.fail_at: int | None = None
+        self.at_step: dict[int, Callable[[], None]] = {}  # what else happens in a step of that number
 
     def reset(
         self,
@@ -68,8 +68,7 @@ class ToyWorld:
         time.sleep(self.slow)
         self.actions.append(int(actions[0]))
         state.step += 1
-        if self.fail_at is not None and state.step[0] == self.fail_at:
-            raise RuntimeError("the toy broke")
+        self.at_step.get(int(state.step[0]), lambda: None)()
         pictures = []
         for _ in range(PICTURES):
             state.player += np.array([0, -0.025, 0.025], np.float32)[actions]

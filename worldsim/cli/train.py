@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,25 +97,28 @@ def open_stores(paths: tuple[Path, ...]) -> list[Episodes]:
     for store, path in zip(stores, paths, strict=True):
         if store.num_steps < 2:
             raise InvalidInput(f"episode store {path} holds no finished episode; record more steps")
-        for name in ("source", "fps", "actions", "pixel_aspect"):
+        for name in ("source", "fps", "frame_skip", "actions", "pixel_aspect", "height", "width"):
             if getattr(store.meta, name) != getattr(stores[0].meta, name):
                 raise InvalidInput(f"episode stores {paths[0]} and {path} differ in {name}; train on stores of one kind")
+        if store.meta.streams.get("between") != stores[0].meta.streams.get("between"):
+            raise InvalidInput(f"episode stores {paths[0]} and {path} differ in between; train on stores of one kind")
     return stores
 
 
 def fit(task: Task, config: LoopConfig, out: Path, resume: bool) -> None:
     """Train with TensorBoard scalars and pictures."""
     trainer = Trainer(task, config, out, resume=resume)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's kill saves, just as Ctrl-C does
     board = open_board(out / "tensorboard" / task.kind) if trainer.rank == 0 else None
 
     def log(values: dict[str, float], step: int) -> None:
+        assert board is not None  # only the first process logs
         for name, value in values.items():
             board.add_scalar(f"{task.kind}/{name}", value, step)
 
     def show(picture: Any, step: int) -> None:
         from worldsim.media import save_picture
 
+        assert board is not None
         board.add_image(f"{task.kind}/sample", picture, step, dataformats="HWC")
         save_picture(out / f"{task.kind}.png", picture)
 

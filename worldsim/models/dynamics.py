@@ -21,7 +21,9 @@ What comes later has its place here: a guide picture is more channels of `local`
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -171,10 +173,15 @@ class Dynamics(nn.Module):
 
     # -- history ------------------------------------------------------------------------------------------------
 
+    def _blocks(self) -> Iterable[HistoryBlock]:
+        return cast("Iterable[HistoryBlock]", self.history)
+
     def _enter(self, previous: Tensor, before: Tensor, actions: Tensor, level: Tensor) -> tuple[Tensor, ...]:
         """The last two frames' latents (F, C, h, w), actions (F,) and noise level (F,) -> local, tokens, cond."""
         local = self.local(torch.cat([previous, before], dim=1))
         tokens = self.embed(self.to_tokens(local)) + self.place
+        if actions.is_floating_point():
+            actions = actions.to(self.level.weight.dtype)
         cond = self.action(actions) + self.level(fourier_features(level, LEVEL_FEATURES).to(self.level.weight.dtype))
         return local, tokens, cond
 
@@ -188,7 +195,7 @@ class Dynamics(nn.Module):
         batch, steps = level.shape
         flat = [a.flatten(0, 1) for a in (previous, before, actions, level)]
         local, x, cond = self._enter(*flat)
-        for block, mods in zip(self.history, self.history_mods(cond), strict=True):
+        for block, mods in zip(self._blocks(), self.history_mods(cond), strict=True):
             s1, c1, g1, s2, c2, g2, s3, c3, g3 = mods
             x = x + g1 * block.space(modulate(x, s1, c1))
             clip = rearrange(modulate(x, s2, c2), "(b t) n d -> b t n d", b=batch)
@@ -202,7 +209,7 @@ class Dynamics(nn.Module):
         """One step: (B, C, h, w) latents, (B, ...) actions; reads the cache and writes this step's entry into it."""
         local, x, cond = self._enter(previous, before, actions, level)
         place = cache.claim()  # this step's slot and the distance of every slot, the same for all blocks
-        for index, (block, mods) in enumerate(zip(self.history, self.history_mods(cond), strict=True)):
+        for index, (block, mods) in enumerate(zip(self._blocks(), self.history_mods(cond), strict=True)):
             s1, c1, g1, s2, c2, g2, s3, c3, g3 = mods
             x = x + g1 * block.space(modulate(x, s1, c1))
             q, k, v = block.time.project(modulate(x, s2, c2))

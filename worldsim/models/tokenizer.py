@@ -97,13 +97,17 @@ class Tokenizer(nn.Module):
 
     def encode(self, pictures: Tensor) -> Tensor:
         """(B, 3, H, W) in [-1, 1] -> latents (B, C, h, w), RMS over channels 1 at every place."""
-        z = self.encoder(pictures)
         # Without a bound the latents grow to drown the training noise; tanh saturates to binary within minutes.
-        return z * torch.rsqrt(z.float().square().mean(1, keepdim=True) + 1e-6).to(z.dtype)
+        return unit_rms(self.encoder(pictures))
 
     def decode(self, latents: Tensor) -> Tensor:
         """(B, C, h, w) -> pictures (B, 3, H, W), about [-1, 1], not clipped."""
         return self.decoder(latents)
+
+
+def unit_rms(latents: Tensor) -> Tensor:
+    """Scale latents (..., C, h, w) to RMS 1 over the channels of every place, as all latents of pictures are."""
+    return latents * torch.rsqrt(latents.float().square().mean(-3, keepdim=True) + 1e-6).to(latents.dtype)
 
 
 def to_pictures(frames: Tensor) -> Tensor:

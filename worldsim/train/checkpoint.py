@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -13,23 +14,32 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from worldsim.errors import DamagedCheckpoint
+from worldsim.errors import DamagedCheckpoint, InvalidInput
 
 FORMAT = 1
 
 
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
-    """Write a checkpoint next to `path`, then put it in place in one rename: a kill leaves the old one or the new."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a checkpoint next to `path`, then put it in place in one rename: a kill leaves the old one or the new.
+
+    Raises InvalidInput where it cannot be written; an older checkpoint is unharmed.
+    """
     temporary = path.with_suffix(".partial")
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    content = json.dumps({"format": FORMAT, "sha256": _digest(contiguous), **meta})
     try:
-        save_file(contiguous, temporary, metadata={"worldsim": json.dumps({"format": FORMAT, **meta})})
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            save_file(contiguous, temporary, metadata={"worldsim": content})
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except (OSError, SafetensorError) as error:
+        raise InvalidInput(
+            f"checkpoint {path} cannot be written ({error}); free space on that disk, or choose another --out"
+        ) from error
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -46,7 +56,19 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise DamagedCheckpoint(
             f"checkpoint {path} has format {meta.get('format')}, this version reads {FORMAT}; train anew without --resume"
         )
+    if meta.get("sha256", found := _digest(tensors)) != found:  # the first checkpoints had none
+        raise DamagedCheckpoint(
+            f"checkpoint {path} is damaged (its checksum differs); restore it from a copy, or train anew without --resume"
+        )
     return tensors, meta
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())
+        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -38,7 +38,7 @@ class DynamicsTask:
         # Rewards are learned in units of their usual size, so that a world of tiny rewards is no harder.
         sizes = np.concatenate([np.abs(s.rewards) for s in stores])
         self.reward_scale = float(sizes[sizes > 0].mean()) if (sizes > 0).any() else 1.0
-        self.model = DynamicsLoss(Dynamics(self.settings), self.reward_scale)
+        self.model = DynamicsLoss(Dynamics(self.settings), tokenizer.decode, self.reward_scale)
         self.frames_per_batch = batch * clip
         self._rows = np.array([len(s.latents) for s in stores])
 

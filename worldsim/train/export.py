@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,19 +18,24 @@ from worldsim.models.tokenizer import Tokenizer
 from worldsim.starts import Starts
 from worldsim.train.checkpoint import load_checkpoint
 from worldsim.train.latents import encode_frames, load_tokenizer
+from worldsim.train.record import TrainingRecord
 from worldsim.weights import CARD, WorldFiles, write_world
 
-CONTEXT = 3     # frames of a start
+CONTEXT = 3  # frames of a start
+RECORD = "training.json"  # how the weights came to be: time, steps, loss curves
 
 
 def export_world(name: str, stores: list[Episodes], run: Path, out: Path, *, starts: int) -> None:
-    """Write the averaged weights in bf16, without what only training needs; an existing card is kept."""
+    """Write the averaged weights in bf16, without what only training needs; an existing card is kept.
+
+    The training record comes with them, as training.json.
+    """
     tokenizer = load_tokenizer(run)
     path = run / "dynamics.safetensors"
     if not path.exists():
         raise InvalidInput(f"{path} does not exist; run `worldsim train dynamics --out {run}` first")
     tensors, meta = load_checkpoint(path)
-    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in meta["config"]["model"].items()}
+    settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in meta["config"]["model"].items()}
     source = stores[0].meta
     config = WorldConfig(
         name=name,
@@ -42,7 +49,10 @@ def export_world(name: str, stores: list[Episodes], run: Path, out: Path, *, sta
         reward_scale=float(meta["config"]["reward_scale"]),
     )  # fmt: skip
     card = (out / CARD).read_text() if (out / CARD).exists() else f"# {name}\n"
-    write_world(out, WorldFiles(config, _weights(tokenizer, tensors), pick_starts(tokenizer, stores, starts).to_tensors(), card))
+    packed = pick_starts(tokenizer, stores, starts).to_tensors()
+    write_world(out, WorldFiles(config, _weights(tokenizer, tensors), packed, card))
+    records = {kind: TrainingRecord(run / f"{kind}.json").to_json() for kind in ("tokenizer", "dynamics")}
+    (out / RECORD).write_text(json.dumps(records))
 
 
 def _weights(tokenizer: Tokenizer, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,11 +42,11 @@ def load_tokenizer(run: Path, device: str = "auto") -> Tokenizer:
     if not path.exists():
         raise InvalidInput(f"{path} does not exist; run `worldsim train tokenizer --out {run}` first")
     tensors, meta = load_checkpoint(path)
-    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in meta["config"]["model"].items()}
+    settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in meta["config"]["model"].items()}
     tokenizer = Tokenizer(TokenizerConfig(**settings))
     prefix = "average.tokenizer."
     tokenizer.load_state_dict({n[len(prefix) :]: t for n, t in tensors.items() if n.startswith(prefix)}, strict=True)
-    return tokenizer.to(choose_device(device), memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    return tokenizer.to(choose_device(device), memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
 
 
 def weights_digest(tokenizer: Tokenizer) -> str:
@@ -66,10 +68,16 @@ def encode_frames(tokenizer: Tokenizer, frames: np.ndarray) -> Tensor:
 
 
 def cache_latents(tokenizer: Tokenizer, store: Episodes, run: Path, device: str = "auto") -> LatentEpisodes:
-    """Encode a store, or open what an earlier call encoded with the same tokenizer from the same rows."""
+    """Encode a store, or open what an earlier call encoded with the same tokenizer from the same rows.
+
+    Of several processes on one machine, the first one encodes and the others wait for it.
+    """
     folder = run / "latents" / f"{store.path.name}-{weights_digest(tokenizer)}-{store.num_steps}"
-    if not (folder / "done.json").exists():
-        _encode_store(tokenizer, store, folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(folder.parent / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not _is_done(folder, store):
+            _encode_store(tokenizer, store, folder)
     rows = store.num_steps
     return LatentEpisodes(
         latents=np.load(folder / "latents.npy", mmap_mode="r"),
@@ -81,9 +89,22 @@ def cache_latents(tokenizer: Tokenizer, store: Episodes, run: Path, device: str 
     )
 
 
+def _rows_digest(store: Episodes) -> str:
+    """Tells apart stores of one name and length, such as `a/data` and `b/data`."""
+    ends = np.ascontiguousarray(store.ends, np.int64).tobytes()
+    return hashlib.sha256(json.dumps(store.meta.to_json(), sort_keys=True).encode() + ends).hexdigest()[:12]
+
+
+def _is_done(folder: Path, store: Episodes) -> bool:
+    if not (folder / "done.json").exists():
+        return False
+    done = json.loads((folder / "done.json").read_text())
+    return done.get("store", _rows_digest(store)) == _rows_digest(store)  # the first caches did not say
+
+
 def _encode_store(tokenizer: Tokenizer, store: Episodes, folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)  # an interrupted attempt has no done.json
-    folder.mkdir(parents=True)
+    folder.mkdir()
     c, between = tokenizer.config, store.meta.streams["between"].shape[0] if "between" in store.streams else 0
     shape = (store.num_steps, 1 + between, c.channels, c.latent_height, c.latent_width)
     array = np.lib.format.open_memmap(folder / "latents.npy", mode="w+", dtype=np.float16, shape=shape)
@@ -95,4 +116,4 @@ def _encode_store(tokenizer: Tokenizer, store: Episodes, folder: Path) -> None:
         encoded = encode_frames(tokenizer, frames.reshape(-1, *frames.shape[2:]))
         array[start:stop] = encoded.cpu().numpy().reshape(stop - start, *shape[1:])
     array.flush()
-    (folder / "done.json").write_text(json.dumps({"rows": store.num_steps}))
+    (folder / "done.json").write_text(json.dumps({"rows": store.num_steps, "store": _rows_digest(store)}))

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from worldsim.devices import autocast_dtype
 from worldsim.errors import DamagedCheckpoint, InvalidInput
 from worldsim.train.checkpoint import load_checkpoint, load_optimizer, optimizer_tensors, save_checkpoint
+from worldsim.train.interrupts import Interrupts
 from worldsim.train.prefetch import Prefetch
 from worldsim.train.record import TrainingRecord
 
@@ -30,8 +31,12 @@ class Task(Protocol):
     """What the loop asks of a model's training."""
 
     kind: str                       # "tokenizer", "dynamics": names files and checks what is resumed
-    model: nn.Module                # whose forward is `(batch, step_progress, generator) -> (loss, metrics)`
     frames_per_batch: int
+
+    @property
+    def model(self) -> nn.Module:
+        """What is trained; its forward is `(batch, step, generator) -> (loss, metrics)`."""
+        ...
 
     def config(self) -> dict[str, Any]:
         """JSON-able settings that a resumed run must share."""
@@ -63,6 +68,18 @@ class LoopConfig:
     picture_minutes: float = 5.0    # between sample pictures
     device: str = "auto"
 
+    def __post_init__(self) -> None:
+        for name, good, wanted in (
+            ("hours", self.hours > 0, "more than 0"),
+            ("steps", self.steps is None or self.steps >= 0, "0 or more"),
+            ("lr", self.lr > 0, "more than 0"),
+            ("warmup", self.warmup >= 0, "0 or more"),
+            ("cooldown", 0 <= self.cooldown <= 1, "a share from 0 to 1"),
+            ("ema", 0 <= self.ema < 1, "0 or more and less than 1"),
+        ):
+            if not good:
+                raise InvalidInput(f"training option {name} is {getattr(self, name)}; give {wanted}")
+
 
 class Budget:
     """How much of the budget is used, 0 to 1: by steps if they are given, else by the clock."""
@@ -74,14 +91,14 @@ class Budget:
     def used(self, step: int) -> float:
         """The fraction that is gone before `step` is done."""
         if self.config.steps is not None:
-            return min(step / max(self.config.steps, 1), 1.0)
+            return min(step / self.config.steps, 1.0) if self.config.steps else 1.0
         return min((time.monotonic() - self.started) / (self.config.hours * 3600), 1.0)
 
     def lr(self, step: int) -> float:
         """Warm-up, plateau, linear cool-down."""
         c = self.config
         fall = min((1.0 - self.used(step)) / c.cooldown, 1.0) if c.cooldown > 0 else 1.0
-        return c.lr * min((step + 1) / c.warmup, 1.0) * fall
+        return c.lr * min((step + 1) / max(c.warmup, 1), 1.0) * fall
 
 
 class Trainer:
@@ -91,12 +108,13 @@ class Trainer:
         self.task, self.config, self.out = task, config, Path(out)
         self.rank, self.world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
         self.device = self._device()
-        self.model = task.model.to(self.device, memory_format=torch.channels_last)
+        self.model = task.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = {name: p.detach().clone() for name, p in self.model.named_parameters()}
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=config.lr, betas=(0.9, 0.98), weight_decay=config.weight_decay
         )
         self.step = 0
+        self._whole = True  # False while a step changes weights, average and optimizer one after the other
         self.path = self.out / f"{task.kind}.safetensors"
         self.record = TrainingRecord(self.out / f"{task.kind}.json")
         if resume:
@@ -129,8 +147,8 @@ class Trainer:
         self.step = int(meta["step"])
 
     def save(self) -> None:
-        """Write the checkpoint and the training record."""
-        if self.rank:
+        """Write the checkpoint and the training record; not in the middle of a step, which no one could resume."""
+        if self.rank or not self._whole:
             return
         tensors = {f"model.{n}": t for n, t in self.model.state_dict().items()}
         tensors |= {f"average.{n}": t for n, t in self.average.items()}
@@ -163,30 +181,35 @@ class Trainer:
         torch._foreach_lerp_([self.average[n] for n, _ in self.model.named_parameters()], own, 1 - decay)
 
     def run(self, log: Callable[[dict[str, float], int], None], show: Callable[[Any, int], None]) -> None:
-        """Train until the budget is used; saves at intervals, at the end, and when interrupted."""
+        """Train until the budget is used; saves at intervals, at the end, and when interrupted.
+
+        Raises KeyboardInterrupt on Ctrl-C or SIGTERM, after the step that was being made.
+        """
         budget = Budget(self.config)
         ddp = DistributedDataParallel(self.model) if self.world > 1 else self.model
         bar = tqdm(unit="frame", unit_scale=True, disable=self.rank > 0, desc=self.task.kind, mininterval=2.0)
         saved = shown = time.monotonic()
         batches = Prefetch(lambda step: self.task.batch(step, self.rank), self.step)
-        try:
-            while not self._agree(budget.used(self.step) >= 1.0):
-                metrics = self._one(ddp, batches.next(), budget)
-                self.step += 1
-                now = time.monotonic()
-                if self.rank == 0:
-                    self._report(bar, metrics, budget, log)
-                    if now - saved > self.config.save_minutes * 60:
-                        self.save()
-                        saved = now
-                    if now - shown > self.config.picture_minutes * 60:
-                        show(self._pictures(), self.step)
-                        shown = time.monotonic()
-        finally:
-            batches.close()
-            self.record.add_time(time.monotonic() - budget.started, self.step)
-            self.save()
-            bar.close()
+        with Interrupts() as interrupts:
+            try:
+                while not self._agree(budget.used(self.step) >= 1.0 or interrupts.seen):
+                    metrics = self._one(ddp, batches.next(), budget)
+                    now = time.monotonic()
+                    if self.rank == 0:
+                        self._report(bar, metrics, budget, log)
+                        if now - saved > self.config.save_minutes * 60:
+                            self.save()
+                            saved = now
+                        if now - shown > self.config.picture_minutes * 60:
+                            show(self._pictures(), self.step)
+                            shown = time.monotonic()
+            finally:
+                batches.close()
+                self.record.add_time(time.monotonic() - budget.started, self.step)
+                self.save()
+                bar.close()
+        if interrupts.seen:
+            raise KeyboardInterrupt
         if self.rank == 0:
             show(self._pictures(), self.step)
 
@@ -210,9 +233,12 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_norm)
+        self._whole = False
         if torch.isfinite(norm):  # a rare overflow loses one batch, not the run
             self.optimizer.step()
             self._update_average()
+        self.step += 1
+        self._whole = True
         return {"loss": loss.detach(), "gradient_norm": norm, **metrics}
 
     def _report(

@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from worldsim.errors import DamagedCheckpoint
+
 
 class TrainingRecord:
     """Loss curve (thinned), wall-clock time and steps of every call that trained a model."""
@@ -18,8 +20,13 @@ class TrainingRecord:
         self.curve: list[dict[str, float]] = []
         self.calls: list[dict[str, float]] = []
         if path.exists():
-            old: dict[str, Any] = json.loads(path.read_text())
-            self.curve, self.calls = old["curve"], old["calls"]
+            try:
+                old: dict[str, Any] = json.loads(path.read_text())
+                self.curve, self.calls = old["curve"], old["calls"]
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise DamagedCheckpoint(
+                    f"training record {path} cannot be read ({error}); restore it from a copy, or delete it"
+                ) from error
 
     def add(self, step: int, values: dict[str, float]) -> None:
         """Append a point of the curve; every other one is dropped when there are too many."""
@@ -31,9 +38,13 @@ class TrainingRecord:
         """Note one call: how long it trained and the step it reached."""
         self.calls.append({"seconds": round(seconds, 1), "reached_step": step})
 
+    def to_json(self) -> dict[str, Any]:
+        """What the file holds."""
+        return {"calls": self.calls, "curve": self.curve}
+
     def save(self) -> None:
         """Write the file in one rename."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self.path.with_suffix(".partial")
-        temporary.write_text(json.dumps({"calls": self.calls, "curve": self.curve}))
+        temporary.write_text(json.dumps(self.to_json()))
         os.replace(temporary, self.path)

@@ -1,0 +1,17 @@
+# `make rollout` runs the shipped world, `make test` runs the tests; both first install what they need into .venv.
+# `make rollout PYTHON=python3.12 VENV=/elsewhere` takes another interpreter (3.11 or newer) and another folder.
+PYTHON ?= python3
+VENV ?= .venv
+
+.PHONY: rollout test
+
+rollout: $(VENV)/installed-play
+	$(VENV)/bin/worldsim rollout doom-take-cover --out clip.mp4
+
+test: $(VENV)/installed-dev
+	$(VENV)/bin/python -m pytest
+
+$(VENV)/installed-%: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install -c constraints.txt -e ".[$*]"
+	touch $@

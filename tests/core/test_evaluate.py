@@ -1,0 +1,137 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from tiny import tiny_episodes, tiny_world
+
+from worldsim.cli.eval import policy_actions
+from worldsim.cli.main import main
+from worldsim.evaluate.actions import measure_actions
+from worldsim.evaluate.drift import measure_drift
+from worldsim.evaluate.effort import QUICK
+from worldsim.evaluate.fireballs import measure_fireballs
+from worldsim.evaluate.horizons import measure_horizons
+from worldsim.evaluate.table import save_json
+from worldsim.evaluate.tokenizer import measure_tokenizer
+
+LENGTHS = (70, 66, 80, 64)
+
+
+@pytest.fixture(scope="module")
+def world():
+    return tiny_world(source="doom-take-cover")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return tiny_episodes(
+        tmp_path_factory.mktemp("episodes") / "store", lengths=LENGTHS, source="doom-take-cover"
+    )
+
+
+@pytest.fixture(scope="module")
+def horizons(world, store):
+    return measure_horizons(world, store, QUICK)
+
+
+@pytest.fixture(scope="module")
+def report(world, store, tmp_path_factory):
+    """The JSON of one quick run of the whole command, and the folder it wrote to."""
+    folder = tmp_path_factory.mktemp("eval")
+    world.save_pretrained(folder / "world")
+    main(
+        [
+            *("eval", str(folder / "world"), "--data", str(store.path), "--random-data", str(store.path)),
+            *("--quick", "--json", str(folder / "figures.json"), "--out", str(folder / "out")),
+        ]
+    )
+    return json.loads((folder / "figures.json").read_text()), folder / "out"
+
+
+def test_the_report_has_every_section(report):
+    figures, _ = report
+    sections = {"tokenizer_psnr", "tokenizer", "horizons", "drift", "endings", "fireballs", "actions"}
+    assert sections <= set(figures)
+    assert isinstance(figures["tokenizer_psnr"], float)
+    assert list(figures["horizons"]) == ["1", "8", "16", "32", "48"]
+    for steps, row in figures["horizons"].items():
+        wanted = {"psnr", "ssim", "copy_psnr", "shuffled_psnr", "tokenizer_psnr", "psnr_ci", "above_copy_ci"}
+        assert wanted <= set(row)
+        assert row["tics"] == 2 * int(steps)
+        assert row["above_copy"] == pytest.approx(row["psnr"] - row["copy_psnr"])
+    assert figures["endings"]["actions"] == "fresh"
+    assert {"precision", "recall", "calibration_error"} <= set(figures["endings"]["teacher_forced"])
+
+
+def test_the_folder_gets_pictures_and_plots(report):
+    _, out = report
+    names = {path.name for path in out.iterdir()}
+    assert names == {"report.json", "horizons.png", "drift.png", "fireballs.png", "detector.png", "plots.png"}
+    assert all(path.stat().st_size > 0 for path in out.iterdir())
+
+
+def test_the_tokenizer_is_measured_on_pictures_between_rows_too(world, store):
+    figures = measure_tokenizer(world, store, QUICK)
+    assert figures["pictures"] == QUICK.tokenizer_runs * QUICK.tokenizer_rows * 2
+    assert 0 < figures["moving_share"] < 0.1  # the ball moves, the room does not
+    assert figures["psnr_ci"][0] <= figures["psnr"] <= figures["psnr_ci"][1]
+
+
+def test_copying_the_last_frame_is_measured_against_the_true_frame(horizons):
+    result = horizons
+    clips = result.clips
+    error = (clips.frames[:, 8].astype(float) - clips.frames[:, 7]) / 255
+    assert result.table["1"]["copy_psnr"] == pytest.approx(-10 * np.log10(np.square(error).mean()), abs=0.01)
+    assert result.dreamed.shape == (4, 48, 16, 32, 3)
+    assert len(result.curves["dream"]) == 48
+
+
+def test_figures_do_not_change_from_run_to_run(world, store, horizons):
+    assert measure_horizons(world, store, QUICK).table == horizons.table
+
+
+def test_drift_is_cut_into_windows(world, store):
+    actions = policy_actions("persistent", world.config)(2, QUICK.drift_steps, 0)
+    result = measure_drift(world, store, actions, QUICK)
+    assert [w["first_step"] for w in result.table["windows"]] == [1, 21, 41]
+    first, last = (result.table["windows"][k]["sharpness"] for k in (0, -1))
+    assert result.table["sharpness_ratio"] == pytest.approx(last / first)
+    assert result.sheet.shape == (2, 4, 16, 32, 3)
+    assert result.table["real"]["feature_distance"] < result.table["windows"][0]["feature_distance"]
+
+
+def test_the_ball_of_every_real_picture_is_counted(world, store):
+    table = measure_fireballs(world, store, QUICK).table
+    assert table["real"]["visible"] == pytest.approx(1.0)
+    assert table["real"]["mean_area"] == pytest.approx(9.0)
+    assert "detector" not in table  # the store has no recorded boxes
+
+
+def test_the_probe_tells_actions_that_show_in_the_pictures(world, store, horizons):
+    effort = dataclasses.replace(QUICK, probe_steps=150)
+    figures = measure_actions(world, store, horizons, store, effort)
+    # Nothing shows where the ball is pressed against a wall.
+    assert figures["real_accuracy"] > figures["most_frequent_action"] + 0.2
+
+
+def test_random_policies_are_drawn_alike_for_one_seed(world):
+    draw = policy_actions("persistent", world.config)
+    actions = draw(3, 50, 4)
+    assert actions.shape == (3, 50) and set(np.unique(actions)) <= {0, 1, 2}
+    assert np.array_equal(actions, draw(3, 50, 4)) and not np.array_equal(actions, draw(3, 50, 5))
+    assert (np.diff(actions) == 0).mean() > 0.6  # held for a while
+
+
+def test_a_store_of_another_world_is_refused_in_one_line(world, tmp_path, capsys):
+    other = tiny_episodes(tmp_path / "other", source="elsewhere")
+    world.save_pretrained(tmp_path / "world")
+    with pytest.raises(SystemExit) as stopped:
+        main(["eval", str(tmp_path / "world"), "--data", str(other.path), "--quick"])
+    assert stopped.value.code == 2
+    assert "source is elsewhere" in capsys.readouterr().err
+
+
+def test_numbers_that_are_not_finite_become_null(tmp_path):
+    save_json(tmp_path / "a.json", {"a": float("nan"), "b": [1.0, float("inf")], "c": {"d": None}})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"a": None, "b": [1.0, None], "c": {"d": None}}

@@ -1,0 +1,87 @@
+"""Latents of whole stores: the right ones, computed once, and made again when they are not whole."""
+
+import numpy as np
+import pytest
+import torch
+from small_training import fixed_tokenizer, latent_store
+from tiny import tiny_episodes
+
+from worldsim.train import latents
+from worldsim.train.latents import cache_latents, encode_frames
+
+LENGTHS = (30, 5, 25, 40)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return tiny_episodes(tmp_path_factory.mktemp("data") / "tiny", lengths=LENGTHS)
+
+
+def test_latents_are_those_of_the_frame_and_of_the_pictures_before_it(store, tmp_path, float32):
+    clips, tokenizer, rows = latent_store(store, tmp_path), fixed_tokenizer(), slice(20, 40)
+    assert clips.latents.shape == (int(store.ends[-1]), 2, 4, 2, 4) and clips.latents.dtype == np.float16
+    for index, pictures in enumerate((store.read("rgb", 20, 40), store.read("between", 20, 40)[:, 0])):
+        expected = encode_frames(tokenizer, pictures).numpy()
+        np.testing.assert_allclose(clips.latents[rows, index], expected, atol=2e-3)
+    assert np.abs(clips.latents[rows, 0] - clips.latents[rows, 1]).max() > 0.02
+    assert (clips.actions == store.read("action", 0, len(clips.actions))).all() and (
+        clips.ends == store.ends
+    ).all()
+
+
+def test_a_store_without_pictures_between_has_one_latent_a_row(tmp_path):
+    store = tiny_episodes(tmp_path / "plain", lengths=(8,), between=0)
+    assert latent_store(store, tmp_path).latents.shape == (8, 1, 4, 2, 4)
+
+
+def count_encodings(monkeypatch, fail_at=None):
+    calls = []
+
+    def encode(tokenizer, frames):
+        calls.append(len(frames))
+        if len(calls) == fail_at:
+            raise KeyboardInterrupt
+        return encode_frames(tokenizer, frames)
+
+    monkeypatch.setattr(latents, "encode_frames", encode)
+    return calls
+
+
+def test_latents_are_computed_once(store, tmp_path, monkeypatch):
+    calls = count_encodings(monkeypatch)
+    one = latent_store(store, tmp_path)
+    assert sum(calls) == 2 * sum(LENGTHS)
+    calls.clear()
+    other = latent_store(store, tmp_path)
+    assert calls == [] and (one.latents == other.latents).all()
+
+
+def test_an_interrupted_cache_is_made_again(store, tmp_path, monkeypatch):
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        count_encodings(patched, fail_at=2)
+        latent_store(store, tmp_path)
+    calls = count_encodings(monkeypatch)
+    made = latent_store(store, tmp_path)
+    assert sum(calls) == 2 * sum(LENGTHS) and (np.abs(made.latents).max((1, 2, 3, 4)) > 0).all()
+
+
+def test_another_tokenizer_has_latents_of_its_own(store, tmp_path):
+    one = latent_store(store, tmp_path)
+    tokenizer = fixed_tokenizer()
+    with torch.no_grad():
+        next(tokenizer.parameters()).mul_(-1)
+    other = cache_latents(tokenizer, store, tmp_path, "cpu")
+    assert (
+        not (one.latents == other.latents).all()
+        and (latent_store(store, tmp_path).latents == one.latents).all()
+    )
+
+
+def test_stores_of_one_name_and_length_are_not_mixed_up(store, tmp_path):
+    twin = tiny_episodes(
+        tmp_path / "elsewhere" / store.path.name, lengths=(25, *LENGTHS[1:2], 30, 40), seed=7
+    )
+    assert twin.num_steps == store.num_steps
+    one, other = latent_store(store, tmp_path), latent_store(twin, tmp_path)
+    assert not (one.latents == other.latents).all()
+    assert (latent_store(store, tmp_path).latents == one.latents).all()

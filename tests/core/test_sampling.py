@@ -1,0 +1,185 @@
+"""Drawing one step in 1 to 4 denoising steps, from given noise only; rolling on over recorded actions."""
+
+import dataclasses
+
+import pytest
+import torch
+from lively import SIZES, lively_dynamics
+
+from worldsim.dream import dream
+from worldsim.sampling import (
+    SamplingConfig,
+    empty_cache,
+    look_back,
+    onto_latents,
+    sample_step,
+    step_noise,
+)
+
+BATCH = 3
+ZEROS = torch.zeros(BATCH, dtype=torch.int64)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return lively_dynamics().requires_grad_(False)
+
+
+def inputs(seed: int = 0):
+    random = torch.Generator().manual_seed(seed)
+    past = torch.randn((BATCH, 2, SIZES.channels, SIZES.height, SIZES.width), generator=random)
+    return past, torch.randint(SIZES.actions, (BATCH,), generator=random)
+
+
+def draw(model, config, drawn_from=None, seed=0):
+    past, actions = inputs(seed)
+    drawn_from = drawn_from or step_noise(model, torch.arange(BATCH), ZEROS, ZEROS)
+    return sample_step(model, config, past, actions, empty_cache(model, BATCH), drawn_from)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4])
+def test_every_number_of_steps_works_and_is_deterministic(model, steps):
+    torch.manual_seed(steps)
+    drawn, again = draw(model, SamplingConfig(steps)), draw(model, SamplingConfig(steps))
+    assert torch.equal(drawn.latents, again.latents) and drawn.latents.isfinite().all()
+    assert drawn.latents.shape == (BATCH, SIZES.drawn_channels, SIZES.height, SIZES.width)
+    assert drawn.reward.shape == drawn.end_logit.shape == (BATCH,)
+
+
+def test_the_number_of_steps_matters_to_the_picture_only(model):
+    one, two, four = (draw(model, SamplingConfig(steps)) for steps in (1, 2, 4))
+    assert torch.equal(one.reward, four.reward) and torch.equal(one.end_logit, two.end_logit)
+    assert (one.latents - two.latents).abs().max() > 1e-3 and (two.latents - four.latents).abs().max() > 1e-3
+
+
+def test_what_is_drawn_has_the_size_of_latents_of_pictures(model):
+    drawn = draw(model, SamplingConfig(2)).latents.unflatten(1, (1 + SIZES.between, SIZES.channels))
+    torch.testing.assert_close(drawn.square().mean(2), torch.ones(BATCH, 2, SIZES.height, SIZES.width))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_the_noise_level_rises_to_clean_and_the_last_step_is_the_prediction(model, monkeypatch, steps):
+    target = onto_latents(torch.randn(1, SIZES.drawn_channels, SIZES.height, SIZES.width), SIZES.channels)
+    levels, entered = [], []
+
+    def know_the_answer(seen, previous, events, noisy, tau):
+        levels.append(tau[0].item())
+        entered.append(noisy)
+        return target.expand_as(noisy)
+
+    monkeypatch.setattr(model, "denoise", know_the_answer)
+    noise = step_noise(model, torch.arange(BATCH), ZEROS, ZEROS)
+    drawn = draw(model, SamplingConfig(steps), noise)
+    torch.testing.assert_close(drawn.latents, target.expand_as(drawn.latents))
+    assert levels == [k / steps for k in range(steps)]
+    for tau, noisy in zip(
+        levels, entered, strict=True
+    ):  # what goes in is noise and picture mixed, as in training
+        torch.testing.assert_close(noisy, tau * target + (1 - tau) * noise.picture)
+
+
+@pytest.mark.parametrize("part", ["context", "events", "picture"])
+def test_every_part_of_the_noise_matters_and_only_to_its_row(model, part):
+    config = SamplingConfig(2)
+    noise = step_noise(model, torch.arange(BATCH), ZEROS, ZEROS)
+    changed = getattr(noise, part).clone()
+    changed[1] = 1 - changed[1] if part == "events" else -changed[1]
+    old = draw(model, config, noise).latents
+    new = draw(model, config, dataclasses.replace(noise, **{part: changed})).latents
+    difference = (new - old).abs().amax((1, 2, 3))
+    assert difference[1] > 1e-4 and difference[0] == difference[2] == 0
+
+
+def test_the_context_noise_has_the_level_that_is_told_to_the_model(model, monkeypatch):
+    got = {}
+    monkeypatch.setattr(
+        model, "advance", lambda previous, before, actions, level, cache: got.update(locals()) or "out"
+    )
+    past, actions = inputs()
+    noise = step_noise(model, torch.arange(BATCH), ZEROS, ZEROS)
+    look_back(model, SamplingConfig(context_noise=0.2), past, actions, empty_cache(model, BATCH), noise)
+    torch.testing.assert_close(got["previous"], past[:, 0] + 0.2 * noise.context)
+    assert got["level"].tolist() == pytest.approx([0.2] * BATCH)
+    look_back(model, SamplingConfig(context_noise=0), past, actions, empty_cache(model, BATCH), noise)
+    assert torch.equal(got["previous"], past[:, 0]) and torch.equal(got["before"], past[:, 1])
+
+
+def test_the_drawing_adds_to_the_frame_without_its_context_noise(model, monkeypatch):
+    got = {}
+    monkeypatch.setattr(
+        model, "denoise", lambda seen, previous, events, z, tau: got.update(locals()) or torch.zeros_like(z)
+    )
+    draw(model, SamplingConfig(context_noise=0.5))
+    assert torch.equal(got["previous"], inputs()[0][:, 0])
+
+
+def test_at_temperature_zero_the_likeliest_events_happen(model, monkeypatch):
+    got = []
+    monkeypatch.setattr(
+        model,
+        "denoise",
+        lambda seen, previous, events, z, tau: got.append((seen, events)) or torch.zeros_like(z),
+    )
+    draw(model, SamplingConfig(temperature=0.0))
+    seen, events = got[0]
+    assert torch.equal(events.argmax(-1), seen.event_logits.argmax(-1))
+
+
+def test_the_noise_of_a_world_is_a_function_of_its_key(model):
+    seeds, steps = torch.tensor([4, 5]), torch.tensor([0, 7])
+    both = step_noise(model, seeds, ZEROS[:2], steps)
+    single = step_noise(model, seeds[1:], ZEROS[:1], steps[1:])
+    for part in ("context", "events", "picture"):
+        assert torch.equal(getattr(both, part)[1:], getattr(single, part))
+        assert not torch.equal(getattr(both, part)[0], getattr(both, part)[1])
+    assert both.events.dtype == torch.float32  # bf16 would round a rare event away
+
+
+# -- dreaming on
+
+
+def recorded(steps: int = 9) -> tuple[torch.Tensor, torch.Tensor]:
+    random = torch.Generator().manual_seed(3)
+    shape = (2, steps, 1 + SIZES.between, SIZES.channels, SIZES.height, SIZES.width)
+    return torch.randn(shape, generator=random), torch.randint(SIZES.actions, (2, steps), generator=random)
+
+
+def run(model, latents, actions, context=3, seed=0):
+    return dream(model, SamplingConfig(), latents, actions, context=context, seed=seed)
+
+
+def test_a_dream_keeps_its_context_and_draws_the_rest(model):
+    latents, actions = recorded()
+    dreamed = run(model, latents, actions)
+    assert dreamed.shape == latents.shape
+    assert torch.equal(dreamed[:, :3], latents[:, :3])
+    assert ((dreamed[:, 3:] - latents[:, 3:]).abs().amax((2, 3, 4, 5)) > 0.01).all()
+    assert torch.equal(dreamed, run(model, latents, actions)) and not torch.equal(
+        dreamed, run(model, latents, actions, seed=9)
+    )
+
+
+@pytest.mark.parametrize("t", [1, 2, 4, 8])
+def test_the_action_of_a_row_leads_to_that_row(model, t):
+    latents, actions = recorded()
+    old = run(model, latents, actions)
+    actions[:, t] = (actions[:, t] + 1) % SIZES.actions
+    changed = (run(model, latents, actions) - old).abs().amax((2, 3, 4, 5))
+    first = max(t, 3)  # the context itself does not change
+    assert (changed[:, :first] == 0).all() and (changed[:, first:] > 1e-7).all()
+
+
+def test_the_action_of_the_first_row_leads_nowhere(model):
+    latents, actions = recorded()
+    old = run(model, latents, actions)
+    actions[:, 0] = (actions[:, 0] + 1) % SIZES.actions
+    assert torch.equal(run(model, latents, actions), old)
+
+
+def test_a_dream_does_not_see_what_was_recorded_after_its_context(model):
+    latents, actions = recorded()
+    old = run(model, latents, actions)
+    latents[:, 3:] += 1
+    assert torch.equal(run(model, latents, actions), old)
+    latents[:, 2, 0] += 1
+    assert not torch.equal(run(model, latents, actions)[:, 3:], old[:, 3:])

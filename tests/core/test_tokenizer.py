@@ -1,0 +1,108 @@
+"""The tokenizer: shapes, unit latents, and pictures in and out."""
+
+import dataclasses
+
+import pytest
+import torch
+from lively import randomise
+
+from worldsim.errors import InvalidInput
+from worldsim.models.tokenizer import ResidualBlock, Tokenizer, TokenizerConfig, to_frames, to_pictures
+
+SMALL = TokenizerConfig(
+    height=24, width=40, channels=6, encoder_widths=(4, 4, 8), decoder_widths=(4, 4, 8), blocks=1
+)
+
+
+@pytest.fixture
+def tokenizer():
+    torch.manual_seed(0)
+    model = Tokenizer(SMALL)
+    randomise(model)
+    return model.eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("frames", [1, 3])
+def test_shapes(tokenizer, frames):
+    latents = tokenizer.encode(torch.randn(frames, 3, 24, 40))
+    assert latents.shape == (frames, 6, SMALL.latent_height, SMALL.latent_width) == (frames, 6, 3, 5)
+    assert tokenizer.decode(latents).shape == (frames, 3, 24, 40)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_latents_have_unit_size_at_every_place(tokenizer, dtype):
+    latents = tokenizer.to(dtype).encode(torch.randn(2, 3, 24, 40).to(dtype))
+    size = latents.float().square().mean(1).sqrt()
+    torch.testing.assert_close(size, torch.ones(2, 3, 5), rtol=0, atol=0.02)
+    assert latents.dtype == dtype and latents.std() > 0.1
+
+
+def test_a_latent_depends_on_its_own_part_of_the_picture():
+    torch.manual_seed(0)
+    tokenizer = Tokenizer(SMALL)
+    pictures = torch.randn(1, 3, 24, 40)
+    changed = pictures.clone()
+    changed[..., 8:16, 16:24] += 1.0
+    difference = (tokenizer.encode(changed) - tokenizer.encode(pictures)).square().sum(1)[0]
+    assert difference[1, 2] > 1e-3 and (difference[:, [0, 4]] == 0).all()
+
+
+def test_a_part_of_the_picture_depends_on_its_own_latent_most():
+    torch.manual_seed(0)
+    tokenizer = Tokenizer(SMALL)
+    latents = torch.randn(1, 6, 3, 5)
+    changed = latents.clone()
+    changed[..., 1, 2] += 1.0
+    difference = (tokenizer.decode(changed) - tokenizer.decode(latents)).square().sum(1)[0]
+    by_place = torch.nn.functional.avg_pool2d(difference[None], 8)[0]
+    assert by_place.argmax() == 1 * 5 + 2
+
+
+def test_pictures_do_not_depend_on_their_neighbours_in_the_batch(tokenizer):
+    pictures = torch.randn(3, 3, 24, 40)
+    others = pictures.clone()
+    others[1:] = torch.randn(2, 3, 24, 40)
+    assert torch.equal(tokenizer.encode(pictures)[0], tokenizer.encode(others)[0])
+
+
+def test_every_value_of_a_pixel_survives_the_way_to_a_picture_and_back():
+    frames = torch.arange(256, dtype=torch.uint8).view(1, 16, 16, 1).repeat(2, 1, 1, 3)
+    frames[1] = frames[1].flip(0)
+    pictures = to_pictures(frames)
+    assert pictures.shape == (2, 3, 16, 16) and pictures.min() == -1 and pictures.max() == 1
+    assert torch.equal(to_frames(pictures), frames)
+
+
+def test_colours_and_axes_keep_their_order():
+    frames = torch.zeros(1, 2, 3, 3, dtype=torch.uint8)
+    frames[0, 1, 2] = torch.tensor([255, 127, 0], dtype=torch.uint8)
+    picture = to_pictures(frames)[0, :, 1, 2]
+    assert picture[0] == 1 and abs(picture[1]) < 0.01 and picture[2] == -1
+
+
+@pytest.mark.parametrize(
+    ("value", "pixel"), [(float("nan"), 0), (-3.0, 0), (3.0, 255), (float("inf"), 255), (-float("inf"), 0)]
+)
+def test_what_no_pixel_can_show_is_clipped_and_nan_is_black(value, pixel):
+    frames = to_frames(torch.full((1, 3, 2, 2), value))
+    assert frames.dtype == torch.uint8 and (frames == pixel).all()
+
+
+def test_frames_are_fresh_memory_and_pictures_leave_them_alone():
+    frames = torch.randint(256, (1, 4, 4, 3), dtype=torch.uint8)
+    kept = frames.clone()
+    to_pictures(frames).zero_()
+    assert torch.equal(frames, kept)
+    pictures = torch.zeros(1, 3, 4, 4)
+    assert (to_frames(pictures).numpy() == 128).all() and (pictures == 0).all()
+
+
+def test_residual_blocks_begin_as_the_identity():
+    x = torch.randn(1, 8, 3, 5)
+    assert torch.equal(ResidualBlock(8)(x), x)
+
+
+@pytest.mark.parametrize("size", [{"height": 20}, {"width": 44}, {"height": 0}])
+def test_a_size_that_is_no_multiple_of_eight_is_refused(size):
+    with pytest.raises(InvalidInput, match="multiples of 8"):
+        dataclasses.replace(SMALL, **size)

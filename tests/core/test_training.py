@@ -1,0 +1,256 @@
+"""What training sees: which rows make a clip, which of them count, which action belongs to which frame."""
+
+import dataclasses
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from lively import randomise
+from small_training import CLIP, latent_store, loss_of, narrow_dynamics_task, tokenizer_task
+from tiny import tiny_episodes
+
+from worldsim.models.tokenizer import unit_rms
+from worldsim.train import dynamics_loss
+
+pytestmark = pytest.mark.usefixtures("float32")
+LENGTHS = (30, 5, 25, 40)  # one is shorter than a clip
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return tiny_episodes(tmp_path_factory.mktemp("data") / "tiny", lengths=LENGTHS)
+
+
+@pytest.fixture(scope="module")
+def clips(store, tmp_path_factory):
+    return latent_store(store, tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def task(clips, monkeypatch):
+    task = narrow_dynamics_task([clips], monkeypatch)
+    randomise(task.model)  # where gates are closed, nothing below could fail
+    return task
+
+
+@pytest.fixture
+def numbered(clips, monkeypatch):
+    """A task whose rewards are the numbers of the rows."""
+    rows = np.arange(len(clips.rewards), dtype=np.float32)
+    return narrow_dynamics_task([dataclasses.replace(clips, rewards=rows)], monkeypatch, batch=500)
+
+
+def test_a_batch_is_a_function_of_seed_step_and_process(clips, store, monkeypatch):
+    for make in (
+        lambda seed: narrow_dynamics_task([clips], monkeypatch, seed=seed),
+        lambda seed: tokenizer_task(store, seed=seed),
+    ):
+
+        def batch(step, rank, seed=0, make=make):
+            return {name: tensor.numpy().tobytes() for name, tensor in make(seed).batch(step, rank).items()}
+
+        torch.manual_seed(1)
+        one = batch(5, 0)
+        torch.manual_seed(2)
+        assert batch(5, 0) == one
+        others = [batch(6, 0), batch(5, 1), batch(5, 0, seed=1)]
+        name = "latents" if "latents" in one else "frames"
+        assert len({other[name] for other in [one, *others]}) == 4
+
+
+def test_a_clip_is_a_run_of_rows_of_one_episode(numbered, store):
+    batch = numbered.batch(0, 0)
+    first, ends = store.ends - store.lengths, store.ends
+    for rows, valid in zip(batch["rewards"].int().numpy(), batch["valid"].numpy(), strict=True):
+        episode = int(np.searchsorted(ends, rows[0], side="right"))
+        assert first[episode] <= rows[0] and rows[-1] < ends[episode]
+        count = int(valid.sum())
+        assert valid[:count].all() and (rows[:count] == rows[0] + np.arange(count)).all()
+        assert (rows[count:] == ends[episode] - 1).all()
+        assert count == min(CLIP + 1, ends[episode] - rows[0])
+
+
+def test_short_episodes_are_masked_and_long_ones_are_not(numbered, store):
+    batch = numbered.batch(1, 0)
+    start, end = store.ends[0], store.ends[1]
+    short = (batch["rewards"][:, 0] >= start) & (batch["rewards"][:, 0] < end)
+    assert short.any() and (batch["valid"][short].sum(1) == 5).all() and batch["valid"][~short].all()
+
+
+def test_every_row_is_learned_from_about_equally_often(numbered, store):
+    met: Counter[int] = Counter()
+    for step in range(12):
+        batch = numbered.batch(step, 0)
+        met.update(batch["rewards"][:, 1:][batch["valid"][:, 1:]].int().tolist())
+    resets = set((store.ends - store.lengths).tolist())
+    assert set(met) == set(range(int(store.ends[-1]))) - resets  # nothing leads to the row of a reset
+    mean = np.mean(list(met.values()))
+    short = range(int(store.ends[0]), int(store.ends[1]))  # met less often: no clip can be filled from them
+    for row, count in met.items():
+        assert (0.2 if row in short else 0.5) * mean < count < 2.2 * mean, (row, count, mean)
+
+
+def test_stores_are_drawn_from_by_their_size(clips, store, monkeypatch):
+    few = int(store.ends[0])
+    small = dataclasses.replace(
+        clips, latents=clips.latents[:few], ends=store.ends[:1], rewards=clips.rewards[:few] * 0 + 9
+    )
+    task = narrow_dynamics_task([clips, small], monkeypatch, batch=1000)
+    share = (task.batch(0, 0)["rewards"][:, 1] == 9).float().mean()
+    assert share == pytest.approx(few / (few + int(store.ends[-1])), abs=0.04)
+
+
+# -- the loss
+
+
+def evaluate(task, batch, seed=0, step=0):
+    with torch.no_grad():
+        loss, metrics = task.model(batch, step, torch.Generator().manual_seed(seed))
+    return {"loss": float(loss), **{name: float(value) for name, value in metrics.items()}}
+
+
+@pytest.fixture
+def batch(task):
+    batch = task.batch(0, 0)
+    batch["valid"][:] = True
+    batch["terminated"][:] = False
+    return batch
+
+
+def altered(batch, **changes):
+    return {**{name: tensor.clone() for name, tensor in batch.items()}, **changes}
+
+
+def test_the_history_gets_each_frame_with_the_action_that_leads_on_from_it(task, batch, monkeypatch):
+    monkeypatch.setattr(dynamics_loss, "MAX_CONTEXT_NOISE", 0.0)
+    got, remember = {}, task.model.dynamics.remember
+
+    def spy(previous, before, actions, level):
+        got.update(previous=previous, before=before, actions=actions)
+        return remember(previous, before, actions, level)
+
+    monkeypatch.setattr(task.model.dynamics, "remember", spy)
+    evaluate(task, batch)
+    frames = batch["latents"][:, :, 0].float()
+    assert torch.equal(got["previous"], frames[:, :-1])
+    assert torch.equal(got["before"], frames[:, [0, *range(CLIP - 1)]])
+    assert torch.equal(got["actions"], batch["actions"][:, 1:])
+
+
+def test_what_is_drawn_is_the_frame_after_the_action_and_the_pictures_before_it(task, batch, monkeypatch):
+    got = {}
+
+    def spy(seen, previous, events, noisy, tau):
+        got.update(previous=previous, noisy=noisy, tau=tau)
+        return noisy
+
+    monkeypatch.setattr(task.model.dynamics, "denoise", spy)
+    monkeypatch.setattr(task.model, "_levels", lambda count, generator: torch.ones(count))
+    assert evaluate(task, batch)["picture"] == 0  # a clean target that is passed on is right
+    target = batch["latents"][:, 1:].float()  # (B, T, 1 + between, C, h, w)
+    assert torch.equal(got["noisy"].unflatten(0, target.shape[:2]), target.flatten(2, 3))
+    assert torch.equal(got["previous"].unflatten(0, target.shape[:2]), batch["latents"][:, :-1, 0].float())
+
+
+def test_a_level_of_zero_is_pure_noise(task, batch, monkeypatch):
+    got = {}
+    monkeypatch.setattr(
+        task.model.dynamics,
+        "denoise",
+        lambda seen, previous, events, noisy, tau: got.update(noisy=noisy) or noisy,
+    )
+    monkeypatch.setattr(task.model, "_levels", lambda count, generator: torch.zeros(count))
+    evaluate(task, batch)
+    noisy = got["noisy"]
+    evaluate(task, altered(batch, latents=-batch["latents"]))
+    assert torch.equal(got["noisy"], noisy) and noisy.std() == pytest.approx(1, abs=0.05)
+
+
+def test_own_frames_stand_where_the_frames_they_were_drawn_for_stood(task, batch, monkeypatch):
+    monkeypatch.setattr(dynamics_loss, "OWN_FRAMES", 1.0)
+    frames, target = (
+        batch["latents"][:, :-1, 0].float(),
+        batch["latents"][:, 1:].float().flatten(0, 1).flatten(1, 2),
+    )
+    events = task.model.dynamics.posterior(frames.flatten(0, 1), target).detach()
+    arguments = frames, target, batch["actions"][:, 1:], events, torch.Generator().manual_seed(0)
+    own = task.model._own_frames(*arguments)
+    assert torch.equal(own[:, 0], frames[:, 0]) and ((own - frames)[:, 1:].abs().amax((2, 3, 4)) > 1e-4).all()
+    monkeypatch.setattr(task.model, "_draw", lambda *args: target)
+    torch.testing.assert_close(task.model._own_frames(*arguments)[:, 1:], unit_rms(frames)[:, 1:])
+
+
+def test_own_frames_come_in_every_other_step_once_there_is_something_to_see(task, batch, monkeypatch):
+    called = []
+    own = task.model._own_frames
+    monkeypatch.setattr(task.model, "_own_frames", lambda *args: called.append(1) or own(*args))
+    after = dynamics_loss.OWN_FRAMES_AFTER
+    counts = []
+    for step in (0, 1, after, after + 1):
+        evaluate(task, batch, step=step)
+        counts.append(len(called))
+    assert counts in ([0, 0, 0, 1], [0, 0, 1, 1])
+
+
+def test_a_row_where_the_game_ends_carries_no_picture_loss(task, batch):
+    ended = batch["terminated"].clone()
+    ended[:, -1] = True
+    other = batch["latents"].clone()
+    other[:, -1] += 1
+    one, two = (
+        evaluate(task, altered(batch, terminated=ended, latents=latents))
+        for latents in (batch["latents"], other)
+    )
+    assert one == two
+    going_on = [
+        evaluate(task, altered(batch, latents=latents))["picture"] for latents in (batch["latents"], other)
+    ]
+    assert going_on[1] > going_on[0] + 0.01
+
+
+def test_rows_beyond_an_episode_carry_no_loss_at_all(task, batch):
+    valid = batch["valid"].clone()
+    valid[:, -2:] = False
+    masked = altered(batch, valid=valid)
+    other = altered(masked)
+    other["latents"][:, -2:] += 1
+    other["rewards"][:, -2:] += 5
+    other["terminated"][:, -2:] = True
+    other["actions"][:, -2:] = (other["actions"][:, -2:] + 1) % 3
+    assert evaluate(task, masked) == evaluate(task, other)
+    for name in ("latents", "rewards", "terminated", "actions"):
+        changed = altered(batch, **{name: other[name]})
+        assert evaluate(task, changed)["loss"] != evaluate(task, batch)["loss"], name
+
+
+def test_a_batch_in_which_nothing_counts_is_no_harm(task, batch):
+    nothing = evaluate(task, altered(batch, valid=torch.zeros_like(batch["valid"])))
+    assert nothing["loss"] == nothing["picture"] == nothing["end"] == nothing["reward"] == 0
+
+
+@pytest.mark.parametrize(("metric", "name"), [("reward", "rewards"), ("end", "terminated")])
+def test_rewards_and_endings_belong_to_the_row_they_are_in(task, batch, metric, name):
+    first, last = batch[name].clone(), batch[name].clone()
+    first[:, 0], last[:, -1] = 1 - first[:, 0].float(), 1 - last[:, -1].float()
+    before = evaluate(task, batch)[metric]
+    assert (
+        evaluate(task, altered(batch, **{name: first.to(batch[name].dtype)}))[metric] == before
+    )  # leads nowhere
+    assert evaluate(task, altered(batch, **{name: last.to(batch[name].dtype)}))[metric] != before
+
+
+def test_rewards_are_learned_in_units_of_their_usual_size(clips, monkeypatch):
+    small = dataclasses.replace(clips, rewards=clips.rewards * 0.01)
+    one, other = (narrow_dynamics_task([c], monkeypatch) for c in (clips, small))
+    assert one.reward_scale == pytest.approx(1.0) and other.reward_scale == pytest.approx(0.01)
+    assert loss_of(one, metric="reward") == pytest.approx(loss_of(other, metric="reward"), rel=1e-4)
+    none = dataclasses.replace(clips, rewards=clips.rewards * 0)
+    assert narrow_dynamics_task([none], monkeypatch).reward_scale == 1
+
+
+def test_every_weight_is_trained(task):
+    loss, _ = task.model(task.batch(0, 0), 0, torch.Generator().manual_seed(0))
+    loss.backward()
+    untouched = [n for n, p in task.model.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
+    assert untouched == []

@@ -1,0 +1,242 @@
+"""From episodes to a world by the commands: train both stages, with logs and pictures, export, load, step."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small_training import brief, narrow, tokenizer_task
+from tiny import tiny_episodes
+
+from worldsim.cli.main import main
+from worldsim.cli.train import fit, open_stores
+from worldsim.errors import DamagedCheckpoint, InvalidInput, MissingDependency
+from worldsim.train import dynamics_task
+from worldsim.train.checkpoint import load_checkpoint
+from worldsim.train.export import CONTEXT, export_world
+from worldsim.train.latents import encode_frames, load_tokenizer
+from worldsim.world import World
+
+OPTIONS = ["--warmup", "5", "--device", "cpu", "--seed", "3"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return tiny_episodes(tmp_path_factory.mktemp("data") / "tiny").path
+
+
+@pytest.fixture(scope="module")
+def run(data, tmp_path_factory):
+    """The folder of a run with both stages trained by command, for a few steps."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(dynamics_task, "DynamicsConfig", narrow)
+        for stage, *own in (
+            ["tokenizer", "--channels", "4"],
+            ["dynamics", "--clip", "8", "--patch", "2", "1"],
+        ):
+            main(
+                [
+                    "train",
+                    stage,
+                    "--data",
+                    str(data),
+                    "--out",
+                    str(out),
+                    "--steps",
+                    "20",
+                    "--batch",
+                    "2",
+                    *own,
+                    *OPTIONS,
+                ]
+            )
+    return out
+
+
+@pytest.mark.parametrize("kind", ["tokenizer", "dynamics"])
+def test_training_leaves_checkpoint_record_pictures_and_logs(run, kind):
+    assert load_checkpoint(run / f"{kind}.safetensors")[1]["step"] == 20
+    assert (run / f"{kind}.json").is_file() and (run / f"{kind}.png").stat().st_size > 100
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    log = EventAccumulator(str(run / "tensorboard" / kind)).Reload()
+    assert {f"{kind}/loss", f"{kind}/gradient_norm", f"{kind}/frames_per_s"} <= set(log.Tags()["scalars"])
+    assert log.Scalars(f"{kind}/loss")[0].step == 20 and log.Tags()["images"] == [f"{kind}/sample"]
+
+
+def test_without_tensorboard_training_says_how_to_get_it(data, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(MissingDependency, match="pip install"):
+        fit(tokenizer_task(open_stores((data,))[0]), brief(1), tmp_path, resume=False)
+
+
+def test_a_stopped_command_says_how_to_go_on(data, tmp_path, capsys):
+    task = tokenizer_task(open_stores((data,))[0])
+    batch = task.batch
+
+    def interrupted(step, rank):
+        if step == 2:
+            raise KeyboardInterrupt
+        return batch(step, rank)
+
+    task.batch = interrupted
+    fit(task, brief(5), tmp_path, resume=False)
+    assert "stopped at step 2" in capsys.readouterr().err and (tmp_path / "tokenizer.safetensors").is_file()
+
+
+def command(*arguments: object) -> None:
+    main([str(a) for a in arguments])
+
+
+def test_a_run_is_resumed_by_command(data, run, tmp_path, capsys):
+    arguments = [
+        "train",
+        "tokenizer",
+        "--data",
+        data,
+        "--out",
+        tmp_path,
+        "--batch",
+        2,
+        "--channels",
+        4,
+        *OPTIONS,
+    ]
+    command(*arguments, "--steps", 1)
+    with pytest.raises(SystemExit):
+        command(*arguments, "--steps", 2)
+    assert "--resume" in capsys.readouterr().err
+    command(*arguments, "--steps", 2, "--resume")
+    assert load_checkpoint(tmp_path / "tokenizer.safetensors")[1]["step"] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["dynamics", "--data", "DATA", "--out", "EMPTY"], "worldsim train tokenizer --out"),
+        (["tokenizer", "--data", "EMPTY", "--out", "EMPTY"], "no episode store"),
+        (["tokenizer", "--data", "DATA", "--out", "EMPTY", "--hours", "0"], "hours"),
+        (["dynamics", "--data", "DATA", "--out", "RUN", "--patch", "3", "1"], "does not divide"),
+        (
+            ["export", "--name", "tiny", "--data", "DATA", "--run-dir", "EMPTY", "--out", "EMPTY"],
+            "tokenizer.safetensors",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_what_cannot_be_done_is_one_line_with_the_fix(data, run, tmp_path, capsys, arguments, message):
+    places = {"DATA": str(data), "EMPTY": str(tmp_path), "RUN": str(run)}
+    with pytest.raises(SystemExit) as caught:
+        main(["train", *(places.get(a, a) for a in arguments)])
+    error = capsys.readouterr().err
+    assert caught.value.code == 2 and message in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("other", [{"between": 0}, {"source": "another"}])
+def test_stores_that_differ_are_not_trained_on_together(data, tmp_path, other):
+    odd = tiny_episodes(tmp_path / "odd", lengths=(5,), **other)
+    with pytest.raises(InvalidInput, match="differ in"):
+        open_stores((data, odd.path))
+
+
+def test_an_empty_store_is_not_trained_on(tmp_path):
+    empty = tiny_episodes(tmp_path / "empty", lengths=())
+    with pytest.raises(InvalidInput, match="no finished episode"):
+        open_stores((empty.path,))
+
+
+# -- the world that comes out
+
+
+@pytest.fixture(scope="module")
+def exported(data, run, tmp_path_factory):
+    out = tmp_path_factory.mktemp("worlds") / "tiny"
+    command(
+        "train",
+        "export",
+        "--name",
+        "tiny-room",
+        "--data",
+        data,
+        "--run-dir",
+        run,
+        "--out",
+        out,
+        "--starts",
+        4,
+    )
+    return out
+
+
+def test_an_exported_world_runs(exported):
+    world = World.from_pretrained(exported, device="cpu")
+    assert (world.spec.name, world.spec.height, world.spec.width, world.spec.pictures_per_step) == (
+        "tiny-room",
+        16,
+        32,
+        2,
+    )
+    assert world.spec.steps_per_second == 17.5 and world.spec.max_episode_steps == 40
+    assert world.config.source.name == "tiny" and world.config.source.frame_skip == 2
+    assert world.spec.actions.meanings == ("NOOP", "LEFT", "RIGHT")
+    for start in ("beginning", "anywhere"):
+        state = world.reset(seed=[0, 1, 2], start=start)
+        for _ in range(12):
+            state, step = world.step(state, np.array([0, 1, 2]))
+        assert not step.extras["non_finite"].any() and step.frame.std() > 0
+
+
+def test_an_exported_world_has_the_averaged_weights_and_no_training_part(exported, run):
+    world = World.from_pretrained(exported, device="cpu")
+    assert not any("posterior" in name for name in world._files.model)
+    for kind, prefix in (("tokenizer", "average.tokenizer."), ("dynamics", "average.dynamics.")):
+        trained, _ = load_checkpoint(run / f"{kind}.safetensors")
+        for name, tensor in world._files.model.items():
+            if name.startswith(f"{kind}."):
+                assert torch.equal(tensor, trained[prefix + name.split(".", 1)[1]].to(torch.bfloat16)), name
+
+
+def test_the_starts_are_the_beginnings_and_other_places_of_the_data(exported, data, run):
+    starts, store = World.from_pretrained(exported, device="cpu").starts, open_stores((data,))[0]
+    assert starts.latents.shape[:2] == (4, CONTEXT) and starts.beginnings == 2
+    latents = encode_frames(load_tokenizer(run, "cpu"), store.read("rgb", 0, store.num_steps))
+    actions = store.read("action", 0, store.num_steps)
+    places = []
+    for packed, taken in zip(starts.latents.float() * starts.scale, starts.actions.numpy(), strict=True):
+        fits = [
+            row
+            for row in range(store.num_steps - CONTEXT + 1)
+            if (latents[row : row + CONTEXT] - packed).abs().max() < starts.scale
+            and (actions[row + 1 : row + CONTEXT] == taken).all()
+        ]
+        assert fits
+        places.append(fits)
+    beginnings = set((store.ends - store.lengths).tolist())
+    assert all(beginnings & set(fits) for fits in places[:2])
+
+
+def test_a_card_that_was_written_is_kept(data, run, tmp_path):
+    stores = open_stores((data,))
+    export_world("tiny", stores, run, tmp_path / "world", starts=2)
+    assert (tmp_path / "world" / "README.md").read_text() == "# tiny\n"
+    (tmp_path / "world" / "README.md").write_text("# My card\n")
+    export_world("tiny", stores, run, tmp_path / "world", starts=2)
+    assert World.from_pretrained(tmp_path / "world", device="cpu").card == "# My card\n"
+
+
+def test_episodes_too_short_for_a_start_are_refused(run, tmp_path):
+    store = tiny_episodes(tmp_path / "short", lengths=(5, 6))
+    with pytest.raises(InvalidInput, match="longer than 6 steps"):
+        export_world("tiny", [store], run, tmp_path / "world", starts=2)
+    assert not (tmp_path / "world").exists()
+
+
+def test_a_damaged_checkpoint_is_not_exported(data, run, tmp_path):
+    broken = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("latents", "tensorboard"))
+    path = Path(broken) / "dynamics.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(DamagedCheckpoint, match=r"dynamics\.safetensors"):
+        export_world("tiny", open_stores((data,)), Path(broken), tmp_path / "world", starts=2)

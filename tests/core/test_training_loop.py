@@ -1,0 +1,216 @@
+"""The training loop learns, goes on after an interruption as if there had been none, loses no checkpoint."""
+
+import os
+import signal
+
+import pytest
+import torch
+from small_training import brief, latent_store, loss_of, narrow_dynamics_task, tokenizer_task, train
+from tiny import tiny_episodes
+
+from worldsim.errors import InvalidInput
+from worldsim.train import dynamics_loss
+from worldsim.train.checkpoint import load_checkpoint
+from worldsim.train.loop import Budget, LoopConfig, Trainer
+from worldsim.train.prefetch import Prefetch
+
+pytestmark = pytest.mark.usefixtures("float32")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return tiny_episodes(tmp_path_factory.mktemp("data") / "tiny")
+
+
+@pytest.fixture(params=["tokenizer", "dynamics"])
+def make_task(request, store, tmp_path, monkeypatch):
+    """A function that makes the task anew, as another process would."""
+    if request.param == "tokenizer":
+        return lambda **options: tokenizer_task(store, **options)
+    monkeypatch.setattr(dynamics_loss, "OWN_FRAMES_AFTER", 2)
+    clips = latent_store(store, tmp_path / "cache")
+    return lambda **options: narrow_dynamics_task([clips], monkeypatch, **options)
+
+
+def state(trainer):
+    """All that a checkpoint holds, as it was on disk."""
+    tensors, meta = load_checkpoint(trainer.path)
+    return {**tensors, "step": torch.tensor(meta["step"])}
+
+
+def assert_same(one, other):
+    assert one.keys() == other.keys()
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
+def test_an_interrupted_run_equals_an_uninterrupted_one_to_the_bit(make_task, tmp_path):
+    whole = train(make_task(), brief(9), tmp_path / "whole")
+    train(make_task(), brief(4), tmp_path / "parts")
+    resumed = train(make_task(), brief(9), tmp_path / "parts", resume=True)
+    one, other = state(whole), state(resumed)
+    kinds = {name.split(".")[0] for name in one}
+    assert kinds == {"model", "average", "optimizer", "step"} and one["step"] == 9
+    assert_same(one, other)
+    assert not torch.equal(
+        *(next(t for n, t in one.items() if n.startswith(k)) for k in ("model.", "average."))
+    )
+
+
+def test_a_signal_ends_the_run_after_a_whole_step(make_task, tmp_path):
+    whole = train(make_task(), brief(6), tmp_path / "whole")
+    for number in (signal.SIGINT, signal.SIGTERM):
+        out, task = tmp_path / number.name, make_task()
+        trainer = Trainer(task, brief(6), out, resume=False)
+        interrupt_inside_step(trainer, 3, number)
+        with pytest.raises(KeyboardInterrupt):
+            trainer.run(lambda values, step: None, lambda picture, step: None)
+        assert state(trainer)["step"] == 4
+        assert_same(state(train(make_task(), brief(6), out, resume=True)), state(whole))
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def interrupt_inside_step(trainer, step, number):
+    update = trainer._update_average
+
+    def interrupted():
+        if trainer.step == step:
+            os.kill(os.getpid(), number)
+        update()
+
+    trainer._update_average = interrupted
+
+
+def test_a_failure_inside_a_step_does_not_overwrite_the_checkpoint(make_task, tmp_path):
+    trainer = train(make_task(), brief(3), tmp_path / "run")
+    before = state(trainer)
+    again = Trainer(make_task(), brief(6), tmp_path / "run", resume=True)
+
+    def fail():
+        raise RuntimeError("out of memory")
+
+    again._update_average = fail
+    with pytest.raises(RuntimeError, match="out of memory"):
+        again.run(lambda values, step: None, lambda picture, step: None)
+    assert_same(state(again), before)
+
+
+def test_a_failure_between_steps_keeps_what_was_trained(make_task, tmp_path):
+    task = make_task()
+    batch = task.batch
+
+    def broken(step, rank):
+        if step == 4:
+            raise OSError("the disk of the data is gone")
+        return batch(step, rank)
+
+    task.batch = broken
+    with pytest.raises(OSError, match="is gone"):
+        train(task, brief(6), tmp_path / "run")
+    whole = train(make_task(), brief(6), tmp_path / "whole")
+    assert_same(state(train(make_task(), brief(6), tmp_path / "run", resume=True)), state(whole))
+
+
+def test_every_step_and_every_process_has_random_numbers_of_its_own(store, tmp_path):
+    seeds = []
+    for out, rank, start, stop in (("a", 0, 0, 4), ("a", 0, 4, 6), ("b", 1, 0, 6)):
+        task = tokenizer_task(store)
+        forward = task.model.forward
+
+        def spy(batch, step, generator, forward=forward):
+            seeds.append(generator.initial_seed())
+            return forward(batch, step, generator)
+
+        task.model.forward = spy
+        trainer = Trainer(task, brief(stop), tmp_path / out, resume=start > 0)
+        trainer.rank = rank
+        trainer.run(lambda values, step: None, lambda picture, step: None)
+    assert len(seeds) == len(set(seeds)) == 12
+
+
+def test_the_loss_falls(make_task, tmp_path):
+    task = make_task(batch=8)
+    before = loss_of(task)
+    train(task, brief(40, lr=5e-3), tmp_path)
+    assert loss_of(task) < 0.5 * before
+
+
+def test_the_average_follows_the_weights(make_task, tmp_path):
+    initial = {name: p.detach().clone() for name, p in make_task().model.named_parameters()}
+    trainer = train(make_task(), brief(5), tmp_path)
+    ahead = [
+        (trainer.average[name] - initial[name]).norm() < (p - initial[name]).norm()
+        for name, p in trainer.model.named_parameters()
+        if (p - initial[name]).norm() > 0
+    ]
+    assert sum(ahead) > 0.9 * len(ahead)
+
+
+def test_pictures_are_of_the_averaged_weights_and_leave_the_others_alone(make_task, tmp_path):
+    trainer = train(make_task(), brief(3), tmp_path)
+    weights = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+    shown = []
+    trainer.task.pictures = lambda model: shown.extend(
+        p.detach().clone() for _, p in model.named_parameters()
+    )
+    trainer._pictures()
+    assert all(torch.equal(a, b) for a, b in zip(shown, trainer.average.values(), strict=True))
+    assert all(torch.equal(p, weights[name]) for name, p in trainer.model.named_parameters())
+
+
+def test_a_batch_that_overflows_costs_a_batch_and_not_the_run(store, tmp_path):
+    task = tokenizer_task(store)
+    good = train(task, brief(2), tmp_path)
+    before = {name: p.detach().clone() for name, p in good.model.named_parameters()}
+    real = task.model.forward
+    task.model.forward = lambda *args: (real(*args)[0] * float("nan"), {})
+    good._one(good.model, task.batch(2, 0), Budget(brief(9)))
+    assert good.step == 3
+    assert all(torch.equal(p, before[name]) for name, p in good.model.named_parameters())
+
+
+# -- budget and batches
+
+
+def test_the_learning_rate_warms_up_stays_and_cools_down():
+    budget = Budget(LoopConfig(steps=100, lr=1.0, warmup=10, cooldown=0.2))
+    assert [budget.lr(step) for step in (0, 4, 9, 50, 80)] == pytest.approx([0.1, 0.5, 1, 1, 1])
+    assert [budget.lr(step) for step in (90, 99)] == pytest.approx([0.5, 0.05])
+    assert Budget(LoopConfig(steps=100, lr=1.0, warmup=0)).lr(0) == 1
+
+
+def test_without_a_number_of_steps_the_clock_decides(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("worldsim.train.loop.time.monotonic", lambda: now[0])
+    budget = Budget(LoopConfig(hours=2.0, lr=1.0, warmup=1, cooldown=0.5))
+    assert budget.used(10**6) == 0
+    now[0] = 1.5 * 3600
+    assert budget.used(0) == 0.75 and budget.lr(5) == pytest.approx(0.5)
+    now[0] = 3 * 3600
+    assert budget.used(0) == 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"hours": 0}, {"hours": -1}, {"steps": -1}, {"lr": 0}, {"warmup": -1}, {"cooldown": 1.5}, {"ema": 1.0}],
+    ids=repr,
+)
+def test_options_that_make_no_sense_are_refused(options):
+    with pytest.raises(InvalidInput, match=next(iter(options))):
+        LoopConfig(**options)
+
+
+def test_no_steps_train_nothing(store, tmp_path):
+    assert train(tokenizer_task(store), brief(0), tmp_path).step == 0
+
+
+def test_batches_come_in_order_and_errors_surface_where_they_are_wanted():
+    def make(step):
+        if step == 5:
+            raise ValueError("row 5")
+        return step
+
+    batches = Prefetch(make, 3)
+    assert [batches.next(), batches.next()] == [3, 4]
+    with pytest.raises(ValueError, match="row 5"):
+        batches.next()
+    batches.close()

@@ -1,0 +1,278 @@
+"""A world's folder: found by name, written whole or not at all, and read only when nothing in it is wrong."""
+
+import dataclasses
+import hashlib
+import json
+import shutil
+import sys
+import types
+
+import pytest
+import torch
+from lively import lively_files
+from safetensors.torch import load_file, save_file
+from tiny import tiny_files
+
+from worldsim import weights
+from worldsim.errors import DamagedWorld, InvalidInput, UnknownWorld
+from worldsim.weights import CARD, CONFIG, MODEL, STARTS, find_world, read_world, shipped_worlds, write_world
+from worldsim.world import World
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("written") / "tiny"
+    write_world(folder, tiny_files())
+    return folder
+
+
+@pytest.fixture
+def folder(written, tmp_path):
+    return shutil.copytree(written, tmp_path / "tiny")
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def replace_tensors(folder, name, change):
+    """Change a weight file and its SHA-256 in the config, as a hand that knows how would."""
+    tensors = load_file(folder / name)
+    change(tensors)
+    save_file(tensors, folder / name)
+    values = json.loads((folder / CONFIG).read_text())
+    values["sha256"][name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    (folder / CONFIG).write_text(json.dumps(values))
+
+
+def test_what_was_written_is_read(folder):
+    files, read = tiny_files(), read_world(folder)
+    assert dataclasses.replace(read.config, sha256={}) == files.config and set(read.config.sha256) == {
+        MODEL,
+        STARTS,
+    }
+    for ours, theirs in ((files.model, read.model), (files.starts, read.starts)):
+        assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert read.card == files.card
+    assert sorted(path.name for path in folder.iterdir()) == sorted([MODEL, STARTS, CONFIG, CARD])
+
+
+def test_a_world_without_a_card_is_whole(folder):
+    (folder / CARD).unlink()
+    assert read_world(folder).card == ""
+
+
+@pytest.mark.parametrize("name", [MODEL, STARTS])
+@pytest.mark.parametrize("kept", [0.0, 0.3, 0.99])
+def test_a_truncated_file_is_refused(folder, name, kept):
+    data = (folder / name).read_bytes()
+    (folder / name).write_bytes(data[: int(len(data) * kept)])
+    with pytest.raises(DamagedWorld, match=name):
+        read_world(folder)
+
+
+@pytest.mark.parametrize("name", [MODEL, STARTS])
+@pytest.mark.parametrize("place", [0.0, 0.5, 1.0])
+def test_a_flipped_bit_is_refused(folder, name, place):
+    data = bytearray((folder / name).read_bytes())
+    data[int((len(data) - 1) * place)] ^= 1
+    (folder / name).write_bytes(data)
+    with pytest.raises(DamagedWorld, match=name):
+        read_world(folder)
+
+
+@pytest.mark.parametrize("name", [MODEL, STARTS, CONFIG])
+def test_a_missing_file_is_refused(folder, name):
+    (folder / name).unlink()
+    with pytest.raises(DamagedWorld, match=name):
+        read_world(folder)
+
+
+@pytest.mark.parametrize("sums", [{}, {MODEL: "0" * 64, STARTS: "0" * 64}])
+def test_checksums_that_differ_or_are_absent_are_refused(folder, sums):
+    values = json.loads((folder / CONFIG).read_text())
+    (folder / CONFIG).write_text(json.dumps(values | {"sha256": sums}))
+    with pytest.raises(DamagedWorld, match="SHA-256"):
+        read_world(folder)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused_by_name(folder, value):
+    replace_tensors(folder, MODEL, lambda tensors: tensors["dynamics.place"].view(-1)[3:4].fill_(value))
+    with pytest.raises(DamagedWorld, match=r"'dynamics.place'.*not finite"):
+        World.from_pretrained(folder, device="cpu")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tensors: tensors.pop("dynamics.place"),
+        lambda tensors: tensors.update({"dynamics.extra": torch.zeros(1)}),
+        lambda tensors: tensors.update({"tokenizer.extra": torch.zeros(1)}),
+        lambda tensors: tensors.update({"other.extra": torch.zeros(1)}),
+        lambda tensors: tensors.update({"dynamics.place": torch.zeros(3, 16)}),
+    ],
+    ids=["missing", "unknown", "unknown in the tokenizer", "of no part", "of another shape"],
+)
+def test_weights_that_do_not_fit_the_config_are_refused(folder, change):
+    replace_tensors(folder, MODEL, change)
+    with pytest.raises(DamagedWorld, match="do not fit"):
+        World.from_pretrained(folder, device="cpu")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tensors: tensors.pop("scale"),
+        lambda tensors: tensors.update(latents=torch.zeros(4, 3, 4, 2, 5, dtype=torch.int8)),
+        lambda tensors: tensors.update(actions=torch.zeros(4, 1, dtype=torch.int64)),
+        lambda tensors: tensors.update(actions=torch.full((4, 2), 3)),
+        lambda tensors: tensors.update(beginnings=torch.tensor(5)),
+    ],
+    ids=["no scale", "another grid", "too few actions", "unknown actions", "too many beginnings"],
+)
+def test_starts_that_do_not_fit_the_config_are_refused(folder, change):
+    replace_tensors(folder, STARTS, change)
+    with pytest.raises(DamagedWorld, match=r"starts\.safetensors"):
+        World.from_pretrained(folder, device="cpu")
+
+
+# -- writing
+
+
+@pytest.mark.parametrize("fails_at", [MODEL, STARTS])
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
+def test_a_failure_in_the_middle_of_writing_leaves_the_old_world_whole(folder, monkeypatch, fails_at, error):
+    before = contents(folder)
+
+    def fail(tensors, path, *args, **kwargs):
+        if path.name == fails_at:
+            path.write_bytes(b"half")
+            raise error
+        save_file(tensors, path, *args, **kwargs)
+
+    monkeypatch.setattr(weights, "save_file", fail)
+    with pytest.raises((KeyboardInterrupt, InvalidInput)):
+        write_world(folder, lively_files())
+    assert contents(folder) == before
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def test_a_failure_while_the_files_are_put_in_place_leaves_the_old_world_or_the_new(folder, monkeypatch):
+    old = contents(folder)
+    write_world(folder.parent / "new", lively_files())
+    new = contents(folder.parent / "new")
+    replace, calls, fails_at = weights.os.replace, 0, 0
+
+    def fail_once(source, target):
+        nonlocal calls
+        calls += 1
+        if calls == fails_at:
+            raise OSError(5, "Input/output error")
+        replace(source, target)
+
+    monkeypatch.setattr(weights.os, "replace", fail_once)
+    for number in range(1, 9):
+        calls, fails_at = 0, number
+        try:
+            write_world(folder, lively_files())
+        except InvalidInput:
+            assert contents(folder) == old
+        else:
+            assert contents(folder) == new
+            return
+    raise AssertionError("writing never succeeded")
+
+
+def test_writing_over_a_world_replaces_it_and_keeps_what_else_lies_there(folder):
+    (folder / "notes.txt").write_text("mine")
+    (folder / "pictures").mkdir()
+    (folder / "pictures" / "one.png").write_bytes(b"png")
+    write_world(folder, lively_files())
+    assert read_world(folder).config.dynamics == lively_files().config.dynamics
+    assert (folder / "notes.txt").read_text() == "mine" and (
+        folder / "pictures" / "one.png"
+    ).read_bytes() == b"png"
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def test_a_world_can_be_written_into_folders_that_do_not_exist_yet(tmp_path):
+    write_world(tmp_path / "a" / "b", tiny_files())
+    assert World.from_pretrained(tmp_path / "a" / "b", device="cpu").spec.name == "tiny"
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InvalidInput, match="file"):
+        write_world(tmp_path / "file" / "world", tiny_files())
+
+
+# -- finding
+
+
+@pytest.fixture
+def shipped(written, tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "SHIPPED", tmp_path / "shipped")
+    for name in ("two", "one"):
+        shutil.copytree(written, tmp_path / "shipped" / name)
+    (tmp_path / "shipped" / "no-world").mkdir()
+
+
+def test_shipped_worlds_are_found_by_name(shipped, tmp_path):
+    assert shipped_worlds() == ["one", "two"]
+    assert find_world("two") == tmp_path / "shipped" / "two"
+
+
+def test_a_shipped_world_wins_over_a_folder_of_the_same_name(shipped, tmp_path, monkeypatch):
+    (tmp_path / "one").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert find_world("one") == tmp_path / "shipped" / "one"
+
+
+def test_a_local_folder_is_found(shipped, folder):
+    assert find_world(folder) == find_world(str(folder)) == folder
+
+
+@pytest.mark.parametrize("name", ["three", "no-world", "a/b/c", "/absent", "./absent", "../absent/x", ""])
+def test_an_unknown_name_is_refused_with_the_shipped_ones(shipped, name):
+    with pytest.raises(UnknownWorld, match="one, two") as caught:
+        find_world(name)
+    assert repr(name) in str(caught.value)
+
+
+def test_a_folder_without_a_world_is_refused(tmp_path):
+    with pytest.raises(DamagedWorld, match=r"config\.json"):
+        World.from_pretrained(tmp_path, device="cpu")
+
+
+def hub(monkeypatch, download):
+    module = types.ModuleType("huggingface_hub")
+    module.snapshot_download = download
+    monkeypatch.setitem(sys.modules, "huggingface_hub", module)
+
+
+def test_a_hub_id_is_downloaded(folder, monkeypatch):
+    asked = []
+
+    def download(hub_id, allow_patterns):
+        asked.append((hub_id, sorted(allow_patterns)))
+        return str(folder)
+
+    hub(monkeypatch, download)
+    assert World.from_pretrained("owner/name", device="cpu").spec.name == "tiny"
+    assert asked == [("owner/name", sorted([MODEL, STARTS, CONFIG, CARD]))]
+
+
+def test_a_hub_id_without_network_is_an_unknown_world(monkeypatch):
+    def download(hub_id, allow_patterns):
+        raise ConnectionError("no route to host")
+
+    hub(monkeypatch, download)
+    with pytest.raises(UnknownWorld, match=r"'owner/name'.*no route to host"):
+        World.from_pretrained("owner/name")
+
+
+def test_a_hub_id_without_the_hub_package_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(UnknownWorld, match="pip install"):
+        World.from_pretrained("owner/name")

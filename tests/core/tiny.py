@@ -1,0 +1,109 @@
+"""The smallest world and the smallest episode store: random weights, 16x32 pictures, made in milliseconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from worldsim.config import SourceConfig, WorldConfig
+from worldsim.episode_writer import EpisodeWriter
+from worldsim.episodes import Episodes, EpisodesMeta, StreamSpec
+from worldsim.models.dynamics import Dynamics, DynamicsConfig
+from worldsim.models.tokenizer import Tokenizer, TokenizerConfig
+from worldsim.spec import ActionSpec
+from worldsim.starts import Starts
+from worldsim.weights import WorldFiles
+from worldsim.world import World
+
+ACTIONS = ActionSpec(n=3, meanings=("NOOP", "LEFT", "RIGHT"), keys=((), ("left",), ("right",)))
+STARTS, CONTEXT = 4, 3
+
+
+def tiny_files(
+    seed: int = 0, *, source: str = "tiny", between: int = 1, max_episode_steps: int | None = 40
+) -> WorldFiles:
+    """Config, random weights and random starts of a world with 16x32 pictures and three actions."""
+    tokenizer = TokenizerConfig(
+        height=16, width=32, channels=4, encoder_widths=(4, 4, 8), decoder_widths=(4, 4, 8), blocks=1
+    )
+    dynamics = DynamicsConfig(
+        channels=4, height=2, width=4, patch=(2, 1), actions=ACTIONS.n, between=between, dim=16, heads=2,
+        mlp_ratio=2, history_blocks=1, denoiser_blocks=1, window=8, cond_dim=8, local=8, event_groups=1,
+        event_classes=4,
+    )  # fmt: skip
+    config = WorldConfig(
+        name="tiny",
+        source=SourceConfig(source, fps=17.5, frame_skip=2, max_episode_steps=max_episode_steps),
+        actions=ACTIONS,
+        tokenizer=tokenizer,
+        dynamics=dynamics,
+    )
+    torch.manual_seed(seed)
+    parts = {"tokenizer": Tokenizer(tokenizer), "dynamics": Dynamics(dynamics, serving=True)}
+    weights = {
+        f"{part}.{n}": t.detach().clone() for part, m in parts.items() for n, t in m.state_dict().items()
+    }
+    # The last layer starts at zero, which would make every dream stand still.
+    weights["dynamics.draw.2.weight"] = torch.randn_like(weights["dynamics.draw.2.weight"]) * 0.05
+    rng = np.random.default_rng(seed)
+    latents = rng.standard_normal((STARTS, CONTEXT, 4, 2, 4), dtype=np.float32)
+    starts = Starts.pack(latents, rng.integers(0, ACTIONS.n, (STARTS, CONTEXT - 1)), beginnings=STARTS // 2)
+    return WorldFiles(config, weights, starts.to_tensors(), "# tiny\n")
+
+
+def tiny_world(seed: int = 0, **options: object) -> World:
+    """The world of `tiny_files`, on the CPU; the options are those of `tiny_files`."""
+    return World(tiny_files(seed, **options), device="cpu")  # type: ignore[arg-type]
+
+
+def tiny_episodes(
+    path: Path,
+    *,
+    lengths: tuple[int, ...] = (30, 25, 40),
+    source: str = "tiny",
+    between: int = 1,
+    seed: int = 0,
+) -> Episodes:
+    """A store that fits the tiny world: a dark room in which a bright ball moves as the actions say.
+
+    Every episode but the last ends with `terminated`, the last one with `truncated`.
+    """
+    streams = {
+        "rgb": StreamSpec((16, 32, 3), "uint8"),
+        "action": StreamSpec((), "int64"),
+        "reward": StreamSpec((), "float32"),
+        "terminated": StreamSpec((), "bool"),
+        "truncated": StreamSpec((), "bool"),
+    }
+    if between:
+        streams["between"] = StreamSpec((between, 16, 32, 3), "uint8")
+    meta = EpisodesMeta(
+        source, ACTIONS, streams, fps=17.5, frame_skip=2, policy="random", max_episode_steps=40
+    )
+    rng = np.random.default_rng(seed)
+    with EpisodeWriter(path, meta) as writer:
+        for index, length in enumerate(lengths):
+            place = int(rng.integers(4, 28))
+            for t in range(length):
+                action = int(rng.integers(ACTIONS.n)) if t else 0
+                before, place = place, int(np.clip(place + (0, -2, 2)[action], 2, 29))
+                last, ends = t == length - 1, index < len(lengths) - 1
+                row = {
+                    "rgb": _room(place), "action": action, "reward": np.float32(t > 0),
+                    "terminated": last and ends, "truncated": last and not ends,
+                }  # fmt: skip
+                if between:
+                    row["between"] = np.stack([_room((before + place) // 2)] * between)
+                writer.append(row)
+            writer.end_episode()
+    return Episodes.open(path)
+
+
+def _room(place: int) -> np.ndarray:
+    """A brown room with a bright ball three pixels wide at column `place`, (16, 32, 3) uint8."""
+    picture = np.full((16, 32, 3), (60, 45, 30), np.uint8)
+    picture[10:] = (40, 40, 40)
+    picture[6:9, place - 1 : place + 2] = (255, 230, 140)
+    return picture

@@ -1,0 +1,211 @@
+"""How fast environments step on this machine, and how much of what the machine can compute they use.
+
+Everything is timed from outside, through the environment's `step`: checks, model, decoder, reward, numpy. A
+run is in steady state: the history's window is full, and endings are ignored so that no reset falls among the
+steps.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
+
+from worldsim.spec import WorldProtocol, WorldSpec, WorldStep
+from worldsim.world import World
+
+EXTRA_WARM_UP = 10  # steps after the window is full, before anything is timed
+PEAK_SIDE = 1024  # of the square matrices whose product is the machine's peak
+PEAK_TRIES = 30
+
+AnyEnv = gym.Env[Any, Any] | gym.vector.VectorEnv[Any, Any, Any]
+
+
+class Endless:
+    """A world whose episodes never end, and the same in everything else."""
+
+    def __init__(self, world: WorldProtocol) -> None:
+        self.world = world
+
+    @property
+    def spec(self) -> WorldSpec:
+        """That of the world."""
+        return self.world.spec
+
+    def reset(self, seed: Sequence[int], **options: Any) -> Any:
+        """As the world does."""
+        return self.world.reset(seed, **options)
+
+    def step(self, state: Any, actions: np.ndarray) -> tuple[Any, WorldStep]:
+        """As the world does, but nothing terminates."""
+        state, step = self.world.step(state, actions)
+        return state, dataclasses.replace(step, terminated=np.zeros_like(step.terminated))
+
+    def render(self, state: Any) -> np.ndarray:
+        """As the world does."""
+        return self.world.render(state)
+
+
+def bench_world(
+    world: World, make_env: Callable[[WorldProtocol, int], AnyEnv], num_envs: Sequence[int], steps: int
+) -> dict[str, Any]:
+    """Time `steps` steps with each number of environments.
+
+    `make_env(world, n)` gives a `gym.Env` for n = 1 and a vector environment above. The result has "world",
+    "machine" and "runs".
+    """
+    peak = matmul_gflops(world.device, world.dtype)
+    runs = []
+    for count in num_envs:
+        env = make_env(Endless(world), count)
+        warm_up = world.config.dynamics.window + EXTRA_WARM_UP
+        seconds = time_steps(env, warm_up, steps)
+        env.close()
+        gflop = step_gflop(world, count) / count
+        rate = count / float(np.median(seconds))
+        runs.append(
+            {
+                "num_envs": count,
+                "steps_per_s": rate,
+                "ms_p50": 1000 * float(np.median(seconds)),
+                "ms_p95": 1000 * float(np.percentile(seconds, 95)),
+                "gflop_per_frame": gflop,
+                "fraction_of_peak": gflop * rate / peak,
+            }
+        )
+    return {"world": world.config.name, "machine": {**machine(world), "matmul_gflops": peak}, "runs": runs}
+
+
+def time_steps(env: AnyEnv, warm_up: int, steps: int) -> np.ndarray:
+    """Seconds of each of `steps` calls of `env.step` with random actions, after a warm-up: (steps,)."""
+    env.reset(seed=0)
+    env.action_space.seed(0)
+    seconds = np.zeros(steps)
+    for i in tqdm(range(-warm_up, steps), desc="steps", leave=False):
+        action = env.action_space.sample()
+        begin = time.perf_counter()
+        env.step(action)
+        if i >= 0:
+            seconds[i] = time.perf_counter() - begin
+    return seconds
+
+
+def step_gflop(world: World, count: int) -> float:
+    """Billions of floating-point operations of one step of `count` worlds; a multiply-add counts as two."""
+    state = world.reset(list(range(count)))
+    spec = world.spec.actions
+    actions = (
+        np.zeros(count, np.int64) if spec.discrete else np.tile(np.array(spec.low, np.float32), (count, 1))
+    )
+    with FlopCounterMode(display=False) as counter:
+        world.step(state, actions)
+    return counter.get_total_flops() / 1e9
+
+
+def matmul_gflops(device: torch.device, dtype: torch.dtype) -> float:
+    """The best rate of a square matrix product in the world's number format, in GFLOP/s."""
+    a, b = (torch.randn(PEAK_SIDE, PEAK_SIDE, device=device, dtype=dtype) for _ in range(2))
+    best = float("inf")
+    for _ in range(PEAK_TRIES):
+        begin = time.perf_counter()
+        (a @ b)[0, 0].item()  # waits for the device
+        best = min(best, time.perf_counter() - begin)
+    return 2 * PEAK_SIDE**3 / best / 1e9
+
+
+def machine(world: World) -> dict[str, Any]:
+    """What the figures were measured on."""
+    cuda = world.device.type == "cuda"
+    return {
+        "cpu": cpu_model(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "accelerator": torch.cuda.get_device_name(world.device) if cuda else None,
+        "torch": torch.__version__,
+        "device": str(world.device),
+        "dtype": str(world.dtype).removeprefix("torch."),
+    }
+
+
+def cpu_model() -> str:
+    """The processor's name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def measure_memory(env: gym.Env[Any, Any], steps: int) -> dict[str, Any]:
+    """How much a process grows over `steps` steps with resets, after a warm-up of a tenth of them."""
+    env.reset(seed=0)
+    env.action_space.seed(0)
+    warm_up, resets, start = max(steps // 10, 1), 0, 0.0
+    for i in tqdm(range(warm_up + steps), desc="memory", leave=False):
+        if i == warm_up:
+            start = resident_megabytes()
+        _, _, terminated, truncated, _ = env.step(env.action_space.sample())
+        if terminated or truncated:
+            env.reset()
+            resets += 1
+    end = resident_megabytes()
+    return {
+        "steps": steps,
+        "warm_up_steps": warm_up,
+        "resets": resets,
+        "start_mb": start,
+        "end_mb": end,
+        "growth_mb": end - start,
+    }
+
+
+def resident_megabytes() -> float:
+    """Memory of this process in RAM, in MB (2**20 bytes); where there is no /proc, the most it ever was."""
+    gc.collect()
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        import resource
+        import sys
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS, kilobytes elsewhere
+        return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def format_bench(report: dict[str, Any]) -> str:
+    """The report as a table."""
+    m = report["machine"]
+    where = m["accelerator"] or f"{m['cpu']}, {m['cores']} cores, {m['threads']} threads"
+    lines = [
+        f"{report['world']} on {where}; torch {m['torch']}, {m['dtype']}, "
+        f"matrix product {m['matmul_gflops']:.0f} GFLOP/s",
+        "",
+        "  envs  steps/s   p50 ms   p95 ms  GFLOP/frame  of peak",
+    ]
+    for run in report["runs"]:
+        lines.append(
+            f"{run['num_envs']:6d} {run['steps_per_s']:8.1f} {run['ms_p50']:8.2f} {run['ms_p95']:8.2f}"
+            f" {run['gflop_per_frame']:12.3f} {run['fraction_of_peak']:8.1%}"
+        )
+    if "memory" in report:
+        memory = report["memory"]
+        lines += [
+            "",
+            f"memory {memory['growth_mb']:+.1f} MB over {memory['steps']} steps, "
+            f"from {memory['start_mb']:.1f} MB after {memory['warm_up_steps']} steps of warm-up; "
+            f"{memory['resets']} resets in all",
+        ]
+    return "\n".join(lines)

@@ -1,0 +1,217 @@
+"""`worldsim rollout`: runs a world without a display; a video, a contact sheet and a frame rate come out."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+import tyro
+from tqdm import trange
+
+from worldsim.cli.output import require_writable, write_json, writing
+from worldsim.errors import InvalidInput
+from worldsim.media import VideoWriter, contact_sheet, save_picture
+from worldsim.spec import ActionSpec, WorldSpec
+
+if TYPE_CHECKING:
+    from worldsim.envs import WorldEnv
+
+Policy = Literal["persistent", "random", "noop"]
+
+HELD_STEPS = 10  # for which the persistent policy holds an action, on average
+SHEET_COLUMNS, SHEET_ROWS = 4, 6
+BLOCK = 256  # pictures encoded at once: an encoder that runs beside the model would slow what is timed
+
+
+def rollout(
+    world: Annotated[str, tyro.conf.Positional],
+    /,
+    steps: int = 300,
+    out: Path = Path("clip.mp4"),
+    seed: int = 0,
+    policy: Policy = "persistent",
+    scale: int = 3,
+    json: Path | None = None,
+    device: str = "auto",
+) -> None:
+    """Run a world without a display: writes a video and a contact sheet, prints how fast it ran.
+
+    The video has every picture that the world makes, at the pace of the recorded game. Episodes follow on one
+    another.
+
+    Args:
+        world: a shipped world, a local folder, or a hub id.
+        steps: how many steps to take.
+        out: video to write (.mp4); the contact sheet lies beside it (.png).
+        seed: names the first episode, and the actions.
+        policy: random actions held for a while (persistent), new ones at every step (random), or none (noop).
+        scale: pixels of the video down to one of the world.
+        json: also write the numbers to this file.
+        device: auto, cpu or cuda.
+    """
+    if steps < 1:
+        raise InvalidInput(f"--steps is {steps}; give at least 1")
+    if not 1 <= scale <= 64:
+        raise InvalidInput(f"--scale {scale} is not from 1 to 64; give a whole number that is")
+    if out.suffix != ".mp4":
+        raise InvalidInput(f"--out {str(out)!r} does not end in .mp4; give it that ending")
+    for path in (out, out.with_suffix(".png"), *([json] if json else [])):
+        require_writable(path)
+    from worldsim.envs import WorldEnv
+
+    env = WorldEnv(world, device=device)
+    spec = env.world.spec
+    with Clip(out, spec, scale) as clip:
+        tally = run(env, choose_actions(spec.actions, policy, seed), steps, seed, clip)
+    numbers = {"world": spec.name, "seed": seed, "policy": policy, **tally.numbers(spec)}
+    files = {"video": str(out), "contact_sheet": str(clip.sheet), "pictures": clip.pictures}
+    _print(spec, numbers, files)
+    if json is not None:
+        write_json(json, {**numbers, "files": files})
+
+
+@dataclass
+class Tally:
+    """What happened in a rollout."""
+
+    seconds: list[float] = field(default_factory=list)  # each step took
+    reward: float = 0.0
+    terminated: int = 0
+    truncated: int = 0
+    non_finite: int = 0
+
+    def numbers(self, spec: WorldSpec) -> dict[str, Any]:
+        """The tally as JSON values, with the rates that follow from it."""
+        rate = len(self.seconds) / sum(self.seconds)
+        p50, p95 = np.percentile(self.seconds, [50, 95]) * 1000
+        return {
+            "steps": len(self.seconds),
+            "seconds_in_step": round(sum(self.seconds), 4),
+            "steps_per_s": round(rate, 2),
+            "pictures_per_s": round(rate * spec.pictures_per_step, 2),
+            "times_real_time": round(rate / spec.steps_per_second, 3),
+            "ms_p50": round(float(p50), 3),
+            "ms_p95": round(float(p95), 3),
+            "terminated": self.terminated,
+            "truncated": self.truncated,
+            "non_finite": self.non_finite,
+            "reward": round(self.reward, 4),
+        }
+
+
+def choose_actions(spec: ActionSpec, policy: Policy, seed: int) -> Iterator[int | np.ndarray]:
+    """Actions without end; those of the persistent policy are held, as a person holds a key."""
+    if policy == "noop":
+        yield from itertools.repeat(idle_action(spec))
+    rng = np.random.default_rng(seed)
+    while True:
+        if spec.discrete:
+            action: int | np.ndarray = int(rng.integers(spec.n))
+        else:
+            action = rng.uniform(spec.low, spec.high).astype(np.float32)
+        yield from itertools.repeat(
+            action, int(rng.geometric(1 / HELD_STEPS)) if policy == "persistent" else 1
+        )
+
+
+def idle_action(spec: ActionSpec) -> int | np.ndarray:
+    """The action that does nothing: the one called NOOP, else the first; zeros in a box."""
+    if spec.discrete:
+        return spec.meanings.index("NOOP") if "NOOP" in spec.meanings else 0
+    return np.clip(np.zeros(len(spec.low)), spec.low, spec.high).astype(np.float32)
+
+
+def run(env: WorldEnv, actions: Iterator[int | np.ndarray], steps: int, seed: int, clip: Clip) -> Tally:
+    """Step the environment, episode after episode, and hand its pictures to the clip."""
+    tally = Tally()
+    observation, _ = env.reset(seed=seed)
+    clip.add([observation], sheet=True)
+    on_sheet = {round(i) for i in np.linspace(0, steps, SHEET_COLUMNS * SHEET_ROWS)}
+    for step in trange(1, steps + 1, unit="step", dynamic_ncols=True):
+        action = next(actions)
+        began = time.perf_counter()
+        observation, reward, terminated, truncated, info = env.step(action)
+        tally.seconds.append(time.perf_counter() - began)
+        tally.reward += reward
+        tally.terminated += terminated
+        tally.truncated += truncated
+        tally.non_finite += info["non_finite"]
+        clip.add([*info.get("between", ()), observation], sheet=step in on_sheet)
+        if terminated or truncated:
+            observation, _ = env.reset()
+            clip.add([observation])
+    return tally
+
+
+class Clip:
+    """The video and its contact sheet; put in place when whole, so that a failed run harms nothing."""
+
+    def __init__(self, out: Path, spec: WorldSpec, scale: int) -> None:
+        self.out, self.sheet = out, out.with_suffix(".png")
+        self.pictures = 0
+        self._across, self._down = max(1, round(scale * spec.pixel_aspect)), scale
+        self._waiting: list[np.ndarray] = []
+        self._kept: list[np.ndarray] = []
+        self._partial = out.with_name(f".{out.stem}.partial.mp4")
+        with writing(out):
+            self._writer = VideoWriter(self._partial, spec.steps_per_second * spec.pictures_per_step)
+
+    def add(self, pictures: Sequence[np.ndarray], *, sheet: bool = False) -> None:
+        """Append pictures (H, W, 3) uint8, oldest first; `sheet` puts the last one on the contact sheet."""
+        self.pictures += len(pictures)
+        self._waiting += pictures
+        if sheet:
+            self._kept.append(pictures[-1])
+        if len(self._waiting) >= BLOCK:
+            self._encode()
+
+    def _encode(self) -> None:
+        with writing(self.out):
+            for picture in self._waiting:
+                self._writer.write(self._enlarge(picture))
+        self._waiting.clear()
+
+    def _enlarge(self, pictures: np.ndarray) -> np.ndarray:
+        """(..., H, W, 3) at the video's size: whole numbers near the shape that pixels are shown in."""
+        return pictures.repeat(self._down, axis=-3).repeat(self._across, axis=-2)
+
+    def _finish(self) -> None:
+        self._encode()
+        with writing(self.out):
+            self._writer.close()
+            os.replace(self._partial, self.out)
+        starts = range(0, len(self._kept), SHEET_COLUMNS)
+        rows = [self._enlarge(np.stack(self._kept[i : i + SHEET_COLUMNS])) for i in starts]
+        with writing(self.sheet):
+            save_picture(self.sheet, contact_sheet(rows, scale=1))
+
+    def __enter__(self) -> Clip:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self._finish()
+            else:
+                self._writer.close()
+        finally:
+            self._partial.unlink(missing_ok=True)
+
+
+def _print(spec: WorldSpec, numbers: dict[str, Any], files: dict[str, Any]) -> None:
+    length = files["pictures"] / (spec.steps_per_second * spec.pictures_per_step)
+    print(
+        f"{spec.name}: {numbers['steps_per_s']:.1f} steps/s, {numbers['pictures_per_s']:.1f} pictures/s, "
+        f"{numbers['times_real_time']:.2f} times real time\n"
+        f"a step took {numbers['ms_p50']:.1f} ms (median), {numbers['ms_p95']:.1f} ms (95th percentile), "
+        "video writing not counted\n"
+        f"{numbers['steps']} steps: {numbers['terminated']} endings, {numbers['truncated']} cut by a limit, "
+        f"reward {numbers['reward']:g}\n"
+        f"wrote {files['video']} ({files['pictures']} pictures, {length:.1f} s) and {files['contact_sheet']}"
+    )

@@ -1,0 +1,84 @@
+"""`worldsim worlds`: the worlds that ship, and the card of each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from worldsim.cli.output import write_json
+from worldsim.config import WorldConfig
+from worldsim.registration import WORLDS
+from worldsim.weights import CARD, CONFIG, find_world, shipped_worlds
+
+NONE_SHIP = "no world ships with this installation; make one with `worldsim record` and `worldsim train`"
+
+
+def worlds(
+    name: Annotated[str | None, tyro.conf.Positional] = None,
+    /,
+    json: Path | None = None,
+) -> None:
+    """List the worlds that ship, or print the card of one.
+
+    Args:
+        name: a shipped world, a local folder, or a hub id; prints its card.
+        json: also write what is printed to this file.
+    """
+    if name is not None:
+        values = describe(name)
+        print(values["card"].strip() or f"{values['name']} has no card")
+        listed: dict[str, Any] = values
+    else:
+        found = [describe(one) for one in shipped_worlds()]
+        print("\n".join(_line(values) for values in found) or NONE_SHIP)
+        listed = {"worlds": [{key: v for key, v in values.items() if key != "card"} for values in found]}
+    if json is not None:
+        write_json(json, listed)
+
+
+def describe(name: str) -> dict[str, Any]:
+    """What a world's folder says about it; reads no weights. Raises UnknownWorld and DamagedWorld."""
+    folder = find_world(name)
+    config = WorldConfig.read(folder / CONFIG)
+    card = (folder / CARD).read_text() if (folder / CARD).exists() else ""
+    actions, pictures = config.actions, 1 + config.dynamics.between
+    return {
+        "name": config.name,
+        "id": next((id for id, world in WORLDS.items() if world == config.name), None),
+        "megabytes": round(sum(path.stat().st_size for path in folder.iterdir() if path.is_file()) / 1e6, 1),
+        "height": config.tokenizer.height,
+        "width": config.tokenizer.width,
+        "steps_per_second": config.source.fps,
+        "pictures_per_second": config.source.fps * pictures,
+        "actions": list(actions.meanings) or (actions.n if actions.discrete else len(actions.low)),
+        "source": config.source.name,
+        "summary": first_sentence(card),
+        "card": card,
+        "folder": str(folder),
+    }
+
+
+def first_sentence(card: str) -> str:
+    """The first line of a card that is neither empty nor a title, a picture, a comment or a table."""
+    for line in card.splitlines():
+        text = line.strip()
+        if text and not text.startswith(("#", "!", "<", "|", "---")):
+            return text
+    return ""
+
+
+def _line(values: dict[str, Any]) -> str:
+    actions = values["actions"]
+    named = ", ".join(actions) if isinstance(actions, list) else f"{actions} of them"
+    rows = [
+        f"{values['name']}  {values['megabytes']} MB",
+        f"    pictures {values['width']}x{values['height']}, {values['pictures_per_second']:g} a second in "
+        f"{values['steps_per_second']:g} steps; actions: {named}",
+    ]
+    if values["id"]:
+        rows.append(f'    gym.make("worldsim:{values["id"]}")')
+    if values["summary"]:
+        rows.append(f"    {values['summary']}")
+    return "\n".join(rows)

@@ -1,0 +1,117 @@
+"""Whether dreams obey: a probe that learned to tell the action from real pictures looks at dreams."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from worldsim.episodes import Episodes
+from worldsim.errors import InvalidInput
+from worldsim.evaluate.data import Span, shown_spans
+from worldsim.evaluate.effort import Effort
+from worldsim.evaluate.horizons import HorizonResult
+from worldsim.evaluate.metrics import interval, luma
+from worldsim.world import World
+
+SEEN = 3  # pictures that the probe sees: with two it could not tell braking from speeding up
+REACH = {"across": 8, "up": 4}  # pixels by which a part of the picture is looked for in the next one
+CELL = 16  # pixels, side of such a part
+HIDDEN = 64
+BATCH = 128
+RATE = 1e-3
+
+
+def measure_actions(
+    world: World, store: Episodes, horizons: HorizonResult, probe_store: Episodes | None, effort: Effort
+) -> dict[str, Any]:
+    """Accuracy of the probe on real clips of `store` and on their dreams, both with the recorded actions.
+
+    The probe learns from `probe_store`; without one it learns from every other episode of `store`, and only
+    clips of the rest are the test. Raises InvalidInput where there are too few episodes for that.
+    """
+    clips, context = horizons.clips, effort.context
+    apart = probe_store is not None
+    tested = [k for k, span in enumerate(clips.spans) if apart or span.episode % 2]
+    train = probe_store or store
+    spans = [s for s in shown_spans(train) if len(s) >= SEEN and (apart or s.episode % 2 == 0)]
+    if not tested or not spans:
+        raise InvalidInput(
+            f"episode store {str(store.path)!r} has too few long episodes to train the action probe on some "
+            "and test it on others; give --probe-data or record more steps"
+        )
+    probe = _train(train, spans, world.config.actions.n, effort)
+    truth = clips.actions[tested, context:]
+    table: dict[str, Any] = {}
+    for name, following in (("real", clips.frames[tested, context:]), ("dream", horizons.dreamed[tested])):
+        frames = np.concatenate([clips.frames[tested, context - SEEN + 1 : context], following], axis=1)
+        right = np.stack([_guess(probe, clip) for clip in frames]) == truth  # (clips, steps)
+
+        def accuracy(i: np.ndarray, right: np.ndarray = right) -> float:
+            return float(right[i].mean())
+
+        table[f"{name}_accuracy"] = float(right.mean())
+        table[f"{name}_accuracy_ci"] = interval(accuracy, len(right))
+    most_frequent = np.bincount(truth.ravel()).max() / truth.size
+    return {
+        **table,
+        "most_frequent_action": float(most_frequent),
+        "clips": len(tested),
+        "steps": int(truth.size),
+    }
+
+
+def _train(store: Episodes, spans: list[Span], actions: int, effort: Effort) -> nn.Module:
+    """Fit the probe to the rows of some of the spans."""
+    features, taken, total = [], [], 0
+    for index in np.random.default_rng(effort.seed).permutation(len(spans)):
+        span = spans[index]
+        features.append(_features(store.read("rgb", span.start, span.stop)))
+        taken.append(store.read("action", span.start + SEEN - 1, span.stop))
+        total += len(taken[-1])
+        if total >= effort.probe_rows:
+            break
+    x, y = torch.cat(features), torch.from_numpy(np.concatenate(taken))
+    with torch.random.fork_rng():
+        torch.manual_seed(effort.seed)
+        probe = nn.Sequential(nn.Linear(x.shape[1], HIDDEN), nn.SiLU(), nn.Linear(HIDDEN, actions))
+    optimizer = torch.optim.AdamW(probe.parameters(), lr=RATE, weight_decay=0.1)
+    generator = torch.Generator().manual_seed(effort.seed)
+    for step in tqdm(range(effort.probe_steps), desc="action probe"):
+        for group in optimizer.param_groups:
+            group["lr"] = RATE * (1 - step / effort.probe_steps)
+        rows = torch.randint(len(x), (BATCH,), generator=generator)
+        loss = F.cross_entropy(probe(x[rows]), y[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return probe
+
+
+@torch.inference_mode()
+def _guess(probe: nn.Module, frames: np.ndarray) -> np.ndarray:
+    """(T, H, W, 3) uint8 -> the actions told for the rows from SEEN - 1 on, (T - SEEN + 1,) int64."""
+    return probe(_features(frames)).argmax(1).numpy()
+
+
+def _features(frames: np.ndarray) -> Tensor:
+    """How well each part of a picture fits the next one at every shift: (T, H, W, 3) -> (T - SEEN + 1, D).
+
+    Motion lies open in these; a convolution would have to learn first to match pictures, from little data.
+    """
+    across, up = REACH["across"], REACH["up"]
+    grey = torch.from_numpy(luma(frames))[:, None]
+    height, width = grey.shape[2:]
+    before, after = grey[:-1], F.pad(grey[1:], (across, across, up, up), mode="replicate")
+    shifts = [(0, x) for x in range(-across, across + 1)] + [(y, 0) for y in range(-up, up + 1) if y]
+    costs = []
+    for y, x in shifts:
+        moved = after[:, :, up + y : up + y + height, across + x : across + x + width]
+        costs.append(F.avg_pool2d((before - moved).abs(), CELL))
+    logs = torch.log(torch.cat(costs, dim=1) + 0.01)  # (T - 1, shifts, cells down, cells across)
+    steps = (logs - logs.mean(1, keepdim=True)).flatten(1)
+    return steps.unfold(0, SEEN - 1, 1).flatten(1)

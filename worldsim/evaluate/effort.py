@@ -1,0 +1,44 @@
+"""How much is measured: enough for the figures of a card, or a glance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Effort:
+    """Sizes of all measurements; the defaults take some minutes on two cores."""
+
+    seed: int = 0
+    context: int = 8  # real rows before a dream
+    horizons: tuple[int, ...] = (1, 8, 16, 32, 48)  # steps
+    clips: int = 64
+    tokenizer_runs: int = 128  # runs of successive rows
+    tokenizer_rows: int = 16  # rows in a run
+    drift_worlds: int = 12
+    drift_steps: int = 2000
+    drift_window: int = 200
+    drift_every: int = 10  # steps between the pictures that are looked at
+    ending_dreams: int = 200
+    ending_steps: int = 350  # nobody is watched for longer, so that a world without endings ends too
+    fireball_clips: int = 72
+    fireball_steps: int = 200
+    probe_rows: int = 6000  # real rows the inverse-dynamics probe is trained on
+    probe_steps: int = 1500
+
+
+QUICK = Effort(
+    clips=4,
+    tokenizer_runs=4,
+    tokenizer_rows=4,
+    drift_worlds=2,
+    drift_steps=60,
+    drift_window=20,
+    drift_every=5,
+    ending_dreams=4,
+    ending_steps=100,
+    fireball_clips=3,
+    fireball_steps=40,
+    probe_rows=200,
+    probe_steps=20,
+)

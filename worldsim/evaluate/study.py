@@ -1,0 +1,84 @@
+"""All measurements of a world, one after another."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from worldsim.episodes import Episodes
+from worldsim.evaluate import fireballs
+from worldsim.evaluate.actions import measure_actions
+from worldsim.evaluate.drift import DriftResult, measure_drift
+from worldsim.evaluate.effort import Effort
+from worldsim.evaluate.ending_head import measure_ending_head
+from worldsim.evaluate.endings import DrawActions, EndingResult, measure_hazard
+from worldsim.evaluate.horizons import HorizonResult, measure_horizons
+from worldsim.evaluate.tokenizer import measure_tokenizer
+from worldsim.world import World
+
+
+@dataclass(frozen=True)
+class Stores:
+    """Where the real pictures come from, all checked against the world."""
+
+    held_out: Episodes
+    random: Episodes | None = None  # recorded with a policy that does not look; for endings and fireballs
+    probe: Episodes | None = None  # to train the action probe on
+
+
+@dataclass(frozen=True)
+class Study:
+    """The report, as it goes into JSON, and the parts that pictures and plots are made from."""
+
+    report: dict[str, Any]
+    horizons: HorizonResult
+    drift: DriftResult
+    endings: EndingResult
+    fireballs: fireballs.FireballResult | None
+
+
+def run_study(
+    world: World,
+    stores: Stores,
+    drift_actions: DrawActions,
+    ending_actions: DrawActions | None,
+    effort: Effort,
+) -> Study:
+    """Measure everything.
+
+    `drift_actions` drives the long dreams. `ending_actions` draws fresh actions of the policy of
+    `stores.random` (of `stores.held_out` where there is no such store); None replays the recorded ones.
+    """
+    seconds: dict[str, float] = {}
+
+    def timed(name: str, measure: Callable[[], Any]) -> Any:
+        begin = time.perf_counter()
+        result = measure()
+        seconds[name] = round(time.perf_counter() - begin, 1)
+        return result
+
+    held_out, random = stores.held_out, stores.random or stores.held_out
+    tokenizer = timed("tokenizer", lambda: measure_tokenizer(world, held_out, effort))
+    horizons = timed("horizons", lambda: measure_horizons(world, held_out, effort))
+    actions = drift_actions(effort.drift_worlds, effort.drift_steps, effort.seed)
+    drift = timed("drift", lambda: measure_drift(world, held_out, actions, effort))
+    endings = timed("endings", lambda: measure_hazard(world, random, ending_actions, effort))
+    head = timed("ending_head", lambda: measure_ending_head(world, held_out, effort))
+    report: dict[str, Any] = {
+        "tokenizer_psnr": tokenizer["psnr"],
+        "tokenizer": tokenizer,
+        "horizons": horizons.table,
+        "drift": drift.table,
+        "endings": {**endings.table, "teacher_forced": head},
+    }
+    balls = None
+    if world.config.source.name == fireballs.SOURCE:
+        balls = timed("fireballs", lambda: fireballs.measure_fireballs(world, random, effort))
+        report["fireballs"] = balls.table
+    if world.config.actions.discrete:
+        report["actions"] = timed(
+            "actions", lambda: measure_actions(world, held_out, horizons, stores.probe, effort)
+        )
+    return Study({**report, "seconds": seconds}, horizons, drift, endings, balls)
