@@ -50,9 +50,7 @@ class Progress:
         """
         self.step += 1
         reward = float(result.reward[row])
-        non_finite = bool(result.extras.get("non_finite", np.zeros(row + 1, bool))[row]) or not np.isfinite(
-            reward
-        )
+        non_finite = bool(result.extras.get("non_finite", np.zeros(row + 1, bool))[row]) or not np.isfinite(reward)
         terminated = bool(result.terminated[row]) and not non_finite
         truncated = non_finite or (limit is not None and self.step >= limit)
         self.ended = terminated or truncated

@@ -16,9 +16,7 @@ from worldsim.spec import WorldProtocol
 try:
     from stable_baselines3.common.vec_env import VecEnv
 except ImportError as missing:
-    raise MissingDependency(
-        'worldsim.envs.sb3 needs Stable-Baselines3; run pip install "worldsim[rl]"'
-    ) from missing
+    raise MissingDependency('worldsim.envs.sb3 needs Stable-Baselines3; run pip install "worldsim[rl]"') from missing
 
 Indices = int | Iterable[int] | None
 
@@ -98,9 +96,7 @@ class WorldVecEnv(VecEnv):
     def set_attr(self, attr_name: str, value: Any, indices: Indices = None) -> None:
         """Set an attribute of the batch; raises InvalidInput for some rows only, since they share it."""
         if set(self._get_indices(indices)) != set(range(self.num_envs)):
-            raise InvalidInput(
-                f"{attr_name!r} is shared by all environments of the batch; set it without indices"
-            )
+            raise InvalidInput(f"{attr_name!r} is shared by all environments of the batch; set it without indices")
         setattr(self.worlds, attr_name, value)
 
     def env_method(self, method_name: str, *args: Any, indices: Indices = None, **kwargs: Any) -> list[Any]:
@@ -111,9 +107,7 @@ class WorldVecEnv(VecEnv):
             return [images[row] for row in rows]
         if method_name == "get_action_meanings":
             return [self.worlds.get_action_meanings(*args, **kwargs) for _ in rows]
-        raise AttributeError(
-            f"a row of a batch has no method {method_name!r}; call it on the batch, `.worlds`"
-        )
+        raise AttributeError(f"a row of a batch has no method {method_name!r}; call it on the batch, `.worlds`")
 
     def env_is_wrapped(self, wrapper_class: type[Any], indices: Indices = None) -> list[bool]:
         """Always False: rows are no environments that could be wrapped."""
@@ -142,6 +136,4 @@ def _stack_options(options: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     try:
         return {key: np.stack([one[key] for one in options]) for key in keys} or None
     except ValueError as error:
-        raise InvalidInput(
-            f"reset options of different shapes ({error}); give all rows as many pictures"
-        ) from error
+        raise InvalidInput(f"reset options of different shapes ({error}); give all rows as many pictures") from error

@@ -63,16 +63,12 @@ def check_start(spec: WorldSpec, frames: Any, actions: Any) -> Start | None:
     pictures = np.asarray(frames)
     if pictures.dtype != np.uint8 or pictures.ndim != 4 or pictures.shape[1:] != (spec.height, spec.width, 3):
         want = f"uint8 (T, {spec.height}, {spec.width}, 3)"
-        raise InvalidInput(
-            f"options['frames'] is {pictures.dtype} {pictures.shape}; pass {want}, oldest first"
-        )
+        raise InvalidInput(f"options['frames'] is {pictures.dtype} {pictures.shape}; pass {want}, oldest first")
     if len(pictures) == 0:
         raise InvalidInput("options['frames'] is empty; pass at least one picture")
     if actions is None and len(pictures) > 1:
         between = len(pictures) - 1
-        raise InvalidInput(
-            f"options['frames'] has {between + 1} pictures; pass the {between} actions between them"
-        )
+        raise InvalidInput(f"options['frames'] has {between + 1} pictures; pass the {between} actions between them")
     if actions is None:
         actions = np.zeros((0,) if spec.actions.discrete else (0, len(spec.actions.low)))
     return Start(pictures, check_actions(spec.actions, actions, len(pictures) - 1))
@@ -83,7 +79,5 @@ def check_starts(spec: WorldSpec, frames: Any, actions: Any, rows: int) -> list[
     if frames is None or np.ndim(frames) != 5:
         return [check_start(spec, frames, actions)] * rows
     if len(frames) != rows or (actions is not None and len(actions) != rows):
-        raise InvalidInput(
-            f"options hold starts for {len(frames)} environments instead of {rows}; pass one for each"
-        )
+        raise InvalidInput(f"options hold starts for {len(frames)} environments instead of {rows}; pass one for each")
     return [check_start(spec, frames[row], None if actions is None else actions[row]) for row in range(rows)]

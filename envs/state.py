@@ -36,9 +36,7 @@ class EnvState:
         """Read a state of the same world; raises InvalidInput when it is damaged or another world's."""
         extra = load_extra(path)
         if set(extra) != {"world", "step", "episode", "seed", "ended"}:
-            raise InvalidInput(
-                f"{str(path)!r} holds no environment's state; pass a file that EnvState.save wrote"
-            )
+            raise InvalidInput(f"{str(path)!r} holds no environment's state; pass a file that EnvState.save wrote")
         if extra["world"] != _identity(world):
             raise InvalidInput(f"{str(path)!r} is a state of {extra['world']!r}, not of {_identity(world)!r}")
         with torch.no_grad():

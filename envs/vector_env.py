@@ -10,8 +10,8 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from worldsim.envs import worlds
 from worldsim.actions import check_actions
+from worldsim.envs import worlds
 from worldsim.envs.progress import Outcome, Progress
 from worldsim.envs.starts import Start, check_options, check_seeds, check_starts
 from worldsim.envs.state import EnvState, pack, unpack
@@ -152,9 +152,7 @@ class WorldVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         for row in rows:
             seed = seeds[row] if seeds else None
             begun[row] = self._progress[row].next_start(seed, self.np_random)
-            trees[row], pictures[row] = worlds.reset_world(
-                self.world, *begun[row], starts[row] if starts else None
-            )
+            trees[row], pictures[row] = worlds.reset_world(self.world, *begun[row], starts[row] if starts else None)
         self._put(trees)
         self._pictures = pictures
         return {row: self._progress[row].begin(*start) for row, start in begun.items()}
@@ -173,9 +171,7 @@ class WorldVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         if self.autoreset_mode is AutoresetMode.NEXT_STEP or not ended.any():
             return ended
         rows = np.flatnonzero(ended).tolist()
-        raise InvalidState(
-            f'environments {rows} have ended; call reset(options={{"reset_mask": mask}}) for them first'
-        )
+        raise InvalidState(f'environments {rows} have ended; call reset(options={{"reset_mask": mask}}) for them first')
 
     def _rows_to_reset(self, given: dict[str, Any]) -> list[int]:
         """All rows, or those of the reset mask."""
@@ -184,9 +180,7 @@ class WorldVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             return list(range(self.num_envs))
         if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_ or mask.shape != (self.num_envs,):
             found = f"{mask.dtype} {mask.shape}" if isinstance(mask, np.ndarray) else type(mask).__name__
-            raise InvalidInput(
-                f"options['reset_mask'] is {found}; pass a numpy bool array ({self.num_envs},)"
-            )
+            raise InvalidInput(f"options['reset_mask'] is {found}; pass a numpy bool array ({self.num_envs},)")
         if not mask.any():
             raise InvalidInput("options['reset_mask'] marks no environment; mark at least one")
         if not mask.all():

@@ -23,9 +23,7 @@ class Window:
         try:
             import pygame
         except ImportError as error:
-            raise MissingDependency(
-                'render_mode="human" needs pygame; run pip install "worldsim[play]"'
-            ) from error
+            raise MissingDependency('render_mode="human" needs pygame; run pip install "worldsim[play]"') from error
         self._pygame = pygame
         self._name = spec.name
         self._rate = spec.steps_per_second * spec.pictures_per_step

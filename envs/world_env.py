@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 import gymnasium as gym
 import numpy as np
 
-from worldsim.envs import worlds
 from worldsim.actions import check_action
+from worldsim.envs import worlds
 from worldsim.envs.progress import Progress
 from worldsim.envs.starts import check_options, check_seed, check_start
 from worldsim.envs.state import EnvState, pack, unpack

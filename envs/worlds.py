@@ -24,13 +24,9 @@ def load_world(world: str | WorldProtocol, device: str = "auto") -> WorldProtoco
         return World.from_pretrained(world, device=device)
     if not isinstance(world, WorldProtocol):
         kind = type(world).__name__
-        raise InvalidInput(
-            f"a {kind} is no world; pass a name, or an object with spec, reset, step and render"
-        )
+        raise InvalidInput(f"a {kind} is no world; pass a name, or an object with spec, reset, step and render")
     if device != "auto":
-        raise InvalidInput(
-            f"device={device!r} applies only to a world given by name; move your world there yourself"
-        )
+        raise InvalidInput(f"device={device!r} applies only to a world given by name; move your world there yourself")
     return world
 
 
@@ -74,11 +70,7 @@ def keys_to_action(spec: ActionSpec) -> dict[tuple[int, ...], int]:
         import pygame
     except ImportError as error:
         raise MissingDependency('key codes need pygame; run pip install "worldsim[play]"') from error
-    codes = {
-        name: getattr(pygame, f"K_{name if len(name) == 1 else name.upper()}")
-        for k in spec.keys
-        for name in k
-    }
+    codes = {name: getattr(pygame, f"K_{name if len(name) == 1 else name.upper()}") for k in spec.keys for name in k}
     return {tuple(sorted(codes[k] for k in keys)): action for action, keys in enumerate(spec.keys) if keys}
 
 

@@ -12,9 +12,7 @@ from worldsim.media import contact_sheet, save_picture
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--env", default="worldsim:worldsim/DoomTakeCover-v0", help="a registered world")
     parser.add_argument("--steps", type=int, default=40, help="steps before the fork, and in every future")
     parser.add_argument("--seed", type=int, default=0)

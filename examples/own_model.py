@@ -21,9 +21,7 @@ class MyWorld:
         self.net = torch.nn.Conv2d(3 + 1, 3, kernel_size=5, padding=2)  # picture and action in, change out
 
     def reset(self, seed, *, episode=None, frames=None, actions=None):
-        starts = [
-            np.random.default_rng([s, e]) for s, e in zip(seed, episode or [0] * len(seed), strict=True)
-        ]
+        starts = [np.random.default_rng([s, e]) for s, e in zip(seed, episode or [0] * len(seed), strict=True)]
         return {"picture": torch.stack([torch.from_numpy(g.random((3, 64, 64), np.float32)) for g in starts])}
 
     def step(self, state, actions):

@@ -13,12 +13,8 @@ from worldsim.envs.sb3 import WorldVecEnv
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--world", default="doom-take-cover", help="a shipped name, a local folder or a hub id"
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--world", default="doom-take-cover", help="a shipped name, a local folder or a hub id")
     parser.add_argument("--steps", type=int, default=2_000, help="environment steps to learn from")
     parser.add_argument("--num-envs", type=int, default=8)
     parser.add_argument("--max-episode-steps", type=int, default=200, help="episodes are cut off here")

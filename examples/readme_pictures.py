@@ -17,9 +17,7 @@ MARGIN, GAP = 32, 4  # pixels for the words, and between pictures
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("store", type=Path, help="recorded episodes that the world was not trained on")
     parser.add_argument("--world", default="doom-take-cover", help="shipped name, local folder or hub id")
     parser.add_argument("--episode", type=int, help="of the store (default: the first that is long enough)")

@@ -61,8 +61,7 @@ def make_policy(name: str, spec: SourceSpec) -> DataPolicy:
     missing = policy_needs(name, spec.name) - set(spec.extras)
     if missing:
         raise InvalidInput(
-            f"policy {name!r} needs {', '.join(sorted(missing))}, which {spec.name!r} does not give; "
-            "use another policy"
+            f"policy {name!r} needs {', '.join(sorted(missing))}, which {spec.name!r} does not give; use another policy"
         )
     return Mix(parts, spec) if name == "mix" else POLICIES[name](spec)
 

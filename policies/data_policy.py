@@ -89,8 +89,7 @@ class NamedActions:
         missing = [name for name in self.names if name not in spec.actions.meanings]
         if missing:
             raise InvalidInput(
-                f"this policy needs the actions {', '.join(missing)}, which {spec.name!r} lacks; "
-                "use --policy mix"
+                f"this policy needs the actions {', '.join(missing)}, which {spec.name!r} lacks; use --policy mix"
             )
         self._index = {name: i for i, name in enumerate(spec.actions.meanings)}
 

@@ -47,9 +47,7 @@ class Dodge(NamedActions):
     def __init__(self, spec: SourceSpec) -> None:
         super().__init__(spec)
         if "POSITION_Y" not in spec.variable_names:
-            raise InvalidInput(
-                f"the dodge policy needs POSITION_Y, which {spec.name!r} lacks; use --policy mix"
-            )
+            raise InvalidInput(f"the dodge policy needs POSITION_Y, which {spec.name!r} lacks; use --policy mix")
         self._position = spec.variable_names.index("POSITION_Y")
 
     def reset(self, rng: np.random.Generator) -> None:

@@ -56,9 +56,7 @@ class Wander(NamedActions):
     def _new_plan(self, columns: np.ndarray) -> list[str]:
         """Turn towards a column drawn by how far one sees there, then walk; now and then sidestep instead."""
         if self._rng.random() < 0.08:
-            return ["STRAFE_LEFT" if self._rng.random() < 0.5 else "STRAFE_RIGHT"] * int(
-                self._rng.integers(3, 10)
-            )
+            return ["STRAFE_LEFT" if self._rng.random() < 0.5 else "STRAFE_RIGHT"] * int(self._rng.integers(3, 10))
         weights = columns.astype(np.float64) ** 2
         column = int(self._rng.choice(len(columns), p=weights / weights.sum()))
         offset = (column + 0.5) / len(columns) * 2 - 1
@@ -128,9 +126,7 @@ class Return(Wander):
         distance = float(np.linalg.norm(way))
         self._stuck = 0 if distance < self._last_distance - 1 else self._stuck + 1
         self._last_distance = min(distance, self._last_distance)
-        bearing = (np.arctan2(way[1], way[0]) - pose[3] + np.pi) % (
-            2 * np.pi
-        ) - np.pi  # positive: to the left
+        bearing = (np.arctan2(way[1], way[0]) - pose[3] + np.pi) % (2 * np.pi) - np.pi  # positive: to the left
         side = "LEFT" if bearing > 0 else "RIGHT"
         if abs(bearing) > 0.6:
             return self._index["TURN_" + side]

@@ -30,9 +30,7 @@ def check_actions(spec: ActionSpec, actions: Any, rows: int, ignored: np.ndarray
     array = _as_array(spec, actions)
     want = (rows, *_shape(spec))
     if array.shape != want:
-        raise InvalidAction(
-            f"actions have shape {array.shape} instead of {want}; pass one action for each row"
-        )
+        raise InvalidAction(f"actions have shape {array.shape} instead of {want}; pass one action for each row")
     ignored = np.zeros(rows, bool) if ignored is None else ignored
     return _check_values(spec, array, ignored, name=lambda row: f"action of row {row}")
 
@@ -61,9 +59,7 @@ def _check_values(spec: ActionSpec, array: np.ndarray, ignored: np.ndarray, name
         wrong = ((array < 0) | (array >= spec.n)) & ~ignored
         if wrong.any():
             row = int(np.flatnonzero(wrong)[0])
-            raise InvalidAction(
-                f"{name(row)} is {array[row]}; pass an integer from 0 to {spec.n - 1}{_names(spec)}"
-            )
+            raise InvalidAction(f"{name(row)} is {array[row]}; pass an integer from 0 to {spec.n - 1}{_names(spec)}")
         return np.where(ignored, 0, array).astype(np.int64)
     low, high = np.array(spec.low, np.float32), np.array(spec.high, np.float32)
     with np.errstate(over="ignore"):

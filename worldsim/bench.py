@@ -105,9 +105,7 @@ def step_gflop(world: World, count: int) -> float:
     """Billions of floating-point operations of one step of `count` worlds; a multiply-add counts as two."""
     state = world.reset(list(range(count)))
     spec = world.spec.actions
-    actions = (
-        np.zeros(count, np.int64) if spec.discrete else np.tile(np.array(spec.low, np.float32), (count, 1))
-    )
+    actions = np.zeros(count, np.int64) if spec.discrete else np.tile(np.array(spec.low, np.float32), (count, 1))
     with FlopCounterMode(display=False) as counter:
         world.step(state, actions)
     return counter.get_total_flops() / 1e9

@@ -23,9 +23,9 @@ FORMAT_VERSION = 1
 class SourceConfig:
     """The simulator a world was recorded from; `worldsim record` with these settings makes matching episodes."""
 
-    name: str                               # as `worldsim record` takes it
-    fps: float                              # steps in one second of the game's time
-    frame_skip: int                         # simulator ticks in a step
+    name: str  # as `worldsim record` takes it
+    fps: float  # steps in one second of the game's time
+    frame_skip: int  # simulator ticks in a step
     pixel_aspect: float = 1.0
     max_episode_steps: int | None = None
     parameters: dict[str, Any] = field(default_factory=dict)
@@ -40,20 +40,26 @@ class WorldConfig:
     actions: ActionSpec
     tokenizer: TokenizerConfig
     dynamics: DynamicsConfig
-    sampling: SamplingConfig = SamplingConfig()
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
     reward_scale: float = 1.0
-    sha256: dict[str, str] = field(default_factory=dict)    # of the weight files
+    sha256: dict[str, str] = field(default_factory=dict)  # of the weight files
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
         t, d, a = self.tokenizer, self.dynamics, self.actions
         for name, made, taken in (
-            ("latents (channels, height, width)", (t.channels, t.latent_height, t.latent_width), (d.channels, d.height, d.width)),
+            (
+                "latents (channels, height, width)",
+                (t.channels, t.latent_height, t.latent_width),
+                (d.channels, d.height, d.width),
+            ),
             ("actions (discrete, dimensions)", (a.n, len(a.low)), (d.actions, d.action_dim)),
             ("bounds of an action (low, high)", len(a.low), len(a.high)),
         ):
             if made != taken:
-                raise InvalidInput(f"the parts of world {self.name!r} do not fit each other: {name} are {made} and {taken}")
+                raise InvalidInput(
+                    f"the parts of world {self.name!r} do not fit each other: {name} are {made} and {taken}"
+                )
 
     def to_json(self) -> str:
         """The text of `config.json`."""

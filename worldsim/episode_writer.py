@@ -57,9 +57,7 @@ class EpisodeWriter:
         self.meta = meta
         missing = [name for name in REQUIRED_STREAMS if name not in meta.streams]
         if missing:
-            raise InvalidInput(
-                f"the streams of an episode store lack {', '.join(missing)}; add them to the metadata"
-            )
+            raise InvalidInput(f"the streams of an episode store lack {', '.join(missing)}; add them to the metadata")
         if self.path.is_dir() and any(self.path.iterdir()):
             if not resume:
                 raise InvalidInput(f"{str(path)!r} is not empty; go on with --resume, or give another folder")
@@ -68,9 +66,7 @@ class EpisodeWriter:
             try:
                 _create(self.path, meta)
             except OSError as error:
-                raise InvalidInput(
-                    f"cannot make {str(path)!r} ({error}); give a folder to write in"
-                ) from error
+                raise InvalidInput(f"cannot make {str(path)!r} ({error}); give a folder to write in") from error
         self._lock = _lock(self.path)
         try:
             self._open()
@@ -85,8 +81,7 @@ class EpisodeWriter:
         group, _ = open_group(self.path, mode="r+")
         self._ends_array = writable(group, "episode_ends")
         self._streams = {
-            name: StreamWriter(writable(group, name), self.path / name, self.num_steps)
-            for name in self.meta.streams
+            name: StreamWriter(writable(group, name), self.path / name, self.num_steps) for name in self.meta.streams
         }
         self._closed = False
 
@@ -103,9 +98,7 @@ class EpisodeWriter:
     def append(self, row: Mapping[str, Any]) -> None:
         """Add one row: every stream of the metadata, and nothing else, with the stated shape and type."""
         if self._closed:
-            raise InvalidState(
-                f"the writer of {str(self.path)!r} is closed; open another one with resume=True"
-            )
+            raise InvalidState(f"the writer of {str(self.path)!r} is closed; open another one with resume=True")
         values = {name: _checked(name, row, spec) for name, spec in self.meta.streams.items()}
         extra = set(row) - set(values)
         if extra:
@@ -226,8 +219,7 @@ def _checked(name: str, row: Mapping[str, Any], spec: StreamSpec) -> np.ndarray:
     value = np.asarray(row[name])
     if value.shape != spec.shape or not np.can_cast(value.dtype, spec.dtype, casting="same_kind"):
         raise InvalidInput(
-            f"stream {name!r} takes {spec.dtype} {spec.shape}, "
-            f"the row has {value.dtype} {value.shape}; convert it"
+            f"stream {name!r} takes {spec.dtype} {spec.shape}, the row has {value.dtype} {value.shape}; convert it"
         )
     return value
 
@@ -239,7 +231,5 @@ def _lock(path: Path) -> int:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         os.close(descriptor)
-        raise InvalidInput(
-            f"{str(path)!r} is being recorded to already; wait, or give another folder"
-        ) from error
+        raise InvalidInput(f"{str(path)!r} is being recorded to already; wait, or give another folder") from error
     return descriptor

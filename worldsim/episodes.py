@@ -92,8 +92,7 @@ class EpisodesMeta:
         values["actions"] = ActionSpec(**spec)
         values["variable_names"] = tuple(values["variable_names"])
         values["streams"] = {
-            name: StreamSpec(tuple(stream["shape"]), stream["dtype"])
-            for name, stream in values["streams"].items()
+            name: StreamSpec(tuple(stream["shape"]), stream["dtype"]) for name, stream in values["streams"].items()
         }
         return cls(**values)
 
@@ -179,22 +178,16 @@ class Episodes:
     def read(self, stream: str, start: int, stop: int) -> np.ndarray:
         """Rows [start, stop) of one stream as a fresh array; raises DamagedEpisodes if a checksum fails."""
         if stream not in self._arrays:
-            raise InvalidInput(
-                f"no stream {stream!r} in {str(self.path)!r}; it has {', '.join(self.streams)}"
-            )
+            raise InvalidInput(f"no stream {stream!r} in {str(self.path)!r}; it has {', '.join(self.streams)}")
         if not 0 <= start <= stop <= self.num_steps:
-            raise InvalidInput(
-                f"rows {start} to {stop} are outside 0 to {self.num_steps} of {str(self.path)!r}"
-            )
+            raise InvalidInput(f"rows {start} to {stop} are outside 0 to {self.num_steps} of {str(self.path)!r}")
         require_chunks(self._arrays[stream], self.path, stream, start, stop)
         return _slice(self._arrays[stream], self.path, stream, start, stop)
 
     def episode(self, index: int) -> dict[str, np.ndarray]:
         """All streams of one episode."""
         if not 0 <= index < len(self):
-            raise InvalidInput(
-                f"no episode {index} in {str(self.path)!r}; it holds {len(self)}, counted from 0"
-            )
+            raise InvalidInput(f"no episode {index} in {str(self.path)!r}; it holds {len(self)}, counted from 0")
         start = int(self.ends[index - 1]) if index else 0
         return {name: self.read(name, start, int(self.ends[index])) for name in self.streams}
 
@@ -202,9 +195,7 @@ class Episodes:
 def open_group(path: Path, *, mode: Literal["r", "r+"]) -> tuple[zarr.Group, EpisodesMeta]:
     """The zarr group and its metadata, checked against format version and digest."""
     if not (path / "zarr.json").is_file():
-        raise InvalidInput(
-            f"no episode store at {str(path)!r}; make one with `worldsim record SOURCE --out {path}`"
-        )
+        raise InvalidInput(f"no episode store at {str(path)!r}; make one with `worldsim record SOURCE --out {path}`")
     try:
         group = zarr.open_group(str(path), mode=mode, zarr_format=3)
         attributes: dict[str, Any] = dict(group.attrs)
@@ -219,9 +210,7 @@ def open_group(path: Path, *, mode: Literal["r", "r+"]) -> tuple[zarr.Group, Epi
             f"this worldsim reads {FORMAT_VERSION}; record it again or use the version that wrote it"
         )
     if meta_digest(values) != digest:
-        raise DamagedEpisodes(
-            f"the metadata of episode store {str(path)!r} was altered; restore its zarr.json"
-        )
+        raise DamagedEpisodes(f"the metadata of episode store {str(path)!r} was altered; restore its zarr.json")
     try:
         return group, EpisodesMeta.from_json(values)
     except (TypeError, KeyError, ValueError) as error:
@@ -242,14 +231,8 @@ def _array(group: zarr.Group, path: Path, stream: str) -> zarr.Array:
 
 
 def _check_array(array: zarr.Array, path: Path, name: str, spec: StreamSpec, num_steps: int) -> None:
-    if (
-        tuple(array.shape[1:]) != spec.shape
-        or str(array.dtype) != spec.dtype
-        or array.chunks[1:] != spec.shape
-    ):
-        raise damaged(
-            path, name, 0, num_steps, f"it holds {array.dtype} {array.shape}, not what the metadata says"
-        )
+    if tuple(array.shape[1:]) != spec.shape or str(array.dtype) != spec.dtype or array.chunks[1:] != spec.shape:
+        raise damaged(path, name, 0, num_steps, f"it holds {array.dtype} {array.shape}, not what the metadata says")
     if array.shape[0] < num_steps:
         raise damaged(path, name, array.shape[0], num_steps, "the stream ends before the last episode does")
 

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-STREAM_START = 0       # which recorded start an episode begins from
-STREAM_CONTEXT = 1     # noise added to the previous frame
-STREAM_EVENT = 2       # which events happen
-STREAM_PICTURE = 3     # the noise a picture is denoised from
-STREAM_END = 4         # whether the episode ends here
+STREAM_START = 0  # which recorded start an episode begins from
+STREAM_CONTEXT = 1  # noise added to the previous frame
+STREAM_EVENT = 2  # which events happen
+STREAM_PICTURE = 3  # the noise a picture is denoised from
+STREAM_END = 4  # whether the episode ends here
 
 _MASK = (1 << 64) - 1
 

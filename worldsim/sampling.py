@@ -19,9 +19,9 @@ from worldsim.models.tokenizer import unit_rms
 class SamplingConfig:
     """How a step is drawn."""
 
-    steps: int = 1                  # denoising steps, 1 to 4
-    temperature: float = 1.0        # of the events: below 1 rare events get rarer, above 1 more frequent
-    context_noise: float = 0.05     # level of noise put on the last frames, as in training; holds drift back
+    steps: int = 1  # denoising steps, 1 to 4
+    temperature: float = 1.0  # of the events: below 1 rare events get rarer, above 1 more frequent
+    context_noise: float = 0.05  # level of noise put on the last frames, as in training; holds drift back
 
     def __post_init__(self) -> None:
         if not 1 <= self.steps <= 4:
@@ -36,18 +36,18 @@ class SamplingConfig:
 class StepNoise:
     """All the noise of one step; F is the batch."""
 
-    context: Tensor     # (F, C, h, w) standard normal
-    events: Tensor      # (F, N, groups) uniform in [0, 1)
-    picture: Tensor     # (F, drawn, h, w) standard normal
+    context: Tensor  # (F, C, h, w) standard normal
+    events: Tensor  # (F, N, groups) uniform in [0, 1)
+    picture: Tensor  # (F, drawn, h, w) standard normal
 
 
 @dataclass(frozen=True)
 class Drawn:
     """What one step drew."""
 
-    latents: Tensor     # (F, drawn, h, w): the new frame's latents first, then those of the pictures between
-    reward: Tensor      # (F,), in units of the reward scale
-    end_logit: Tensor   # (F,)
+    latents: Tensor  # (F, drawn, h, w): the new frame's latents first, then those of the pictures between
+    reward: Tensor  # (F,), in units of the reward scale
+    end_logit: Tensor  # (F,)
 
 
 def empty_cache(dynamics: Dynamics, batch: int) -> KVCache:

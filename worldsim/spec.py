@@ -14,10 +14,10 @@ import numpy as np
 class ActionSpec:
     """An action space that can be written to JSON: either `n` discrete actions or a box of floats."""
 
-    n: int = 0                              # number of discrete actions; 0 means continuous
-    low: tuple[float, ...] = ()             # bounds of a continuous action, one a dimension
+    n: int = 0  # number of discrete actions; 0 means continuous
+    low: tuple[float, ...] = ()  # bounds of a continuous action, one a dimension
     high: tuple[float, ...] = ()
-    meanings: tuple[str, ...] = ()          # what each discrete action does, as in ALE
+    meanings: tuple[str, ...] = ()  # what each discrete action does, as in ALE
     keys: tuple[tuple[str, ...], ...] = ()  # keys (pygame names, "left") held for each discrete action
 
     @property
@@ -37,23 +37,23 @@ class WorldSpec:
     """The contract between a world and the environments that serve it."""
 
     name: str
-    height: int                             # of a picture, in pixels
+    height: int  # of a picture, in pixels
     width: int
     actions: ActionSpec
-    steps_per_second: float                 # steps in one second of the recorded game's time
-    pictures_per_step: int = 1              # > 1: a step also makes pictures between the last frame and the new one
-    max_episode_steps: int | None = None    # the recorded game's own time limit, in steps
-    pixel_aspect: float = 1.0               # width of a pixel over its height, when shown
-    weights: str = ""                       # fingerprint of the weights; a saved state fits no others
+    steps_per_second: float  # steps in one second of the recorded game's time
+    pictures_per_step: int = 1  # > 1: a step also makes pictures between the last frame and the new one
+    max_episode_steps: int | None = None  # the recorded game's own time limit, in steps
+    pixel_aspect: float = 1.0  # width of a pixel over its height, when shown
+    weights: str = ""  # fingerprint of the weights; a saved state fits no others
 
 
 @dataclass(frozen=True)
 class WorldStep:
     """What one step of a batch of B worlds gives back; every array is freshly allocated."""
 
-    frame: np.ndarray                       # (B, H, W, 3) uint8, the picture after the action
-    reward: np.ndarray                      # (B,) float32
-    terminated: np.ndarray                  # (B,) bool
+    frame: np.ndarray  # (B, H, W, 3) uint8, the picture after the action
+    reward: np.ndarray  # (B,) float32
+    terminated: np.ndarray  # (B,) bool
     extras: dict[str, np.ndarray] = field(default_factory=dict)
     # extras have the batch first. Keys in use: "non_finite" (B,) bool; "termination_probability" (B,) float32;
     # "between" (B, pictures_per_step - 1, H, W, 3) uint8, the pictures before `frame`, oldest first.

@@ -20,16 +20,18 @@ KINDS = ("beginning", "anywhere")
 class Starts:
     """S starts of T frames each; the first `beginnings` are the beginnings of episodes."""
 
-    latents: Tensor         # (S, T, C, h, w) int8
-    scale: float            # int8 -> latent
-    actions: Tensor         # (S, T-1) int64 or (S, T-1, A) float32
+    latents: Tensor  # (S, T, C, h, w) int8
+    scale: float  # int8 -> latent
+    actions: Tensor  # (S, T-1) int64 or (S, T-1, A) float32
     beginnings: int
 
     @classmethod
     def pack(cls, latents: np.ndarray, actions: np.ndarray, beginnings: int) -> Starts:
         """From float latents (S, T, C, h, w)."""
         scale = float(np.abs(latents).max()) / 127
-        return cls(torch.from_numpy(np.round(latents / scale).astype(np.int8)), scale, torch.from_numpy(actions), beginnings)
+        return cls(
+            torch.from_numpy(np.round(latents / scale).astype(np.int8)), scale, torch.from_numpy(actions), beginnings
+        )
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor]) -> Starts:

@@ -69,11 +69,7 @@ def load_tree(path: Path | str, template: T) -> T:
             return _like(path, name, tensors[name], value)
         if name not in scalars:
             raise _mismatch(path, f"it has no value {name!r}")
-        return (
-            value
-            if value is None and scalars[name] is None
-            else _scalar_like(path, name, scalars[name], value)
-        )
+        return value if value is None and scalars[name] is None else _scalar_like(path, name, scalars[name], value)
 
     tree = _walk(restore, "", template)
     if unused:
@@ -105,9 +101,7 @@ def _walk(fn: Callable[[str, Any], Any], name: str, tree: Any) -> Any:
         return dataclasses.replace(tree, **{k: _walk(fn, f"{name}/{k}", v) for k, v in fields.items()})
     if isinstance(tree, dict):
         if not all(isinstance(key, str) for key in tree):
-            raise InvalidInput(
-                f"the state's dict at {name or '/'!r} has keys that are not strings; use strings"
-            )
+            raise InvalidInput(f"the state's dict at {name or '/'!r} has keys that are not strings; use strings")
         return type(tree)({k: _walk(fn, f"{name}/{k}", v) for k, v in tree.items()})
     if isinstance(tree, list | tuple):
         items = [_walk(fn, f"{name}/{i}", item) for i, item in enumerate(tree)]
@@ -117,13 +111,9 @@ def _walk(fn: Callable[[str, Any], Any], name: str, tree: Any) -> Any:
 
 def _as_tensor(name: str, leaf: torch.Tensor | np.ndarray) -> torch.Tensor:
     try:
-        tensor = (
-            torch.from_numpy(np.array(leaf, order="C")) if isinstance(leaf, np.ndarray) else leaf.detach()
-        )
+        tensor = torch.from_numpy(np.array(leaf, order="C")) if isinstance(leaf, np.ndarray) else leaf.detach()
     except (TypeError, ValueError) as error:
-        raise InvalidInput(
-            f"array {name!r} has dtype {leaf.dtype}, which cannot be written; use numbers"
-        ) from error
+        raise InvalidInput(f"array {name!r} has dtype {leaf.dtype}, which cannot be written; use numbers") from error
     return tensor.cpu().clone(memory_format=torch.contiguous_format)
 
 
@@ -132,9 +122,7 @@ def _as_scalar(name: str, value: Any) -> Scalar:
         value = value.item()
     if value is not None and not isinstance(value, bool | int | float | str):
         kind = type(value).__name__
-        raise InvalidInput(
-            f"the state holds a {kind} at {name!r}, which cannot be written; use arrays and numbers"
-        )
+        raise InvalidInput(f"the state holds a {kind} at {name!r}, which cannot be written; use arrays and numbers")
     return value
 
 
@@ -161,9 +149,7 @@ def _read(path: Path | str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         found = metadata.get("format")
         raise InvalidInput(f"{str(path)!r} has format {found!r} instead of {FORMAT!r}; save the state again")
     if metadata.get("sha256") != _digest(metadata.get("content", ""), tensors):
-        raise InvalidInput(
-            f"state file {str(path)!r} is damaged (its checksum differs); save the state again"
-        )
+        raise InvalidInput(f"state file {str(path)!r} is damaged (its checksum differs); save the state again")
     return tensors, json.loads(metadata["content"])
 
 
@@ -186,6 +172,4 @@ def _scalar_like(path: Path | str, name: str, found: Scalar, value: Any) -> Any:
 
 
 def _mismatch(path: Path | str, what: str) -> InvalidInput:
-    return InvalidInput(
-        f"state file {str(path)!r} belongs to another world or version: {what}; save the state again"
-    )
+    return InvalidInput(f"state file {str(path)!r} belongs to another world or version: {what}; save the state again")

@@ -58,7 +58,7 @@ def _download(hub_id: str) -> Path:
         from huggingface_hub import snapshot_download
     except ImportError as error:
         raise UnknownWorld(
-            f"no folder {hub_id!r}; to load it from the hub instead, pip install \"worldsim[hub]\""
+            f'no folder {hub_id!r}; to load it from the hub instead, pip install "worldsim[hub]"'
         ) from error
     try:
         return Path(snapshot_download(hub_id, allow_patterns=[MODEL, STARTS, CONFIG, CARD]))
@@ -81,7 +81,9 @@ def _read_tensors(path: Path, sha256: str | None) -> dict[str, Tensor]:
         found = hashlib.sha256(path.read_bytes()).hexdigest()
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise DamagedWorld(f"weights {path} cannot be read ({error}); restore the file or load the world anew") from error
+        raise DamagedWorld(
+            f"weights {path} cannot be read ({error}); restore the file or load the world anew"
+        ) from error
     if found != sha256:
         raise DamagedWorld(
             f"weights {path} have SHA-256 {found[:12]}…, config.json says {str(sha256)[:12]}…: the file is damaged or "

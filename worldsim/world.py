@@ -30,12 +30,12 @@ from worldsim.weights import MODEL, WorldFiles, find_world, load_strictly, read_
 class WorldState:
     """Everything a batch of B worlds is, between steps; a tree of tensors with the batch first (`worldsim.tree`)."""
 
-    past: Tensor        # (B, 2, C, h, w) latents of the last frame and of the one before
-    cache: KVCache      # the history's keys and values
-    frame: Tensor       # (B, H, W, 3) uint8, the last frame
-    seed: Tensor        # (B,) int64
-    episode: Tensor     # (B,) int64, resets since the seed was given
-    time: Tensor        # (B,) int64, steps of the history, the context of the start included
+    past: Tensor  # (B, 2, C, h, w) latents of the last frame and of the one before
+    cache: KVCache  # the history's keys and values
+    frame: Tensor  # (B, H, W, 3) uint8, the last frame
+    seed: Tensor  # (B,) int64
+    episode: Tensor  # (B,) int64, resets since the seed was given
+    time: Tensor  # (B,) int64, steps of the history, the context of the start included
 
 
 class World:
@@ -58,7 +58,8 @@ class World:
         self.dynamics = Dynamics(self.config.dynamics, serving=True)
         load_strictly({"tokenizer.": self.tokenizer, "dynamics.": self.dynamics}, files.model, where)
         for module in (self.tokenizer, self.dynamics):
-            module.to(self.device, self.dtype, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
+            module.to(self.device, self.dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            module.eval().requires_grad_(False)
         self.starts = Starts.from_tensors(files.starts)
         sizes = self.config.dynamics
         self.starts.check((sizes.channels, sizes.height, sizes.width), self.config.actions)
@@ -102,7 +103,9 @@ class World:
         seeds = _integers("seed", [seed] if np.ndim(seed) == 0 else seed)  # type: ignore[list-item,arg-type]
         episodes = [0] * len(seeds) if episode is None else _integers("episode", episode)
         if len(episodes) != len(seeds) or not seeds:
-            raise InvalidInput(f"reset got {len(seeds)} seeds and {len(episodes)} episode numbers; give one each a world")
+            raise InvalidInput(
+                f"reset got {len(seeds)} seeds and {len(episodes)} episode numbers; give one each a world"
+            )
         if frames is None and actions is not None:
             raise InvalidInput("reset got actions without frames; give the frames they lie between too")
         # One world at a time, so that a start does not depend on what else starts in the same call.
@@ -131,9 +134,10 @@ class World:
         taken = np.zeros(shape, np.int64) if actions is None and not between else _array("actions", actions)
         if taken.shape != shape:
             raise InvalidInput(
-                f"actions have shape {taken.shape}; {frames.shape[1]} frames have {between} actions between them: {shape}"
+                f"actions have shape {taken.shape}; {frames.shape[1]} frames have actions of shape {shape} between them"
             )
-        pictures = to_pictures(torch.from_numpy(np.ascontiguousarray(frames[row])).to(self.device)).to(self.dtype)
+        mine = torch.from_numpy(np.ascontiguousarray(frames[row])).to(self.device)
+        pictures = to_pictures(mine).to(self.dtype)
         latents = self.tokenizer.encode(pictures.contiguous(memory_format=torch.channels_last))
         return latents, check_actions(self.config.actions, taken[row], between)
 
@@ -219,7 +223,9 @@ def _array(name: str, value: Any) -> np.ndarray:
     try:
         return np.asarray(value)
     except ValueError as error:
-        raise InvalidInput(f"{name} are no array ({error}); give a numpy array with the worlds as first axis") from error
+        raise InvalidInput(
+            f"{name} are no array ({error}); give a numpy array with the worlds as first axis"
+        ) from error
 
 
 def _stack(states: list[WorldState]) -> WorldState:

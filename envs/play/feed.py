@@ -50,9 +50,7 @@ class Feed:
         """Show what still waits within the next `within` seconds, because a new step begins early."""
         with self._lock:
             gap = within / (1 + len(self._shots))
-            soon = [
-                replace(shot, due=min(shot.due, now + (i + 1) * gap)) for i, shot in enumerate(self._shots)
-            ]
+            soon = [replace(shot, due=min(shot.due, now + (i + 1) * gap)) for i, shot in enumerate(self._shots)]
             self._shots = deque(soon)
         self._wake()
 

@@ -37,9 +37,7 @@ class Game:
         self.steps = 0
         self.reward = 0.0
         self.ending = ""  # why the episode is over; empty while it is not
-        self.ending_chance: float | None = (
-            None  # the model's own, for the last step, where the world tells it
-        )
+        self.ending_chance: float | None = None  # the model's own, for the last step, where the world tells it
         self.non_finite = False  # whether the last step held a value that is not finite
         self._state: Any = None
         self._actions: list[np.ndarray] | None = None

@@ -155,15 +155,11 @@ def parse_script(text: str, allowed: Iterable[str]) -> list[tuple[str, ...]]:
     for word in text.split():
         match = re.fullmatch(r"(?P<keys>[^*]+?)(\*(?P<count>[1-9]\d*))?", word)
         if match is None:
-            raise InvalidInput(
-                f"script word {word!r} is not KEYS or KEYS*STEPS; write it like left*20 or left+up*5"
-            )
+            raise InvalidInput(f"script word {word!r} is not KEYS or KEYS*STEPS; write it like left*20 or left+up*5")
         keys = () if match["keys"] == "noop" else tuple(match["keys"].split("+"))
         unknown = [key for key in keys if key not in names]
         if unknown:
             known = ", ".join(["noop", *sorted(names)])
-            raise InvalidInput(
-                f"script word {word!r} names the key {unknown[0]!r}; this world's keys are {known}"
-            )
+            raise InvalidInput(f"script word {word!r} names the key {unknown[0]!r}; this world's keys are {known}")
         steps += [keys] * int(match["count"] or 1)
     return steps

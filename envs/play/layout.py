@@ -82,9 +82,7 @@ def _place(
     return Layout(unit, boxes, under, panel, across)
 
 
-def window_size(
-    desktop: tuple[int, int], spec: WorldSpec, pictures: int, scale: int | None
-) -> tuple[int, int]:
+def window_size(desktop: tuple[int, int], spec: WorldSpec, pictures: int, scale: int | None) -> tuple[int, int]:
     """A first window: `scale` screen pixels down to one of the world, or what suits the desktop."""
     across, down = pixel_size(spec, 24)
     wide = pictures * spec.width * across > 1.6 * spec.height * down

@@ -16,9 +16,7 @@ from worldsim.spec import WorldSpec
 class Painter:
     """Keeps what is on the screen and paints over it; needs an open pygame display."""
 
-    def __init__(
-        self, spec: WorldSpec, world_rows: list[Row], window_rows: list[Row], keys: tuple[str, ...]
-    ) -> None:
+    def __init__(self, spec: WorldSpec, world_rows: list[Row], window_rows: list[Row], keys: tuple[str, ...]) -> None:
         """`world_rows` and `window_rows` fill the key table; `keys` are the caps in the bar."""
         self.panel_open = True
         self.table_open = False
@@ -33,9 +31,7 @@ class Painter:
         """Arrange everything anew for the window's present size, and draw all of it at the next `paint`."""
         self.layout = None
 
-    def paint(
-        self, view: View | None, status: Status, measured: Measured, lit: frozenset[str], now: float
-    ) -> None:
+    def paint(self, view: View | None, status: Status, measured: Measured, lit: frozenset[str], now: float) -> None:
         """Bring the screen up to date; `view` is a new one or None, `lit` the keys that are down."""
         screen = pygame.display.get_surface()
         assert screen is not None
@@ -91,9 +87,7 @@ class Painter:
         if self._differs("bar", (message, status.phase, status.recording, status.speed, lit)):
             draw_bar(screen, layout, status, message, self._keys, lit)
             changed.append(layout.bar)
-        if layout.panel is not None and self._differs(
-            "panel", (measured, status.phase, status.seed, status.speed)
-        ):
+        if layout.panel is not None and self._differs("panel", (measured, status.phase, status.seed, status.speed)):
             draw_panel(screen, layout, self._spec, sections(self._spec, status, measured))
             changed.append(layout.panel)
         return changed

@@ -129,17 +129,13 @@ def _draw_section(target: pygame.Surface, theme: Theme, cell: pygame.Rect, secti
     if section.hero is not None:
         number, unit = section.hero
         box = theme.text(target, number, (cell.left, y - theme.px(6)), HERO, TEXT, "topleft")
-        theme.text(
-            target, unit, (box.right + theme.px(8), box.bottom - theme.px(9)), SMALL, DIM, "bottomleft"
-        )
+        theme.text(target, unit, (box.right + theme.px(8), box.bottom - theme.px(9)), SMALL, DIM, "bottomleft")
         y += theme.px(56)
     if section.meter is not None:
         bar = pygame.Rect(cell.left, y - theme.px(14), cell.width, theme.px(4))
         pygame.draw.rect(target, RAISED, bar, border_radius=theme.px(2))
         colour = GOOD if section.meter > 0.97 else ACCENT
-        pygame.draw.rect(
-            target, colour, (*bar.topleft, round(bar.width * section.meter), bar.height), border_radius=2
-        )
+        pygame.draw.rect(target, colour, (*bar.topleft, round(bar.width * section.meter), bar.height), border_radius=2)
     for label, value in section.rows:
         theme.text(target, label, (cell.left, y), BODY, DIM, "topleft")
         theme.text(target, value, (cell.right, y), BODY, TEXT, "topright")

@@ -80,11 +80,7 @@ class Window:
             while not self.closed:
                 self.tick()
                 start = self.first_shown_at
-                if (
-                    max_seconds is not None
-                    and start is not None
-                    and time.perf_counter() - start > max_seconds
-                ):
+                if max_seconds is not None and start is not None and time.perf_counter() - start > max_seconds:
                     self.closed = True
         finally:
             self.close()

@@ -50,13 +50,9 @@ class DoomSource:
         labels: bool = False,
     ) -> None:
         if scenario not in SCENARIOS:
-            raise InvalidInput(
-                f"unknown ViZDoom scenario {scenario!r}; the scenarios are {', '.join(SCENARIOS)}"
-            )
+            raise InvalidInput(f"unknown ViZDoom scenario {scenario!r}; the scenarios are {', '.join(SCENARIOS)}")
         if frame_skip < 1 or (between and frame_skip < 2):
-            raise InvalidInput(
-                f"frame_skip is {frame_skip}; give at least 1, and at least 2 with between pictures"
-            )
+            raise InvalidInput(f"frame_skip is {frame_skip}; give at least 1, and at least 2 with between pictures")
         self.scenario = SCENARIOS[scenario]
         self.spec = source_spec(
             scenario, frame_skip, between=between, depth=depth, pose=pose, sound=sound, labels=labels
@@ -203,9 +199,7 @@ class DoomSource:
         boxes = np.full((MAX_FIREBALLS, 4), np.nan, np.float32)
         balls = [label for label in labels if label.object_name == "DoomImpBall"]
         visible = [b for b in balls if b.y < bottom and b.y + b.height > top]
-        visible.sort(
-            key=lambda b: b.width * b.height, reverse=True
-        )  # the nearest are kept if there are too many
+        visible.sort(key=lambda b: b.width * b.height, reverse=True)  # the nearest are kept if there are too many
         for box, ball in zip(boxes, visible, strict=False):
             y0, y1 = np.clip([ball.y, ball.y + ball.height], top, bottom) - top
             box[:] = ball.x * scale_x, y0 * scale_y, (ball.x + ball.width) * scale_x, y1 * scale_y
@@ -237,9 +231,7 @@ def _import_vizdoom() -> Any:
     try:
         import vizdoom
     except ImportError as error:
-        raise MissingDependency(
-            'ViZDoom is not installed; get it with `pip install "worldsim[doom]"`'
-        ) from error
+        raise MissingDependency('ViZDoom is not installed; get it with `pip install "worldsim[doom]"`') from error
     return vizdoom
 
 
@@ -247,6 +239,5 @@ def _require_openal() -> None:
     """Without the library ViZDoom runs and its sound is silently all zeros."""
     if ctypes.util.find_library("openal") is None:
         raise MissingDependency(
-            "sound needs the system library OpenAL; get it with `apt-get install libopenal1`, "
-            "or do without sound"
+            "sound needs the system library OpenAL; get it with `apt-get install libopenal1`, or do without sound"
         )

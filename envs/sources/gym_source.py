@@ -58,9 +58,7 @@ class GymSource:
         else:
             played = np.asarray(action, self._env.action_space.dtype)
         if not self._env.action_space.contains(played):
-            raise InvalidAction(
-                f"action {action!r} is outside {self._env.action_space}; give one that is inside"
-            )
+            raise InvalidAction(f"action {action!r} is outside {self._env.action_space}; give one that is inside")
         _, reward, terminated, truncated, _ = self._env.step(played)
         self._running = not (terminated or truncated)
         self._picture = self._render()
@@ -87,18 +85,14 @@ def _make(env_id: str) -> gym.Env[Any, Any]:
         try:
             import ale_py
         except ImportError as error:
-            raise MissingDependency(
-                f"{env_id} needs the Atari emulator; get it with `pip install ale-py`"
-            ) from error
+            raise MissingDependency(f"{env_id} needs the Atari emulator; get it with `pip install ale-py`") from error
         gym.register_envs(ale_py)
     try:
         return gym.make(env_id, render_mode="rgb_array")
     except gym.error.DependencyNotInstalled as error:
         raise MissingDependency(f"{env_id} needs a package that is not installed: {error}") from error
     except (gym.error.Error, ImportError) as error:
-        raise InvalidInput(
-            f"gymnasium cannot make {env_id!r} ({error}); check the id and its packages"
-        ) from error
+        raise InvalidInput(f"gymnasium cannot make {env_id!r} ({error}); check the id and its packages") from error
 
 
 def _action_spec(env_id: str, env: gym.Env[Any, Any]) -> ActionSpec:

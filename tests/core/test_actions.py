@@ -33,9 +33,7 @@ def test_a_wrong_discrete_action_is_refused_and_changes_nothing(action):
     assert snapshot(env) == before and env.world.batches == []
 
 
-@pytest.mark.parametrize(
-    "action", [[0.5, -1], np.array([1.0, 0.0]), np.zeros(2, np.float16), np.array([1, 0])]
-)
+@pytest.mark.parametrize("action", [[0.5, -1], np.array([1.0, 0.0]), np.zeros(2, np.float16), np.array([1, 0])])
 def test_numbers_within_bounds_are_continuous_actions(action):
     env = WorldEnv(ToyWorld(CONTINUOUS))
     env.reset(seed=0)
@@ -68,7 +66,5 @@ def test_unbounded_actions_still_have_to_be_finite():
 def test_the_message_names_the_action_and_the_fix():
     env = WorldEnv(ToyWorld())
     env.reset(seed=0)
-    with pytest.raises(
-        InvalidAction, match="action is 3; pass an integer from 0 to 2 \\(NOOP, LEFT, RIGHT\\)"
-    ):
+    with pytest.raises(InvalidAction, match="action is 3; pass an integer from 0 to 2 \\(NOOP, LEFT, RIGHT\\)"):
         env.step(3)

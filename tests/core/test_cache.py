@@ -24,9 +24,7 @@ def advance(cache: KVCache, steps: int) -> list[int]:
     """Claim and write `steps` steps; the slots they took in the first row."""
     slots = []
     for _ in range(steps):
-        value = cache.time.float()[:, None, None, None].expand(
-            -1, 2, 2, 4
-        )  # a step's entries hold its number
+        value = cache.time.float()[:, None, None, None].expand(-1, 2, 2, 4)  # a step's entries hold its number
         place = cache.claim()
         for block in range(len(cache.keys)):
             cache.write(block, place, value, -value)

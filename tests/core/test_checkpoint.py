@@ -128,8 +128,6 @@ def test_the_training_record_tells_of_every_call(store, run):
     trainer = train(tokenizer_task(store), brief(21), run, resume=True)
     again = Trainer(tokenizer_task(store), brief(22), run, resume=True).record
     assert (
-        [call["reached_step"] for call in again.calls]
-        == [2, 21]
-        == [c["reached_step"] for c in trainer.record.calls]
+        [call["reached_step"] for call in again.calls] == [2, 21] == [c["reached_step"] for c in trainer.record.calls]
     )
     assert [point["step"] for point in again.curve] == [20] and again.curve[0]["loss"] > 0

@@ -32,9 +32,7 @@ def torchrun(*arguments: object) -> None:
     ]
     paths = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
-    done = subprocess.run(
-        command, env=environment, timeout=LIMIT, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, env=environment, timeout=LIMIT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
@@ -51,9 +49,7 @@ def ranks(data, tmp_path_factory):
 
 
 def assert_same(one, other):
-    assert (
-        one.keys() == other.keys() and [name for name in one if not torch.equal(one[name], other[name])] == []
-    )
+    assert one.keys() == other.keys() and [name for name in one if not torch.equal(one[name], other[name])] == []
 
 
 @pytest.mark.timeout(LIMIT + 20)

@@ -142,9 +142,7 @@ def test_a_full_ring_attends_to_the_first_step_and_the_last_window_of_steps(mode
 
 @pytest.mark.parametrize(("t", "matters"), [(0, True), (1, False), (6, False), (8, True)])
 def test_the_first_step_is_never_forgotten_and_one_beyond_the_window_is(t, matters):
-    model = lively_dynamics(
-        config=dataclasses.replace(SIZES, history_blocks=1)
-    )  # more blocks reach further back
+    model = lively_dynamics(config=dataclasses.replace(SIZES, history_blocks=1))  # more blocks reach further back
     clip = make_clip(1, 2 * SIZES.window + 3)
     old = step_by_step(model, clip)["tokens"]
     clip[2][:, t] = (clip[2][:, t] + 1) % SIZES.actions

@@ -25,9 +25,7 @@ def world():
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    return tiny_episodes(
-        tmp_path_factory.mktemp("episodes") / "store", lengths=LENGTHS, source="doom-take-cover"
-    )
+    return tiny_episodes(tmp_path_factory.mktemp("episodes") / "store", lengths=LENGTHS, source="doom-take-cover")
 
 
 @pytest.fixture(scope="module")

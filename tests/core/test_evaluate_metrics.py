@@ -72,8 +72,6 @@ def test_frechet_distance_of_shifted_clouds_is_the_squared_shift(rng):
 
 def test_blurring_lowers_both_measures_of_sharpness(rng):
     sharp = pictures(rng)
-    blurred = ((sharp.astype(np.int16) + np.roll(sharp, 1, axis=1) + np.roll(sharp, 1, axis=2)) // 3).astype(
-        np.uint8
-    )
+    blurred = ((sharp.astype(np.int16) + np.roll(sharp, 1, axis=1) + np.roll(sharp, 1, axis=2)) // 3).astype(np.uint8)
     assert (laplacian_variance(blurred) < laplacian_variance(sharp)).all()
     assert gradient(blurred).mean() < gradient(sharp).mean()

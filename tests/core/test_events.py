@@ -64,9 +64,7 @@ def test_a_straight_through_sample_is_one_hot_with_the_gradient_of_the_probabili
 
 def test_divergence_is_zero_for_equals_and_positive_otherwise():
     one, other = (torch.randn((50, 3, 2, 4), generator=torch.Generator().manual_seed(s)) for s in (0, 1))
-    torch.testing.assert_close(
-        divergence(one, one + 3), torch.zeros(50), rtol=0, atol=1e-5
-    )  # logits + a constant
+    torch.testing.assert_close(divergence(one, one + 3), torch.zeros(50), rtol=0, atol=1e-5)  # logits + a constant
     assert (divergence(one, other) > 0.1).all()
 
 

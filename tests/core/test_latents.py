@@ -24,9 +24,7 @@ def test_latents_are_those_of_the_frame_and_of_the_pictures_before_it(store, tmp
         expected = encode_frames(tokenizer, pictures).numpy()
         np.testing.assert_allclose(clips.latents[rows, index], expected, atol=2e-3)
     assert np.abs(clips.latents[rows, 0] - clips.latents[rows, 1]).max() > 0.02
-    assert (clips.actions == store.read("action", 0, len(clips.actions))).all() and (
-        clips.ends == store.ends
-    ).all()
+    assert (clips.actions == store.read("action", 0, len(clips.actions))).all() and (clips.ends == store.ends).all()
 
 
 def test_a_store_without_pictures_between_has_one_latent_a_row(tmp_path):
@@ -71,16 +69,11 @@ def test_another_tokenizer_has_latents_of_its_own(store, tmp_path):
     with torch.no_grad():
         next(tokenizer.parameters()).mul_(-1)
     other = cache_latents(tokenizer, store, tmp_path, "cpu")
-    assert (
-        not (one.latents == other.latents).all()
-        and (latent_store(store, tmp_path).latents == one.latents).all()
-    )
+    assert not (one.latents == other.latents).all() and (latent_store(store, tmp_path).latents == one.latents).all()
 
 
 def test_stores_of_one_name_and_length_are_not_mixed_up(store, tmp_path):
-    twin = tiny_episodes(
-        tmp_path / "elsewhere" / store.path.name, lengths=(25, *LENGTHS[1:2], 30, 40), seed=7
-    )
+    twin = tiny_episodes(tmp_path / "elsewhere" / store.path.name, lengths=(25, *LENGTHS[1:2], 30, 40), seed=7)
     assert twin.num_steps == store.num_steps
     one, other = latent_store(store, tmp_path), latent_store(twin, tmp_path)
     assert not (one.latents == other.latents).all()

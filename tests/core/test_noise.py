@@ -65,8 +65,6 @@ def test_another_process_draws_the_same():
         "print(noise.normal([11, -3], [2, 0], [40, 1], 3, (4,)).tobytes().hex(),"
         " noise.uniform([11], [2], [40], 4, ()).tobytes().hex())"
     )
-    found = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
-    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     normal = noise.normal([11, -3], [2, 0], [40, 1], 3, (4,)).tobytes().hex()
     assert found.stdout.split() == [normal, noise.uniform([11], [2], [40], 4, ()).tobytes().hex()]

@@ -6,7 +6,6 @@ import pytest
 import torch
 from lively import SIZES, lively_dynamics
 
-from worldsim.dream import dream
 from worldsim.sampling import (
     SamplingConfig,
     empty_cache,
@@ -15,6 +14,7 @@ from worldsim.sampling import (
     sample_step,
     step_noise,
 )
+from worldsim.train.dream import dream
 
 BATCH = 3
 ZEROS = torch.zeros(BATCH, dtype=torch.int64)
@@ -72,9 +72,7 @@ def test_the_noise_level_rises_to_clean_and_the_last_step_is_the_prediction(mode
     drawn = draw(model, SamplingConfig(steps), noise)
     torch.testing.assert_close(drawn.latents, target.expand_as(drawn.latents))
     assert levels == [k / steps for k in range(steps)]
-    for tau, noisy in zip(
-        levels, entered, strict=True
-    ):  # what goes in is noise and picture mixed, as in training
+    for tau, noisy in zip(levels, entered, strict=True):  # what goes in is noise and picture mixed, as in training
         torch.testing.assert_close(noisy, tau * target + (1 - tau) * noise.picture)
 
 
@@ -92,9 +90,7 @@ def test_every_part_of_the_noise_matters_and_only_to_its_row(model, part):
 
 def test_the_context_noise_has_the_level_that_is_told_to_the_model(model, monkeypatch):
     got = {}
-    monkeypatch.setattr(
-        model, "advance", lambda previous, before, actions, level, cache: got.update(locals()) or "out"
-    )
+    monkeypatch.setattr(model, "advance", lambda previous, before, actions, level, cache: got.update(locals()) or "out")
     past, actions = inputs()
     noise = step_noise(model, torch.arange(BATCH), ZEROS, ZEROS)
     look_back(model, SamplingConfig(context_noise=0.2), past, actions, empty_cache(model, BATCH), noise)

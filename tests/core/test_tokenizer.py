@@ -9,9 +9,7 @@ from lively import randomise
 from worldsim.errors import InvalidInput
 from worldsim.models.tokenizer import ResidualBlock, Tokenizer, TokenizerConfig, to_frames, to_pictures
 
-SMALL = TokenizerConfig(
-    height=24, width=40, channels=6, encoder_widths=(4, 4, 8), decoder_widths=(4, 4, 8), blocks=1
-)
+SMALL = TokenizerConfig(height=24, width=40, channels=6, encoder_widths=(4, 4, 8), decoder_widths=(4, 4, 8), blocks=1)
 
 
 @pytest.fixture

@@ -199,13 +199,10 @@ def test_a_row_where_the_game_ends_carries_no_picture_loss(task, batch):
     other = batch["latents"].clone()
     other[:, -1] += 1
     one, two = (
-        evaluate(task, altered(batch, terminated=ended, latents=latents))
-        for latents in (batch["latents"], other)
+        evaluate(task, altered(batch, terminated=ended, latents=latents)) for latents in (batch["latents"], other)
     )
     assert one == two
-    going_on = [
-        evaluate(task, altered(batch, latents=latents))["picture"] for latents in (batch["latents"], other)
-    ]
+    going_on = [evaluate(task, altered(batch, latents=latents))["picture"] for latents in (batch["latents"], other)]
     assert going_on[1] > going_on[0] + 0.01
 
 
@@ -234,9 +231,7 @@ def test_rewards_and_endings_belong_to_the_row_they_are_in(task, batch, metric, 
     first, last = batch[name].clone(), batch[name].clone()
     first[:, 0], last[:, -1] = 1 - first[:, 0].float(), 1 - last[:, -1].float()
     before = evaluate(task, batch)[metric]
-    assert (
-        evaluate(task, altered(batch, **{name: first.to(batch[name].dtype)}))[metric] == before
-    )  # leads nowhere
+    assert evaluate(task, altered(batch, **{name: first.to(batch[name].dtype)}))[metric] == before  # leads nowhere
     assert evaluate(task, altered(batch, **{name: last.to(batch[name].dtype)}))[metric] != before
 
 

@@ -51,9 +51,7 @@ def test_an_interrupted_run_equals_an_uninterrupted_one_to_the_bit(make_task, tm
     kinds = {name.split(".")[0] for name in one}
     assert kinds == {"model", "average", "optimizer", "step"} and one["step"] == 9
     assert_same(one, other)
-    assert not torch.equal(
-        *(next(t for n, t in one.items() if n.startswith(k)) for k in ("model.", "average."))
-    )
+    assert not torch.equal(*(next(t for n, t in one.items() if n.startswith(k)) for k in ("model.", "average.")))
 
 
 def test_a_signal_ends_the_run_after_a_whole_step(make_task, tmp_path):
@@ -149,9 +147,7 @@ def test_pictures_are_of_the_averaged_weights_and_leave_the_others_alone(make_ta
     trainer = train(make_task(), brief(3), tmp_path)
     weights = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
     shown = []
-    trainer.task.pictures = lambda model: shown.extend(
-        p.detach().clone() for _, p in model.named_parameters()
-    )
+    trainer.task.pictures = lambda model: shown.extend(p.detach().clone() for _, p in model.named_parameters())
     trainer._pictures()
     assert all(torch.equal(a, b) for a, b in zip(shown, trainer.average.values(), strict=True))
     assert all(torch.equal(p, weights[name]) for name, p in trainer.model.named_parameters())

@@ -118,9 +118,7 @@ def test_a_tree_of_another_structure_is_refused(tmp_path, saved, template, what)
         load_tree(tmp_path / "s", template)
 
 
-@pytest.mark.parametrize(
-    "tree", [{"a": object()}, {"a": np.array(["x"])}, {1: np.zeros(1)}, {"a/b": 1, "a": {"b": 2}}]
-)
+@pytest.mark.parametrize("tree", [{"a": object()}, {"a": np.array(["x"])}, {1: np.zeros(1)}, {"a/b": 1, "a": {"b": 2}}])
 def test_what_cannot_be_written_is_named(tmp_path, tree):
     with pytest.raises(InvalidInput):
         save_tree(tmp_path / "s", tree)

@@ -190,9 +190,7 @@ def test_writing_over_a_world_replaces_it_and_keeps_what_else_lies_there(folder)
     (folder / "pictures" / "one.png").write_bytes(b"png")
     write_world(folder, lively_files())
     assert read_world(folder).config.dynamics == lively_files().config.dynamics
-    assert (folder / "notes.txt").read_text() == "mine" and (
-        folder / "pictures" / "one.png"
-    ).read_bytes() == b"png"
+    assert (folder / "notes.txt").read_text() == "mine" and (folder / "pictures" / "one.png").read_bytes() == b"png"
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 

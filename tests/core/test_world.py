@@ -51,11 +51,7 @@ def world(either_format):
 def test_it_is_what_environments_ask_for(world):
     assert isinstance(world, WorldProtocol)
     assert (world.spec.height, world.spec.width, world.spec.pictures_per_step) == (16, 32, 2)
-    assert (
-        world.spec.steps_per_second == 17.5
-        and world.spec.actions.n == 3
-        and world.spec.max_episode_steps == 40
-    )
+    assert world.spec.steps_per_second == 17.5 and world.spec.actions.n == 3 and world.spec.max_episode_steps == 40
 
 
 def test_the_same_seed_gives_the_same_bytes_in_another_instance(world):
@@ -80,9 +76,7 @@ def test_the_same_seed_gives_the_same_bytes_in_another_process():
         "import torch; torch.set_num_threads(1)\n"
         "from test_world import *; print(fingerprint())"
     )
-    found = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=200
-    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=200)
     assert found.stdout.strip() == fingerprint()
 
 
@@ -208,9 +202,7 @@ def test_a_saved_world_is_the_same_world(world, tmp_path):
     read = World.from_pretrained(str(tmp_path / "copy of the copy"), device="cpu")
     assert read.config.dynamics == world.config.dynamics and read.card == world.card
     actions = actions_of(10, 2)
-    assert (
-        play(read, read.reset(seed=[3, 4]), actions)[1] == play(world, world.reset(seed=[3, 4]), actions)[1]
-    )
+    assert play(read, read.reset(seed=[3, 4]), actions)[1] == play(world, world.reset(seed=[3, 4]), actions)[1]
 
 
 def test_stepping_needs_no_global_generator_and_leaves_it_alone(world):

@@ -28,9 +28,7 @@ def steering(batch: int, seed: int = 0) -> np.ndarray:
 
 def test_a_world_with_continuous_actions_obeys_them(either_format):
     world = lively_world(steering=True)
-    state = world.reset(
-        seed=[0, 0], frames=random_frames(1, 3).repeat(2, 0), actions=steering(2)[None].repeat(2, 0)
-    )
+    state = world.reset(seed=[0, 0], frames=random_frames(1, 3).repeat(2, 0), actions=steering(2)[None].repeat(2, 0))
     kept = clone(state)
     taken = np.stack([STEERING.low, STEERING.high]).astype(np.float32)
     state, step = world.step(state, taken)
@@ -121,9 +119,7 @@ def test_each_step_has_noise_of_its_own(monkeypatch):
     state = world.reset(seed=[7], episode=[2], frames=random_frames(1, 3), actions=np.zeros((1, 2), np.int64))
     for _ in range(3):
         state, _ = world.step(state, np.array([0]))
-    assert asked == [
-        [7, 2, time] for time in range(5)
-    ]  # two steps between the given frames, three of the dream
+    assert asked == [[7, 2, time] for time in range(5)]  # two steps between the given frames, three of the dream
 
 
 def test_every_given_frame_and_action_matters(float32):
@@ -145,9 +141,7 @@ def test_every_given_frame_and_action_matters(float32):
 def test_the_first_picture_is_the_last_given_one_as_the_tokenizer_shows_it(float32):
     world, frames = lively_world(), random_frames(2, 3)
     state = world.reset(seed=[0, 1], frames=frames, actions=np.zeros((2, 2), np.int64))
-    shown = to_frames(
-        world.tokenizer.decode(world.tokenizer.encode(to_pictures(torch.from_numpy(frames[:, -1]))))
-    )
+    shown = to_frames(world.tokenizer.decode(world.tokenizer.encode(to_pictures(torch.from_numpy(frames[:, -1])))))
     assert np.abs(world.render(state).astype(int) - shown.numpy()).max() <= 1
 
 

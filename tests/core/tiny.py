@@ -42,9 +42,7 @@ def tiny_files(
     )
     torch.manual_seed(seed)
     parts = {"tokenizer": Tokenizer(tokenizer), "dynamics": Dynamics(dynamics, serving=True)}
-    weights = {
-        f"{part}.{n}": t.detach().clone() for part, m in parts.items() for n, t in m.state_dict().items()
-    }
+    weights = {f"{part}.{n}": t.detach().clone() for part, m in parts.items() for n, t in m.state_dict().items()}
     # The last layer starts at zero, which would make every dream stand still.
     weights["dynamics.draw.2.weight"] = torch.randn_like(weights["dynamics.draw.2.weight"]) * 0.05
     rng = np.random.default_rng(seed)
@@ -79,9 +77,7 @@ def tiny_episodes(
     }
     if between:
         streams["between"] = StreamSpec((between, 16, 32, 3), "uint8")
-    meta = EpisodesMeta(
-        source, ACTIONS, streams, fps=17.5, frame_skip=2, policy="random", max_episode_steps=40
-    )
+    meta = EpisodesMeta(source, ACTIONS, streams, fps=17.5, frame_skip=2, policy="random", max_episode_steps=40)
     rng = np.random.default_rng(seed)
     with EpisodeWriter(path, meta) as writer:
         for index, length in enumerate(lengths):

@@ -27,14 +27,10 @@ def test_a_recording_stops_at_the_end_of_an_episode(tmp_path):
     record(COUNTER, steps=50, out=tmp_path / "s", height=16, width=8)
     episodes = Episodes.open(tmp_path / "s")
     assert 50 <= episodes.num_steps < 50 + 9
-    done = episodes.read("terminated", 0, episodes.num_steps) | episodes.read(
-        "truncated", 0, episodes.num_steps
-    )
+    done = episodes.read("terminated", 0, episodes.num_steps) | episodes.read("truncated", 0, episodes.num_steps)
     assert (np.flatnonzero(done) + 1).tolist() == episodes.ends.tolist()
     assert (episodes.meta.height, episodes.meta.width, episodes.meta.fps) == (16, 8, 12.0)
-    assert (
-        episodes.meta.source == COUNTER and episodes.meta.source_parameters["env_id"] == counter_env.DISCRETE
-    )
+    assert episodes.meta.source == COUNTER and episodes.meta.source_parameters["env_id"] == counter_env.DISCRETE
 
 
 def test_the_action_of_a_row_is_the_one_that_led_to_its_picture(tmp_path):
@@ -100,9 +96,7 @@ def test_the_command_reports_an_error_in_one_line(tmp_path, capsys):
 
 def run_until_rows(folder, command, rows):
     """Start a recording and return its process once that many rows are committed."""
-    process = subprocess.Popen(
-        command, start_new_session=True, stderr=subprocess.DEVNULL, stdout=subprocess.PIPE
-    )
+    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL, stdout=subprocess.PIPE)
     limit = time.monotonic() + 120
     while time.monotonic() < limit and process.poll() is None:
         time.sleep(0.2)

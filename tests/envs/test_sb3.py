@@ -55,9 +55,7 @@ def test_ppo_learns_on_pictures(actions):
 
 
 def test_ppo_learns_without_a_monitor():
-    PPO("CnnPolicy", WorldVecEnv(ToyWorld(size=64, end=0.1), 2), n_steps=8, batch_size=16, n_epochs=1).learn(
-        32
-    )
+    PPO("CnnPolicy", WorldVecEnv(ToyWorld(size=64, end=0.1), 2), n_steps=8, batch_size=16, n_epochs=1).learn(32)
 
 
 def test_options_start_each_row_from_its_own_pictures():

@@ -182,9 +182,7 @@ def test_optional_streams_do_not_change_the_game(made):
     actions = np.random.default_rng(1).integers(8, size=40).tolist()
     plain = play(made(MY_WAY_HOME), 3, actions)
     full = play(made(MY_WAY_HOME, depth=True, pose=True, labels=True, between=True), 3, actions)
-    assert all(
-        np.array_equal(a.rgb, b.rgb) and a.reward == b.reward for a, b in zip(plain, full, strict=True)
-    )
+    assert all(np.array_equal(a.rgb, b.rgb) and a.reward == b.reward for a, b in zip(plain, full, strict=True))
 
 
 @pytest.mark.simulator

@@ -112,9 +112,7 @@ def test_rows_being_reset_ignore_their_action():
     envs.step([[np.nan, 9]])
 
 
-@pytest.mark.parametrize(
-    "actions", [[0, 3], [0], [0, 1, 2], [[0, 1]], [0.0, 1.0], [True, False], 0, None, [0, None]]
-)
+@pytest.mark.parametrize("actions", [[0, 3], [0], [0, 1, 2], [[0, 1]], [0.0, 1.0], [True, False], 0, None, [0, None]])
 def test_wrong_actions_are_refused_and_change_nothing(actions):
     envs = WorldVectorEnv(ToyWorld(), 2)
     envs.reset(seed=0)
@@ -122,9 +120,7 @@ def test_wrong_actions_are_refused_and_change_nothing(actions):
     with pytest.raises(InvalidAction):
         envs.step(actions)
     assert [s.step for s in envs.save_state()] == [0, 0] and envs.world.batches == []
-    assert all(
-        torch.equal(a.tree.position, b.tree.position) for a, b in zip(before, envs.save_state(), strict=True)
-    )
+    assert all(torch.equal(a.tree.position, b.tree.position) for a, b in zip(before, envs.save_state(), strict=True))
 
 
 def test_the_message_names_the_row():
@@ -270,9 +266,7 @@ def test_results_are_arrays_of_their_own():
 def test_gymnasiums_statistics_wrapper_works():
     envs = RecordEpisodeStatistics(WorldVectorEnv(ToyWorld(end=0.3), 3))
     envs.reset(seed=0)
-    lengths = [
-        infos["episode"]["l"] for *_, infos in roll(envs, np.zeros((9, 3), np.int64)) if "episode" in infos
-    ]
+    lengths = [infos["episode"]["l"] for *_, infos in roll(envs, np.zeros((9, 3), np.int64)) if "episode" in infos]
     assert lengths
 
 

@@ -23,9 +23,7 @@ def test_the_same_seed_gives_the_same_episodes():
     runs = []
     for _ in range(2):
         env = WorldEnv(ToyWorld())
-        runs.append(
-            [env.reset(seed=5)[0], *(s[0] for s in play(env, [0, 1, 2])), env.reset()[0], env.reset()[0]]
-        )
+        runs.append([env.reset(seed=5)[0], *(s[0] for s in play(env, [0, 1, 2])), env.reset()[0], env.reset()[0]])
     assert all(np.array_equal(a, b) for a, b in zip(*runs, strict=True))
     assert not np.array_equal(runs[0][-1], runs[0][-2])
 
@@ -151,9 +149,7 @@ def test_a_world_that_breaks_the_protocol_is_named(break_it):
     class Broken(ToyWorld):
         def step(self, state, actions):
             state, result = super().step(state, actions)
-            values = (
-                {"frame": result.frame.astype(float)} if break_it == "frame" else {"reward": result.reward[0]}
-            )
+            values = {"frame": result.frame.astype(float)} if break_it == "frame" else {"reward": result.reward[0]}
             return state, type(result)(**(vars(result) | values))
 
     if break_it == "missing":
@@ -174,9 +170,7 @@ def test_a_device_is_for_named_worlds_only():
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("actions", [DISCRETE, CONTINUOUS])
 def test_gymnasiums_checker_finds_nothing(actions, dummy_display):
-    env = gym.make(
-        "worldsim/DoomTakeCover-v0", world=ToyWorld(actions, size=64, end=0.1), render_mode="rgb_array"
-    )
+    env = gym.make("worldsim/DoomTakeCover-v0", world=ToyWorld(actions, size=64, end=0.1), render_mode="rgb_array")
     check_env(env.unwrapped)
 
 

@@ -67,9 +67,7 @@ class ToyWorld:
     def render(self, state):
         count = state.counters
         size = (self.spec.height, self.spec.width, 3)
-        ground = (
-            noise.uniform(count["seed"], count["episode"], count["step"], noise.STREAM_PICTURE, size) * 200
-        )
+        ground = noise.uniform(count["seed"], count["episode"], count["step"], noise.STREAM_PICTURE, size) * 200
         place = (state.position.numpy() * 7).astype(int) % self.spec.width
         ground[np.arange(len(place)), :, place] = 255
         return ground.astype(np.uint8)

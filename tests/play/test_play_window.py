@@ -257,9 +257,7 @@ def test_what_breaks_in_the_model_thread_surfaces_with_its_traceback(monkeypatch
         window.run()
     assert caught.traceback[-1].name == "fail"
     assert not pygame.display.get_init()
-    assert threading.active_count() == 1 or "worldsim-play-model" not in {
-        t.name for t in threading.enumerate()
-    }
+    assert threading.active_count() == 1 or "worldsim-play-model" not in {t.name for t in threading.enumerate()}
 
 
 def test_run_closes_after_its_time(monkeypatch):

@@ -11,9 +11,7 @@ import pytest
 
 PATIENCE = 120.0
 MISSING = [tool for tool in ("Xvfb", "xdotool") if shutil.which(tool) is None]
-pytestmark = pytest.mark.skipif(
-    bool(MISSING), reason=f"needs {' and '.join(MISSING)}: apt-get install xvfb xdotool"
-)
+pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"needs {' and '.join(MISSING)}: apt-get install xvfb xdotool")
 
 
 @pytest.fixture
@@ -49,9 +47,7 @@ class Desktop:
             self.game = subprocess.Popen(command, env=self.environment, stderr=stderr)
 
     def tool(self, *words):
-        done = subprocess.run(
-            ["xdotool", *words], env=self.environment, capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(["xdotool", *words], env=self.environment, capture_output=True, text=True, check=False)
         return done.stdout.strip()
 
     def until(self, done, act=lambda: None):

@@ -29,9 +29,7 @@ class ToyState:
 class ToyWorld:
     """Steps in place, as the protocol allows. `slow` seconds a step; the episode ends at step `ends_at`."""
 
-    def __init__(
-        self, *, steps_per_second: float = 17.5, ends_at: int = 10**9, slow: float = 0.0, **spec: Any
-    ) -> None:
+    def __init__(self, *, steps_per_second: float = 17.5, ends_at: int = 10**9, slow: float = 0.0, **spec: Any) -> None:
         self.spec = WorldSpec(
             **{
                 "name": "toy-take-cover",
@@ -80,9 +78,7 @@ class ToyWorld:
         state.picture = pictures[-1]
         chance = np.clip(state.balls[..., 1].max(1) - 0.9, 0, 1).astype(np.float32) / 10
         extras = {"between": pictures[0][:, None], "termination_probability": chance}
-        step = WorldStep(
-            state.picture.copy(), np.ones(len(actions), np.float32), state.step == self.ends_at, extras
-        )
+        step = WorldStep(state.picture.copy(), np.ones(len(actions), np.float32), state.step == self.ends_at, extras)
         return state, step
 
     def render(self, state: ToyState) -> np.ndarray:
@@ -122,9 +118,7 @@ class ToySource:
     def step(self, action: int | np.ndarray) -> Row:
         self.actions.append(int(action))
         self._state, step = self._world.step(self._state, np.array([action], np.int64))
-        return Row(
-            step.frame[0], 1.0, bool(step.terminated[0]), extras={"between": step.extras["between"][0]}
-        )
+        return Row(step.frame[0], 1.0, bool(step.terminated[0]), extras={"between": step.extras["between"][0]})
 
     def render(self) -> np.ndarray:
         assert self._state is not None

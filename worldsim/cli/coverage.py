@@ -50,9 +50,7 @@ def _draw(visits: np.ndarray, arena: Arena, episodes: Episodes, share: float, pa
         axes.set_ylabel("rows")
     else:
         shown = np.log10(np.where(visits > 0, visits, np.nan)).T
-        image = axes.imshow(
-            shown, origin="lower", extent=(bounds[0], bounds[1], bounds[2], bounds[3]), aspect="equal"
-        )
+        image = axes.imshow(shown, origin="lower", extent=(bounds[0], bounds[1], bounds[2], bounds[3]), aspect="equal")
         axes.set_ylabel(f"{names[1]} (map units)")
         figure.colorbar(image, label="rows, log10")
     meta = episodes.meta

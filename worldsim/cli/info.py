@@ -148,9 +148,7 @@ def run_python(code: str) -> subprocess.CompletedProcess[str]:
     """Run code in a new interpreter like this one."""
     quiet = {**os.environ, "PYGAME_HIDE_SUPPORT_PROMPT": "1"}
     command = [sys.executable, "-c", code]
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=PROBE_SECONDS, env=quiet, check=False
-    )
+    return subprocess.run(command, capture_output=True, text=True, timeout=PROBE_SECONDS, env=quiet, check=False)
 
 
 def repair(distribution: str, trouble: str) -> str:

@@ -77,17 +77,13 @@ def _require_display() -> None:
     try:
         import pygame  # noqa: F401
     except ImportError as error:
-        raise MissingDependency(
-            'the window needs pygame-ce; get it with `pip install "worldsim[play]"`'
-        ) from error
+        raise MissingDependency('the window needs pygame-ce; get it with `pip install "worldsim[play]"`') from error
     from worldsim.envs.play.window import open_display
 
     open_display()
 
 
-def _settings(
-    world: World, *, seed: int, speed: float, real: bool, record: Path | None, script: str
-) -> Settings:
+def _settings(world: World, *, seed: int, speed: float, real: bool, record: Path | None, script: str) -> Settings:
     from worldsim.envs.play.keys import ActionKeys, parse_script
     from worldsim.envs.play.real import open_real
     from worldsim.envs.play.status import Settings

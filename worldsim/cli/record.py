@@ -95,13 +95,9 @@ def _prepare(name: str, policy: str, options: dict[str, Any]) -> tuple[Source, D
         raise
 
 
-def store_meta(
-    spec: SourceSpec, *, policy: str, seed: int, leave_out: frozenset[str] = frozenset()
-) -> EpisodesMeta:
+def store_meta(spec: SourceSpec, *, policy: str, seed: int, leave_out: frozenset[str] = frozenset()) -> EpisodesMeta:
     """What the store of a recording of this source says about itself, without the streams `leave_out`."""
-    action = (
-        StreamSpec((), "int64") if spec.actions.discrete else StreamSpec((len(spec.actions.low),), "float32")
-    )
+    action = StreamSpec((), "int64") if spec.actions.discrete else StreamSpec((len(spec.actions.low),), "float32")
     streams = {
         "rgb": StreamSpec((spec.height, spec.width, 3), "uint8"),
         "action": action,
@@ -178,9 +174,7 @@ class _Interrupt:
         self.seen = False
 
     def __enter__(self) -> _Interrupt:
-        self._in_main_thread = (
-            threading.current_thread() is threading.main_thread()
-        )  # only there can it be caught
+        self._in_main_thread = threading.current_thread() is threading.main_thread()  # only there can it be caught
         if self._in_main_thread:
             self._before = signal.signal(signal.SIGINT, self._note)
         return self

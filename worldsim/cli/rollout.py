@@ -115,9 +115,7 @@ def choose_actions(spec: ActionSpec, policy: Policy, seed: int) -> Iterator[int 
             action: int | np.ndarray = int(rng.integers(spec.n))
         else:
             action = rng.uniform(spec.low, spec.high).astype(np.float32)
-        yield from itertools.repeat(
-            action, int(rng.geometric(1 / HELD_STEPS)) if policy == "persistent" else 1
-        )
+        yield from itertools.repeat(action, int(rng.geometric(1 / HELD_STEPS)) if policy == "persistent" else 1)
 
 
 def idle_action(spec: ActionSpec) -> int | np.ndarray:

@@ -18,10 +18,10 @@ from worldsim.train.loop import LoopConfig, Task, Trainer
 class TokenizerCommand:
     """Train the autoencoder between pictures and latents."""
 
-    data: tuple[Path, ...]          # episode stores
-    out: Path                       # folder of the run; the other stages use the same one
-    batch: int = 12                 # pairs of successive pictures
-    channels: int = 16              # of a latent
+    data: tuple[Path, ...]  # episode stores
+    out: Path  # folder of the run; the other stages use the same one
+    batch: int = 12  # pairs of successive pictures
+    channels: int = 16  # of a latent
     resume: bool = False
     loop: Annotated[LoopConfig, tyro.conf.arg(name="")] = field(default_factory=LoopConfig)
 
@@ -40,10 +40,10 @@ class TokenizerCommand:
 class DynamicsCommand:
     """Train the dynamics on the latents of the run's tokenizer."""
 
-    data: tuple[Path, ...]          # episode stores; their latents are computed once and kept in the run's folder
-    out: Path                       # folder of the run, where the tokenizer was trained
-    batch: int = 8                  # clips
-    clip: int = 32                  # steps in a clip
+    data: tuple[Path, ...]  # episode stores; their latents are computed once and kept in the run's folder
+    out: Path  # folder of the run, where the tokenizer was trained
+    batch: int = 8  # clips
+    clip: int = 32  # steps in a clip
     patch: tuple[int, int] = (8, 1)  # latents (rows, columns) in a token
     resume: bool = False
     loop: Annotated[LoopConfig, tyro.conf.arg(name="")] = field(default_factory=LoopConfig)
@@ -55,9 +55,7 @@ class DynamicsCommand:
 
         tokenizer = load_tokenizer(self.out, self.loop.device)
         clips = [cache_latents(tokenizer, store, self.out, self.loop.device) for store in open_stores(self.data)]
-        task = DynamicsTask(
-            clips, tokenizer, batch=self.batch, clip=self.clip, patch=self.patch, seed=self.loop.seed
-        )
+        task = DynamicsTask(clips, tokenizer, batch=self.batch, clip=self.clip, patch=self.patch, seed=self.loop.seed)
         fit(task, self.loop, self.out, self.resume)
 
 
@@ -65,10 +63,10 @@ class DynamicsCommand:
 class ExportCommand:
     """Pack the run's tokenizer and dynamics, with starts from the data, as a world folder."""
 
-    name: str                       # of the world
-    data: tuple[Path, ...]          # episode stores to take the starts from
-    run_dir: Path                   # folder of the run
-    out: Path                       # folder of the world
+    name: str  # of the world
+    data: tuple[Path, ...]  # episode stores to take the starts from
+    run_dir: Path  # folder of the run
+    out: Path  # folder of the world
     starts: int = 128
 
     def run(self) -> None:
@@ -99,7 +97,9 @@ def open_stores(paths: tuple[Path, ...]) -> list[Episodes]:
             raise InvalidInput(f"episode store {path} holds no finished episode; record more steps")
         for name in ("source", "fps", "frame_skip", "actions", "pixel_aspect", "height", "width"):
             if getattr(store.meta, name) != getattr(stores[0].meta, name):
-                raise InvalidInput(f"episode stores {paths[0]} and {path} differ in {name}; train on stores of one kind")
+                raise InvalidInput(
+                    f"episode stores {paths[0]} and {path} differ in {name}; train on stores of one kind"
+                )
         if store.meta.streams.get("between") != stores[0].meta.streams.get("between"):
             raise InvalidInput(f"episode stores {paths[0]} and {path} differ in between; train on stores of one kind")
     return stores

@@ -76,8 +76,7 @@ def choose_spans(store: Episodes, count: int, rows: int, seed: int) -> list[Span
     whole = [span for span in shown_spans(store) if len(span) >= rows]
     if not whole:
         raise InvalidInput(
-            f"no episode of {str(store.path)!r} has {rows} rows, which this measurement needs; "
-            "record longer episodes"
+            f"no episode of {str(store.path)!r} has {rows} rows, which this measurement needs; record longer episodes"
         )
     rng = np.random.default_rng([seed, rows])
     order = [int(i) for i in rng.permutation(len(whole))]

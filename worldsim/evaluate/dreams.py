@@ -115,9 +115,7 @@ def decode(world: World, latents: Tensor) -> np.ndarray:
     """(..., C, h, w) -> pictures (..., H, W, 3) uint8."""
     parts = []
     for batch in latents.flatten(0, -4).split(BATCH):
-        parts.append(
-            to_frames(world.tokenizer.decode(batch.contiguous(memory_format=torch.channels_last))).cpu()
-        )
+        parts.append(to_frames(world.tokenizer.decode(batch.contiguous(memory_format=torch.channels_last))).cpu())
     return torch.cat(parts).unflatten(0, latents.shape[:-3]).numpy()
 
 
@@ -127,9 +125,5 @@ def dream_along(world: World, frames: np.ndarray, actions: np.ndarray, *, contex
     `frames` (N, context or more, H, W, 3) uint8, `actions` (N, T, ...) as rows of a store
     -> latents of the dreamed rows (N, T - context, C, h, w).
     """
-    dreams = Dreams(
-        world, encode(world, frames[:, :context]), actions[:, 1:context], range(seed, seed + len(frames))
-    )
-    return torch.stack(
-        [dreams.step(actions[:, t]).latents[:, 0] for t in range(context, actions.shape[1])], dim=1
-    )
+    dreams = Dreams(world, encode(world, frames[:, :context]), actions[:, 1:context], range(seed, seed + len(frames)))
+    return torch.stack([dreams.step(actions[:, t]).latents[:, 0] for t in range(context, actions.shape[1])], dim=1)

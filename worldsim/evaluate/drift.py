@@ -32,9 +32,7 @@ class DriftResult:
     """The table and the pictures of a contact sheet."""
 
     table: dict[str, Any]
-    sheet: (
-        np.ndarray
-    )  # (worlds, windows + 1, H, W, 3) uint8: after the first step and at the end of every window
+    sheet: np.ndarray  # (worlds, windows + 1, H, W, 3) uint8: after the first step and at the end of every window
 
 
 @dataclass(frozen=True)
@@ -84,17 +82,13 @@ def _figures(real: _Looks) -> dict[str, Callable[[_Looks], float]]:
     return {
         "sharpness": lambda looks: float(looks.sharpness.mean()),
         "laplacian_variance": lambda looks: float(looks.focus.mean()),
-        "feature_distance": lambda looks: frechet_distance(
-            (looks.features / scale).reshape(-1, len(scale)), cloud
-        ),
+        "feature_distance": lambda looks: frechet_distance((looks.features / scale).reshape(-1, len(scale)), cloud),
         "change": lambda looks: float(looks.change.mean()),
         "frozen_share": lambda looks: float((looks.change < still).mean()),
     }
 
 
-def _dream(
-    world: World, store: Episodes, actions: np.ndarray, effort: Effort
-) -> tuple[list[_Looks], np.ndarray]:
+def _dream(world: World, store: Episodes, actions: np.ndarray, effort: Effort) -> tuple[list[_Looks], np.ndarray]:
     """The looks of every window, and pictures for the sheet."""
     count, steps = actions.shape[:2]
     spans = choose_spans(store, count, effort.context, effort.seed)

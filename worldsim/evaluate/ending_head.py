@@ -71,9 +71,7 @@ def _probabilities(world: World, store: Episodes) -> tuple[list[np.ndarray], lis
         taken = np.stack([a[np.minimum(np.arange(steps + 1), len(a) - 1)] for a in actions])
         dreams = Dreams(world, clip[:, :1], taken[:, :0], range(len(episodes)))
         following = [*range(1, steps), steps - 1]  # the frame after the last step is never seen
-        said = np.stack(
-            [dreams.observe(clip[:, f], taken[:, t + 1]) for t, f in enumerate(following)], axis=1
-        )
+        said = np.stack([dreams.observe(clip[:, f], taken[:, t + 1]) for t, f in enumerate(following)], axis=1)
         probability += [row[: len(z)] for row, z in zip(said, latents, strict=True)]
         ended += [store.read("terminated", int(firsts[i]) + 1, int(store.ends[i])) for i in episodes]
     return probability, ended

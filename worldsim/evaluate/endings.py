@@ -74,9 +74,7 @@ def measure_hazard(world: World, store: Episodes, draw: DrawActions | None, effo
     terminated = store.read("terminated", 0, store.num_steps)[store.ends - 1]
     long_enough = np.flatnonzero(store.lengths > CONTEXT)
     if not len(long_enough):
-        raise InvalidInput(
-            f"no episode of {str(store.path)!r} is longer than {CONTEXT} rows; record longer episodes"
-        )
+        raise InvalidInput(f"no episode of {str(store.path)!r} is longer than {CONTEXT} rows; record longer episodes")
     watched = store.lengths[long_enough] - CONTEXT
     real = Lives(np.minimum(watched, limit), terminated[long_enough] & (watched <= limit))
     episodes = np.tile(long_enough, -(-effort.ending_dreams // len(long_enough)))
@@ -108,9 +106,7 @@ def _recorded(store: Episodes, episodes: np.ndarray, limit: int) -> tuple[np.nda
     firsts = store.ends[episodes] - store.lengths[episodes] + CONTEXT
     lengths = np.minimum(store.ends[episodes] - firsts, limit)
     steps = np.minimum(np.arange(lengths.max())[None], lengths[:, None] - 1)
-    rows = [
-        store.read("action", int(f), int(f + n))[s] for f, n, s in zip(firsts, lengths, steps, strict=True)
-    ]
+    rows = [store.read("action", int(f), int(f + n))[s] for f, n, s in zip(firsts, lengths, steps, strict=True)]
     return np.stack(rows), lengths
 
 
@@ -172,9 +168,7 @@ def _same_age_ratio(real: Lives, dreamed: Lives) -> float:
     edges = np.unique(np.quantile(real.steps, np.linspace(0, 1, AGE_BINS + 1)[1:-1]))
     predicted = 0.0
     for low, high in zip(np.append(0, edges), np.append(edges, np.inf), strict=True):
-        at_risk_real, at_risk = (
-            np.clip(x.steps, low, high).sum() - low * len(x.steps) for x in (real, dreamed)
-        )
+        at_risk_real, at_risk = (np.clip(x.steps, low, high).sum() - low * len(x.steps) for x in (real, dreamed))
         died = (real.ended & (real.steps > low) & (real.steps <= high)).sum()
         predicted += at_risk * ratio(died, at_risk_real) if at_risk else 0.0
     return ratio(dreamed.ended.sum(), predicted)

@@ -26,9 +26,7 @@ from worldsim.world import World
 SOURCE = "doom-take-cover"
 MIN_STEPS = 40  # of a clip; a fireball takes about 16 from a monster to the player
 BATCH = 24
-RECONSTRUCT_EVERY = (
-    5  # of the clips are also looked at through the tokenizer, to tell its losses from the dream's
-)
+RECONSTRUCT_EVERY = 5  # of the clips are also looked at through the tokenizer, to tell its losses from the dream's
 MARGIN = 2  # pixels by which a blob may miss a recorded box
 MIN_BOX = (
     1.5,
@@ -121,8 +119,7 @@ def _spans(store: Episodes, effort: Effort) -> list[Span]:
     ]
     if not spans:
         raise InvalidInput(
-            f"no episode of {str(store.path)!r} has {shortest} rows, which counting fireballs needs; "
-            "record more steps"
+            f"no episode of {str(store.path)!r} has {shortest} rows, which counting fireballs needs; record more steps"
         )
     if len(spans) > effort.fireball_clips:
         kept = np.random.default_rng(effort.seed).permutation(len(spans))[: effort.fireball_clips]

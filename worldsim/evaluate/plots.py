@@ -52,9 +52,7 @@ def _drift(axes: Any, drift: dict[str, Any], names: tuple[str, ...], label: str)
     for name in names:
         scale = drift["real"][name] if len(names) > 1 else 1.0
         axes.plot(steps, np.array([w[name] for w in drift["windows"]]) / (scale or 1.0), "o-", label=name)
-    axes.axhline(
-        1.0 if len(names) > 1 else drift["real"][names[0]], color="grey", linestyle=":", label="real"
-    )
+    axes.axhline(1.0 if len(names) > 1 else drift["real"][names[0]], color="grey", linestyle=":", label="real")
     axes.set(title="one dream without a reset", xlabel="step", ylabel=label)
     axes.set_ylim(bottom=0)
     axes.legend()

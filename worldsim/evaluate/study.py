@@ -78,7 +78,5 @@ def run_study(
         balls = timed("fireballs", lambda: fireballs.measure_fireballs(world, random, effort))
         report["fireballs"] = balls.table
     if world.config.actions.discrete:
-        report["actions"] = timed(
-            "actions", lambda: measure_actions(world, held_out, horizons, stores.probe, effort)
-        )
+        report["actions"] = timed("actions", lambda: measure_actions(world, held_out, horizons, stores.probe, effort))
     return Study({**report, "seconds": seconds}, horizons, drift, endings, balls)

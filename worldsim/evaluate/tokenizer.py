@@ -20,9 +20,7 @@ MOVING = 0.1  # a pixel moves where a channel differs so much from the picture b
 def measure_tokenizer(world: World, store: Episodes, effort: Effort) -> dict[str, Any]:
     """PSNR of reconstructions: of all pictures, those between rows included, and of the pixels that move."""
     spans = choose_spans(store, effort.tokenizer_runs, effort.tokenizer_rows, effort.seed)
-    sums = np.array(
-        [_run_errors(world, _pictures(store, s.start, s.stop)) for s in tqdm(spans, desc="tokenizer")]
-    )
+    sums = np.array([_run_errors(world, _pictures(store, s.start, s.stop)) for s in tqdm(spans, desc="tokenizer")])
     error, values, moving_error, moving_values = sums.T  # one entry a run
 
     def all_pixels(i: np.ndarray) -> float:

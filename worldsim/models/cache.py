@@ -18,10 +18,10 @@ from torch import Tensor
 class Place:
     """Where the step that is being computed goes, and how far away every slot is from it."""
 
-    rows: Tensor        # (B,) int64, 0..B-1
-    slot: Tensor        # (B,) int64
-    distance: Tensor    # (B, S) int64, clamped to the window
-    empty: Tensor       # (B, S) bool
+    rows: Tensor  # (B,) int64, 0..B-1
+    slot: Tensor  # (B,) int64
+    distance: Tensor  # (B, S) int64, clamped to the window
+    empty: Tensor  # (B, S) bool
 
     def bias(self, table: Tensor) -> Tensor:
         """Attention bias (B, H, S) from a block's table (H, window + 1)."""
@@ -35,8 +35,8 @@ class KVCache:
 
     keys: list[Tensor]
     values: list[Tensor]
-    time: Tensor        # (B,) int64: steps written so far
-    written: Tensor     # (B, S) int64: the step that each slot holds; -1 when empty
+    time: Tensor  # (B,) int64: steps written so far
+    written: Tensor  # (B, S) int64: the step that each slot holds; -1 when empty
 
     @classmethod
     def empty(

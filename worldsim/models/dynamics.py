@@ -42,22 +42,22 @@ LEVEL_FEATURES = 32
 class DynamicsConfig:
     """Sizes of the dynamics."""
 
-    channels: int = 16              # of a latent
-    height: int = 8                 # of the latent grid
+    channels: int = 16  # of a latent
+    height: int = 8  # of the latent grid
     width: int = 16
     patch: tuple[int, int] = (8, 1)  # latents (rows, columns) that make one token
-    actions: int = 3                # discrete actions; 0 for continuous ones
-    action_dim: int = 0             # of a continuous action
-    between: int = 1                # pictures that a step makes before its last one
+    actions: int = 3  # discrete actions; 0 for continuous ones
+    action_dim: int = 0  # of a continuous action
+    between: int = 1  # pictures that a step makes before its last one
     dim: int = 192
     heads: int = 6
     mlp_ratio: int = 4
     history_blocks: int = 4
     denoiser_blocks: int = 2
-    window: int = 31                # steps that the history remembers besides the first one; training clips have one more
+    window: int = 31  # steps that the history remembers besides the first one; training clips have one more
     cond_dim: int = 64
-    local: int = 64                 # width of the convolutions at the latents' resolution
-    event_groups: int = 2           # categorical codes a token
+    local: int = 64  # width of the convolutions at the latents' resolution
+    event_groups: int = 2  # categorical codes a token
     event_classes: int = 8
 
     def __post_init__(self) -> None:
@@ -81,12 +81,12 @@ class DynamicsConfig:
 class HistoryOut:
     """What the history says of a step, before anything is drawn; F frames are B * T in training and B in serving."""
 
-    tokens: Tensor          # (F, N, D)
-    local: Tensor           # (F, local, h, w), features of the previous frames at the latents' resolution
-    cond: Tensor            # (F, cond_dim)
-    event_logits: Tensor    # (F, N, groups, classes)
-    reward: Tensor          # (F,), in units of the reward scale
-    end_logit: Tensor       # (F,)
+    tokens: Tensor  # (F, N, D)
+    local: Tensor  # (F, local, h, w), features of the previous frames at the latents' resolution
+    cond: Tensor  # (F, cond_dim)
+    event_logits: Tensor  # (F, N, groups, classes)
+    reward: Tensor  # (F,), in units of the reward scale
+    end_logit: Tensor  # (F,)
 
 
 class HistoryBlock(nn.Module):
@@ -192,7 +192,7 @@ class Dynamics(nn.Module):
 
     def remember(self, previous: Tensor, before: Tensor, actions: Tensor, level: Tensor) -> HistoryOut:
         """A whole clip at once: latents (B, T, C, h, w), actions (B, T, ...), level (B, T) -> F = B * T frames."""
-        batch, steps = level.shape
+        batch = len(level)
         flat = [a.flatten(0, 1) for a in (previous, before, actions, level)]
         local, x, cond = self._enter(*flat)
         for block, mods in zip(self._blocks(), self.history_mods(cond), strict=True):
@@ -203,9 +203,7 @@ class Dynamics(nn.Module):
             x = x + g3 * block.mlp(modulate(x, s3, c3))
         return self._leave(local, x, cond)
 
-    def advance(
-        self, previous: Tensor, before: Tensor, actions: Tensor, level: Tensor, cache: KVCache
-    ) -> HistoryOut:
+    def advance(self, previous: Tensor, before: Tensor, actions: Tensor, level: Tensor, cache: KVCache) -> HistoryOut:
         """One step: (B, C, h, w) latents, (B, ...) actions; reads the cache and writes this step's entry into it."""
         local, x, cond = self._enter(previous, before, actions, level)
         place = cache.claim()  # this step's slot and the distance of every slot, the same for all blocks

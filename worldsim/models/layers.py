@@ -1,4 +1,4 @@
-"""The layers of the dynamics.  Shape suffixes: B batch, T steps, N tokens of a frame, D width, H heads, C head width."""
+"""The layers of the dynamics. Shape suffixes: B batch, T steps, N tokens of a frame, D width, H heads, C head width."""
 
 from __future__ import annotations
 

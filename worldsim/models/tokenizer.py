@@ -22,10 +22,10 @@ class TokenizerConfig:
 
     height: int = 64
     width: int = 128
-    channels: int = 16                              # of a latent
-    encoder_widths: tuple[int, int, int] = (32, 64, 96)    # at 1/2, 1/4 and 1/8 of the picture
+    channels: int = 16  # of a latent
+    encoder_widths: tuple[int, int, int] = (32, 64, 96)  # at 1/2, 1/4 and 1/8 of the picture
     decoder_widths: tuple[int, int, int] = (32, 64, 128)
-    blocks: int = 2                                 # residual blocks at 1/4 and 1/8; the decoder has one more at 1/8
+    blocks: int = 2  # residual blocks at 1/4 and 1/8; the decoder has one more at 1/8
 
     def __post_init__(self) -> None:
         if min(self.height, self.width) < STRIDE or self.height % STRIDE or self.width % STRIDE:

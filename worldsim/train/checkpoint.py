@@ -54,11 +54,11 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         ) from error
     if meta.get("format") != FORMAT:
         raise DamagedCheckpoint(
-            f"checkpoint {path} has format {meta.get('format')}, this version reads {FORMAT}; train anew without --resume"
+            f"checkpoint {path} has format {meta.get('format')}, this version reads {FORMAT}; or train anew"
         )
     if meta.get("sha256", found := _digest(tensors)) != found:  # the first checkpoints had none
         raise DamagedCheckpoint(
-            f"checkpoint {path} is damaged (its checksum differs); restore it from a copy, or train anew without --resume"
+            f"checkpoint {path} is damaged (its checksum differs); restore it from a copy, or train anew"
         )
     return tensors, meta
 

@@ -22,14 +22,14 @@ from worldsim.models.dynamics import Dynamics, HistoryOut
 from worldsim.models.events import divergence, sample_events, straight_through
 from worldsim.models.tokenizer import unit_rms
 
-MAX_CONTEXT_NOISE = 0.3     # most frames get far less: the level is drawn squared
-PURE_NOISE = 0.6            # share of frames that are drawn from pure noise, as one-step sampling does
-CHANGE_WEIGHT = 4.0         # extra weight of latents that changed: most of a picture stands still
-OWN_FRAMES_AFTER = 1500     # training steps before own predictions are worth seeing
-OWN_FRAMES = 0.7            # share of a clip's frames that are replaced by own predictions, where they are
-PRIOR_WEIGHT = 0.01         # nats -> loss, for learning how likely events are
-EVENT_COST = 2e-4           # nats -> loss, for saying no more in the events than helps the picture
-DECODED = 8                 # drawn frames of a batch that are compared as pictures; decoding costs as much as drawing
+MAX_CONTEXT_NOISE = 0.3  # most frames get far less: the level is drawn squared
+PURE_NOISE = 0.6  # share of frames that are drawn from pure noise, as one-step sampling does
+CHANGE_WEIGHT = 4.0  # extra weight of latents that changed: most of a picture stands still
+OWN_FRAMES_AFTER = 1500  # training steps before own predictions are worth seeing
+OWN_FRAMES = 0.7  # share of a clip's frames that are replaced by own predictions, where they are
+PRIOR_WEIGHT = 0.01  # nats -> loss, for learning how likely events are
+EVENT_COST = 2e-4  # nats -> loss, for saying no more in the events than helps the picture
+DECODED = 8  # drawn frames of a batch that are compared as pictures; decoding costs as much as drawing
 PIXEL_WEIGHT = 20.0
 END_WEIGHT = 0.1
 REWARD_WEIGHT = 0.1
@@ -44,11 +44,13 @@ class DynamicsLoss(nn.Module):
         self.decode = decode  # a frozen tokenizer's: latents (F, C, h, w) -> pictures (F, 3, H, W)
         self.reward_scale = reward_scale
 
-    def forward(self, batch: dict[str, Tensor], step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(
+        self, batch: dict[str, Tensor], step: int, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """`latents` (B, T + 1, 1 + between, C, h, w), `actions`, `rewards`, `terminated`, `valid` (B, T + 1, ...)."""
         latents = batch["latents"].float()
-        frames = latents[:, :-1, 0]                               # (B, T, C, h, w), what each step comes from
-        target = latents[:, 1:].flatten(0, 1).flatten(1, 2)       # (F, drawn, h, w), F = B * T
+        frames = latents[:, :-1, 0]  # (B, T, C, h, w), what each step comes from
+        target = latents[:, 1:].flatten(0, 1).flatten(1, 2)  # (F, drawn, h, w), F = B * T
         actions = batch["actions"][:, 1:]
         events = self.dynamics.posterior(frames.flatten(0, 1), target)
         context = frames
@@ -61,9 +63,7 @@ class DynamicsLoss(nn.Module):
         loss, metrics = self._sum(batch, frames, target, drawn, tau, events, seen)
         return loss + PIXEL_WEIGHT * seen_pixels, {**metrics, "pixels": seen_pixels.detach()}
 
-    def _compare_pictures(
-        self, drawn: Tensor, target: Tensor, shown: Tensor, generator: torch.Generator
-    ) -> Tensor:
+    def _compare_pictures(self, drawn: Tensor, target: Tensor, shown: Tensor, generator: torch.Generator) -> Tensor:
         """Pixel error of a few drawn frames against what the tokenizer makes of the true latents."""
         chosen = torch.randint(len(drawn), (DECODED,), generator=generator, device=drawn.device)
         channels = self.dynamics.config.channels

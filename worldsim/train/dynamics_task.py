@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from worldsim.dream import dream
 from worldsim.media import contact_sheet
 from worldsim.models.dynamics import Dynamics, DynamicsConfig
 from worldsim.models.tokenizer import Tokenizer, to_frames
 from worldsim.sampling import SamplingConfig
+from worldsim.train.dream import dream
 from worldsim.train.dynamics_loss import DynamicsLoss
 from worldsim.train.latents import LatentEpisodes
 

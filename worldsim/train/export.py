@@ -79,4 +79,3 @@ def pick_starts(tokenizer: Tokenizer, stores: list[Episodes], count: int) -> Sta
     latents = [encode_frames(tokenizer, store.read("rgb", row, row + CONTEXT)).cpu().numpy() for store, row in firsts]
     actions = [store.read("action", row + 1, row + CONTEXT) for store, row in firsts]
     return Starts.pack(np.stack(latents), np.stack(actions), beginnings=len(begin))
-

@@ -28,11 +28,11 @@ ROWS = 64  # encoded at a time
 class LatentEpisodes:
     """An episode store as the dynamics sees it; T rows, as in the store."""
 
-    latents: np.ndarray     # (T, 1 + between, C, h, w) float16: the frame, then the pictures before it, oldest first
-    actions: np.ndarray     # (T,) int64 or (T, A) float32
-    rewards: np.ndarray     # (T,) float32
+    latents: np.ndarray  # (T, 1 + between, C, h, w) float16: the frame, then the pictures before it, oldest first
+    actions: np.ndarray  # (T,) int64 or (T, A) float32
+    rewards: np.ndarray  # (T,) float32
     terminated: np.ndarray  # (T,) bool
-    ends: np.ndarray        # (episodes,) int64
+    ends: np.ndarray  # (episodes,) int64
     store: Episodes
 
 
@@ -108,7 +108,9 @@ def _encode_store(tokenizer: Tokenizer, store: Episodes, folder: Path) -> None:
     c, between = tokenizer.config, store.meta.streams["between"].shape[0] if "between" in store.streams else 0
     shape = (store.num_steps, 1 + between, c.channels, c.latent_height, c.latent_width)
     array = np.lib.format.open_memmap(folder / "latents.npy", mode="w+", dtype=np.float16, shape=shape)
-    for start in tqdm(range(0, store.num_steps, ROWS), desc=f"latents of {store.path.name}", unit_scale=ROWS, unit="row"):
+    for start in tqdm(
+        range(0, store.num_steps, ROWS), desc=f"latents of {store.path.name}", unit_scale=ROWS, unit="row"
+    ):
         stop = min(start + ROWS, store.num_steps)
         frames = store.read("rgb", start, stop)[:, None]
         if between:

@@ -30,7 +30,7 @@ from worldsim.train.record import TrainingRecord
 class Task(Protocol):
     """What the loop asks of a model's training."""
 
-    kind: str                       # "tokenizer", "dynamics": names files and checks what is resumed
+    kind: str  # "tokenizer", "dynamics": names files and checks what is resumed
     frames_per_batch: int
 
     @property
@@ -55,17 +55,17 @@ class Task(Protocol):
 class LoopConfig:
     """How long and how fast to train."""
 
-    hours: float = 1.0              # wall-clock budget of this call
-    steps: int | None = None        # stop at this step instead, whatever the time
+    hours: float = 1.0  # wall-clock budget of this call
+    steps: int | None = None  # stop at this step instead, whatever the time
     lr: float = 1e-3
-    warmup: int = 200               # steps
-    cooldown: float = 0.2           # last part of the budget, over which the learning rate falls to zero
+    warmup: int = 200  # steps
+    cooldown: float = 0.2  # last part of the budget, over which the learning rate falls to zero
     weight_decay: float = 0.01
-    max_norm: float = 1.0           # of the gradient
-    ema: float = 0.999              # of the averaged weights, the ones that are used
+    max_norm: float = 1.0  # of the gradient
+    ema: float = 0.999  # of the averaged weights, the ones that are used
     seed: int = 0
-    save_minutes: float = 5.0       # between checkpoints
-    picture_minutes: float = 5.0    # between sample pictures
+    save_minutes: float = 5.0  # between checkpoints
+    picture_minutes: float = 5.0  # between sample pictures
     device: str = "auto"
 
     def __post_init__(self) -> None:
@@ -153,9 +153,7 @@ class Trainer:
         tensors = {f"model.{n}": t for n, t in self.model.state_dict().items()}
         tensors |= {f"average.{n}": t for n, t in self.average.items()}
         tensors |= optimizer_tensors(self.optimizer)
-        save_checkpoint(
-            self.path, tensors, {"kind": self.task.kind, "step": self.step, "config": self.task.config()}
-        )
+        save_checkpoint(self.path, tensors, {"kind": self.task.kind, "step": self.step, "config": self.task.config()})
         self.record.save()
 
     def averaged(self) -> nn.Module:

@@ -7,16 +7,15 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from worldsim.episodes import Episodes
 from worldsim.media import contact_sheet
 from worldsim.models.tokenizer import Tokenizer, TokenizerConfig, to_frames, to_pictures
 
-LATENT_NOISE = 0.1      # so that nearby latents decode alike, which is what a predicted latent needs
-MOVING_WEIGHT = 5.0     # extra weight of pixels that changed since the picture before: small moving things are rare
-RUN = 2                 # pictures taken in a row, to see what moves
+LATENT_NOISE = 0.1  # so that nearby latents decode alike, which is what a predicted latent needs
+MOVING_WEIGHT = 5.0  # extra weight of pixels that changed since the picture before: small moving things are rare
+RUN = 2  # pictures taken in a row, to see what moves
 
 
 class TokenizerLoss(nn.Module):
@@ -26,7 +25,9 @@ class TokenizerLoss(nn.Module):
         super().__init__()
         self.tokenizer = tokenizer
 
-    def forward(self, batch: dict[str, Tensor], step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(
+        self, batch: dict[str, Tensor], step: int, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """`frames` (B, RUN, H, W, 3) uint8 -> loss and metrics."""
         frames = batch["frames"]
         pictures = to_pictures(frames.flatten(0, 1)).contiguous(memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""Rolling the dynamics out over recorded actions, from latents to latents; for pictures during training and for eval."""
+"""Rolling the dynamics out over recorded actions, from latents to latents: for the sample pictures of training."""
 
 from __future__ import annotations
 
@@ -25,9 +25,7 @@ def dream(
     seeds, zeros = torch.arange(batch) + seed, torch.zeros(batch, dtype=torch.int64)
     for t in range(1, steps):
         past = torch.stack([out[:, t - 1, 0], out[:, max(t - 2, 0), 0]], dim=1)
-        drawn = sample_step(
-            dynamics, config, past, actions[:, t], cache, step_noise(dynamics, seeds, zeros, zeros + t)
-        )
+        drawn = sample_step(dynamics, config, past, actions[:, t], cache, step_noise(dynamics, seeds, zeros, zeros + t))
         if t >= context:
             out[:, t] = drawn.latents.unflatten(1, (latents.shape[2], -1))
     return out.float()
