@@ -26,25 +26,19 @@ def generator(seed: int, episode: int, step: int, stream: int) -> np.random.Gene
     return np.random.Generator(np.random.Philox(key=key, counter=counter))
 
 
-def normal(
-    seeds: Sequence[int] | np.ndarray,
-    episodes: Sequence[int] | np.ndarray,
-    steps: Sequence[int] | np.ndarray,
-    stream: int,
-    shape: tuple[int, ...],
-) -> np.ndarray:
+Numbers = Sequence[int] | np.ndarray
+
+
+def normal(seeds: Numbers, episodes: Numbers, steps: Numbers, stream: int, shape: tuple[int, ...]) -> np.ndarray:
     """Standard normal noise (B, *shape) float32, one independent draw a world."""
-    rows = zip(seeds, episodes, steps, strict=True)
-    return np.stack([generator(int(s), int(e), int(t), stream).standard_normal(shape, np.float32) for s, e, t in rows])
+    return np.stack([g.standard_normal(shape, np.float32) for g in _generators(seeds, episodes, steps, stream)])
 
 
-def uniform(
-    seeds: Sequence[int] | np.ndarray,
-    episodes: Sequence[int] | np.ndarray,
-    steps: Sequence[int] | np.ndarray,
-    stream: int,
-    shape: tuple[int, ...],
-) -> np.ndarray:
+def uniform(seeds: Numbers, episodes: Numbers, steps: Numbers, stream: int, shape: tuple[int, ...]) -> np.ndarray:
     """Uniform noise in [0, 1), (B, *shape) float32, one independent draw a world."""
+    return np.stack([g.random(shape, np.float32) for g in _generators(seeds, episodes, steps, stream)])
+
+
+def _generators(seeds: Numbers, episodes: Numbers, steps: Numbers, stream: int) -> list[np.random.Generator]:
     rows = zip(seeds, episodes, steps, strict=True)
-    return np.stack([generator(int(s), int(e), int(t), stream).random(shape, np.float32) for s, e, t in rows])
+    return [generator(int(s), int(e), int(t), stream) for s, e, t in rows]
