@@ -26,7 +26,7 @@ RECORD = "training.json"  # how the weights came to be: time, steps, loss curves
 
 
 def export_world(name: str, stores: list[Episodes], run: Path, out: Path, *, starts: int) -> None:
-    """Write the averaged weights in bf16, without what only training needs; an existing card is kept.
+    """Write the averaged weights in bf16; an existing card is kept.
 
     The training record comes with them, as training.json.
     """
@@ -56,14 +56,14 @@ def export_world(name: str, stores: list[Episodes], run: Path, out: Path, *, sta
 
 
 def _weights(tokenizer: Tokenizer, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    prefix, training_only = "average.dynamics.", "average.dynamics.posterior."
-    dynamics = {
-        f"dynamics.{n[len(prefix) :]}": t
-        for n, t in tensors.items()
-        if n.startswith(prefix) and not n.startswith(training_only)
-    }
-    own = {f"tokenizer.{n}": t for n, t in tokenizer.state_dict().items()}
-    return {n: t.to(torch.bfloat16) for n, t in (own | dynamics).items()}
+    """All in bf16; what only training needs goes under `training.`, so that a shipped world can be trained on."""
+    prefix, training_only = "average.dynamics.", "posterior."
+    weights = {f"tokenizer.{n}": t for n, t in tokenizer.state_dict().items()}
+    for name, tensor in tensors.items():
+        if name.startswith(prefix):
+            own = name[len(prefix) :]
+            weights[f"training.dynamics.{own}" if own.startswith(training_only) else f"dynamics.{own}"] = tensor
+    return {n: t.to(torch.bfloat16) for n, t in weights.items()}
 
 
 def pick_starts(tokenizer: Tokenizer, stores: list[Episodes], count: int) -> Starts:
