@@ -23,7 +23,7 @@ from worldsim.sampling import empty_cache, look_back, sample_step, step_noise
 from worldsim.spec import WorldSpec, WorldStep
 from worldsim.starts import Starts
 from worldsim.tree import put_rows
-from worldsim.weights import MODEL, WorldFiles, find_world, load_strictly, read_world, write_world
+from worldsim.weights import MODEL, TRAINING, WorldFiles, find_world, load_strictly, read_world, write_world
 
 
 @dataclass
@@ -56,7 +56,8 @@ class World:
         self.dtype = autocast_dtype(self.device)
         self.tokenizer = Tokenizer(self.config.tokenizer)
         self.dynamics = Dynamics(self.config.dynamics, serving=True)
-        load_strictly({"tokenizer.": self.tokenizer, "dynamics.": self.dynamics}, files.model, where)
+        served = {name: tensor for name, tensor in files.model.items() if not name.startswith(TRAINING)}
+        load_strictly({"tokenizer.": self.tokenizer, "dynamics.": self.dynamics}, served, where)
         for module in (self.tokenizer, self.dynamics):
             module.to(self.device, self.dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             module.eval().requires_grad_(False)

@@ -19,7 +19,7 @@ from worldsim.starts import Starts
 from worldsim.train.checkpoint import load_checkpoint
 from worldsim.train.latents import encode_frames, load_tokenizer
 from worldsim.train.record import TrainingRecord
-from worldsim.weights import CARD, WorldFiles, write_world
+from worldsim.weights import CARD, TRAINING, WorldFiles, write_world
 
 CONTEXT = 3  # frames of a start
 RECORD = "training.json"  # how the weights came to be: time, steps, loss curves
@@ -56,13 +56,13 @@ def export_world(name: str, stores: list[Episodes], run: Path, out: Path, *, sta
 
 
 def _weights(tokenizer: Tokenizer, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """All in bf16; what only training needs goes under `training.`, so that a shipped world can be trained on."""
+    """All in bf16; what only training needs goes under TRAINING, so that a shipped world can be trained on."""
     prefix, training_only = "average.dynamics.", "posterior."
     weights = {f"tokenizer.{n}": t for n, t in tokenizer.state_dict().items()}
     for name, tensor in tensors.items():
         if name.startswith(prefix):
             own = name[len(prefix) :]
-            weights[f"training.dynamics.{own}" if own.startswith(training_only) else f"dynamics.{own}"] = tensor
+            weights[f"{TRAINING}dynamics.{own}" if own.startswith(training_only) else f"dynamics.{own}"] = tensor
     return {n: t.to(torch.bfloat16) for n, t in weights.items()}
 
 
