@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from worldsim.envs.play.feed import View
+from worldsim.errors import InvalidInput
 from worldsim.media import VideoWriter
 from worldsim.spec import WorldSpec
 
@@ -26,7 +27,7 @@ class Recorder:
     """Writes one MP4; every view of it has the same number of pictures."""
 
     def __init__(self, path: Path, spec: WorldSpec) -> None:
-        """Raises InvalidInput for a path that does not end in .mp4, OSError if its folder cannot be made."""
+        """Raises InvalidInput for a path that does not end in .mp4 or cannot be written."""
         self.path = path
         self._across, self._down = pixel_size(spec, math.ceil(MIN_HEIGHT / spec.height))
         self._writer = VideoWriter(path, spec.steps_per_second * spec.pictures_per_step)
@@ -69,8 +70,10 @@ class Clips:
         try:
             self._recorder = Recorder(path, self._spec)
             self._say(f"recording {path}")
-        except OSError as error:
-            self._fail(path, error)
+        except InvalidInput as error:
+            if not isinstance(error.__cause__, OSError):
+                raise
+            self._fail(path, error.__cause__)
 
     def toggle(self) -> None:
         """End the clip, or begin one in the working directory, named after the world and the time."""

@@ -11,6 +11,7 @@ from tiny import tiny_episodes
 from worldsim.errors import InvalidInput
 from worldsim.train import dynamics_loss
 from worldsim.train.checkpoint import load_checkpoint
+from worldsim.train.interrupts import Interrupts
 from worldsim.train.loop import Budget, LoopConfig, Trainer
 from worldsim.train.prefetch import Prefetch
 
@@ -65,6 +66,16 @@ def test_a_signal_ends_the_run_after_a_whole_step(make_task, tmp_path):
         assert state(trainer)["step"] == 4
         assert_same(state(train(make_task(), brief(6), out, resume=True)), state(whole))
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_second_signal_interrupts_at_once():
+    before = signal.getsignal(signal.SIGINT)
+    with Interrupts() as interrupts:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert interrupts.seen
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) == before
 
 
 def interrupt_inside_step(trainer, step, number):
