@@ -1,79 +1,100 @@
-"""Where one environment stands in its episode, and what a step of its world means in gymnasium's terms."""
+"""Where environments stand in their episodes, and what a step of their world means in gymnasium's terms."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from worldsim.envs.infos import Columns
 from worldsim.envs.starts import SEED_LIMIT
 from worldsim.errors import InvalidState
 from worldsim.spec import WorldStep
 
 
-class Outcome(NamedTuple):
-    """What a step gives besides the picture."""
-
-    reward: float
-    terminated: bool
-    truncated: bool
-    info: dict[str, Any]
-
-
-@dataclass
-class Progress:
-    """The counters of one environment; with the world's state they say all of it."""
+class Counters(NamedTuple):
+    """Where one environment stands; with the world's state they say all of it."""
 
     seed: int | None = None  # None until the first reset
     episode: int = 0  # resets since it was last seeded
     step: int = 0
     ended: bool = False
 
-    def next_start(self, seed: int | None, random: np.random.Generator) -> tuple[int, int]:
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a step of N environments gives besides the observations."""
+
+    reward: np.ndarray  # (N,) float64
+    terminated: np.ndarray  # (N,) bool
+    truncated: np.ndarray  # (N,) bool
+    info: Columns
+
+
+class Progress:
+    """The counters of N environments."""
+
+    def __init__(self, num_envs: int) -> None:
+        self.started = np.zeros(num_envs, np.bool_)  # whether each was ever reset
+        self.seed = np.zeros(num_envs, np.int64)
+        self.episode = np.zeros(num_envs, np.int64)
+        self.step = np.zeros(num_envs, np.int64)
+        self.ended = np.zeros(num_envs, np.bool_)
+
+    def counters(self, row: int) -> Counters:
+        """Those of one environment."""
+        seed = int(self.seed[row]) if self.started[row] else None
+        return Counters(seed, int(self.episode[row]), int(self.step[row]), bool(self.ended[row]))
+
+    def put(self, row: int, counters: Counters) -> None:
+        """Set those of one environment."""
+        self.started[row] = counters.seed is not None
+        self.seed[row], self.episode[row], self.step[row], self.ended[row] = counters.seed or 0, *counters[1:]
+
+    def next_start(self, row: int, seed: int | None, random: np.random.Generator) -> tuple[int, int]:
         """(seed, episode) of the next episode: a given seed begins anew, else the old one counts on."""
         if seed is not None:
             return seed, 0
-        if self.seed is None:
+        if not self.started[row]:
             return int(random.integers(SEED_LIMIT)), 0
-        return self.seed, self.episode + 1
+        return int(self.seed[row]), int(self.episode[row]) + 1
 
-    def begin(self, seed: int, episode: int) -> dict[str, Any]:
-        """Enter an episode; the info of its reset."""
-        self.seed, self.episode, self.step, self.ended = seed, episode, 0, False
-        return self._info(non_finite=False)
+    def info(self, non_finite: np.ndarray | None = None) -> Columns:
+        """What the info of every reset and step says of each environment."""
+        # Not "episode": gymnasium's and Stable-Baselines3's statistics keep a dict of their own there.
+        return {
+            "step": self.step.copy(),
+            "episode_index": self.episode.copy(),
+            "seed": self.seed.copy(),
+            "non_finite": np.zeros(len(self.step), np.bool_) if non_finite is None else non_finite,
+        }
 
-    def advance(self, result: WorldStep, row: int, limit: int | None) -> Outcome:
-        """Count one step, of which `row` of `result` is the outcome.
+    def advance(self, result: WorldStep, limit: int | None, stepped: np.ndarray | None = None) -> Outcome:
+        """Count one step in the rows of `stepped` (N,) bool (default: all); what is said of the others is void.
 
         A step whose numbers are not finite says nothing of the game: it truncates the episode with reward 0.
         """
-        self.step += 1
-        reward = float(result.reward[row])
-        non_finite = bool(result.extras.get("non_finite", np.zeros(row + 1, bool))[row]) or not np.isfinite(reward)
-        terminated = bool(result.terminated[row]) and not non_finite
-        truncated = non_finite or (limit is not None and self.step >= limit)
-        self.ended = terminated or truncated
-        extras = {name: _row(values, row) for name, values in result.extras.items()}
-        return Outcome(0.0 if non_finite else reward, terminated, truncated, extras | self._info(non_finite))
+        stepped = np.ones(len(self.step), np.bool_) if stepped is None else stepped
+        reward = np.asarray(result.reward, np.float64)
+        non_finite = (np.asarray(result.extras.get("non_finite", False), np.bool_) | ~np.isfinite(reward)) & stepped
+        self.step += stepped
+        terminated = np.asarray(result.terminated, np.bool_) & ~non_finite & stepped
+        truncated = non_finite if limit is None else non_finite | ((self.step >= limit) & stepped)
+        self.ended = np.where(stepped, terminated | truncated, self.ended)
+        extras = {name: np.asarray(values) for name, values in result.extras.items()}
+        rewarded = np.where(stepped & ~non_finite, reward, 0.0)
+        return Outcome(rewarded, terminated, truncated, extras | self.info(non_finite))
 
     def require_started(self) -> None:
-        """Raise InvalidState before the first reset."""
-        if self.seed is None:
+        """Raise InvalidState where an environment has never been reset."""
+        if not self.started.all():
             raise InvalidState("this environment has not been reset yet; call reset() first")
 
     def require_running(self) -> None:
         """Raise InvalidState before the first reset and after the end of an episode."""
         self.require_started()
-        if self.ended:
-            raise InvalidState(f"the episode ended at step {self.step}; call reset() before the next step()")
-
-    def _info(self, non_finite: bool) -> dict[str, Any]:
-        # Not "episode": gymnasium's and Stable-Baselines3's statistics keep a dict of their own there.
-        return {"step": self.step, "episode_index": self.episode, "seed": self.seed, "non_finite": non_finite}
-
-
-def _row(values: np.ndarray, row: int) -> Any:
-    """One world's share of an extra: a python scalar, or an array of its own."""
-    value = np.asarray(values)[row]
-    return value.item() if np.ndim(value) == 0 else value.copy()
+        if self.ended.any():
+            raise InvalidState(
+                f"the episode ended at step {self.step[self.ended][0]}; call reset() before the next step()"
+            )

@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
+from worldsim.envs.infos import by_row
+from worldsim.envs.observing import Observation
 from worldsim.envs.vector_env import WorldVectorEnv
-from worldsim.envs.worlds import TimeLimit
+from worldsim.envs.worlds import DEFAULT_START, TimeLimit
 from worldsim.errors import InvalidInput, MissingDependency
 from worldsim.spec import WorldProtocol
+from worldsim.speculation import Speculation
 
 try:
     from stable_baselines3.common.vec_env import VecEnv
@@ -37,16 +40,26 @@ class WorldVecEnv(VecEnv):
         world: str | WorldProtocol,
         num_envs: int = 1,
         *,
+        observation: Observation = "pixels",
+        between: bool = False,
+        start: str = DEFAULT_START,
+        temperature: float | None = None,
         max_episode_steps: TimeLimit = "world",
         render_mode: str | None = None,
+        speculate: bool | Speculation | None = None,
         device: str = "auto",
     ) -> None:
         self.worlds = WorldVectorEnv(
             world,
             num_envs,
             autoreset_mode=AutoresetMode.SAME_STEP,
+            observation=observation,
+            between=between,
+            start=start,
+            temperature=temperature,
             max_episode_steps=max_episode_steps,
             render_mode=render_mode,
+            speculate=speculate,
             device=device,
         )
         self._actions: np.ndarray | None = None
@@ -57,7 +70,7 @@ class WorldVecEnv(VecEnv):
         """Begin an episode in every row, with the seeds and options given since the last reset, if any."""
         seeds = None if all(seed is None for seed in self._seeds) else self._seeds
         observations, infos = self.worlds.reset(seed=seeds, options=_stack_options(self._options))
-        self.reset_infos = [_row_info(infos, row) for row in range(self.num_envs)]
+        self.reset_infos = by_row(infos, self.num_envs)
         self._reset_seeds()
         self._reset_options()
         return observations
@@ -70,19 +83,17 @@ class WorldVecEnv(VecEnv):
         """Step every row; observations, rewards (N,) float32, dones (N,) bool, one info a row."""
         observations, rewards, terminations, truncations, vector_infos = self.worlds.step(self._actions)
         dones = terminations | truncations
-        infos = []
-        for row in range(self.num_envs):
-            info = _row_info(vector_infos, row)
-            if dones[row]:
-                final, observation = info.pop("final_info"), info.pop("final_obs")
-                self.reset_infos[row] = info
-                info = {**final, "terminal_observation": observation}
-            info["TimeLimit.truncated"] = bool(truncations[row] and not terminations[row])
-            infos.append(info)
+        infos = by_row(vector_infos, self.num_envs)
+        for row in np.flatnonzero(dones).tolist():
+            final, observation = infos[row].pop("final_info"), infos[row].pop("final_obs")
+            self.reset_infos[row] = infos[row]
+            infos[row] = {**final, "terminal_observation": observation}
+        for info, cut in zip(infos, (truncations & ~terminations).tolist(), strict=True):
+            info["TimeLimit.truncated"] = cut
         return observations, rewards.astype(np.float32), dones, infos
 
     def close(self) -> None:
-        """Nothing is open; may be called twice."""
+        """End the guessing, if there is any; may be called twice."""
         self.worlds.close()
 
     def get_images(self) -> Sequence[np.ndarray | None]:
@@ -112,20 +123,6 @@ class WorldVecEnv(VecEnv):
     def env_is_wrapped(self, wrapper_class: type[Any], indices: Indices = None) -> list[bool]:
         """Always False: rows are no environments that could be wrapped."""
         return [False for _ in self._get_indices(indices)]
-
-
-def _row_info(infos: dict[str, Any], row: int) -> dict[str, Any]:
-    """One row's info out of gymnasium's batched form, in which `_key` says which rows have `key`."""
-    info = {}
-    for key, values in infos.items():
-        if f"_{key}" not in infos or not infos[f"_{key}"][row]:
-            continue
-        if isinstance(values, dict):
-            info[key] = _row_info(values, row)
-        else:
-            value = values[row]
-            info[key] = value.item() if isinstance(value, np.generic) else value
-    return info
 
 
 def _stack_options(options: Sequence[dict[str, Any]]) -> dict[str, Any] | None:

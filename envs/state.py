@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from worldsim.envs.progress import Progress
+from worldsim.envs.progress import Counters
 from worldsim.errors import InvalidInput
 from worldsim.spec import WorldProtocol
 from worldsim.tree import clone
@@ -44,20 +44,19 @@ class EnvState:
         return cls(tree=load_tree(path, template), **extra)
 
 
-def pack(world: WorldProtocol, tree: Any, progress: Progress) -> EnvState:
+def pack(world: WorldProtocol, tree: Any, counters: Counters) -> EnvState:
     """Join a world's state (a batch of one, not copied) and the counters."""
-    progress.require_started()
-    assert progress.seed is not None
-    return EnvState(_identity(world), tree, progress.step, progress.episode, progress.seed, progress.ended)
+    assert counters.seed is not None
+    return EnvState(_identity(world), tree, counters.step, counters.episode, counters.seed, counters.ended)
 
 
-def unpack(world: WorldProtocol, state: EnvState) -> tuple[Any, Progress]:
+def unpack(world: WorldProtocol, state: EnvState) -> tuple[Any, Counters]:
     """The world's state, copied, and the counters; raises InvalidInput for a state of another world."""
     if not isinstance(state, EnvState):
         raise InvalidInput(f"a {type(state).__name__} is no state; pass what save_state() returned")
     if state.world != _identity(world):
         raise InvalidInput(f"this is a state of world {state.world!r}, not of {_identity(world)!r}")
-    return clone(state.tree), Progress(state.seed, state.episode, state.step, state.ended)
+    return clone(state.tree), Counters(state.seed, state.episode, state.step, state.ended)
 
 
 def _identity(world: WorldProtocol) -> str:

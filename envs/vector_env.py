@@ -12,11 +12,15 @@ from gymnasium.vector.utils import batch_space
 
 from worldsim.actions import check_actions
 from worldsim.envs import worlds
-from worldsim.envs.progress import Outcome, Progress
+from worldsim.envs.infos import batched
+from worldsim.envs.observing import Observation, Observer
+from worldsim.envs.progress import Counters, Outcome, Progress
+from worldsim.envs.speculating import make_speculator
 from worldsim.envs.starts import Start, check_options, check_seeds, check_starts
 from worldsim.envs.state import EnvState, pack, unpack
 from worldsim.errors import InvalidInput, InvalidState
 from worldsim.spec import WorldProtocol
+from worldsim.speculation import Speculation, SpeculationStats
 from worldsim.tree import put_rows, select_rows
 
 
@@ -24,8 +28,8 @@ class WorldVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     """`num_envs` environments over one world, one batched model call a step.
 
     Behaves as gymnasium's `SyncVectorEnv` over `WorldEnv`s in all three autoreset modes; row i does what a
-    `WorldEnv` reset with its seed would do, whatever its neighbours do. Observations are (N, H, W, 3) uint8,
-    rewards (N,) float64.
+    `WorldEnv` reset with its seed would do, whatever its neighbours do. Observations are (N, H, W, 3) uint8 or,
+    for "latents", (N, C, h, w) float32; rewards (N,) float64. The arguments are those of `WorldEnv`.
 
     Raises InvalidAction, InvalidState and InvalidInput, always before anything has changed.
 
@@ -43,27 +47,35 @@ class WorldVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         num_envs: int = 1,
         *,
         autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
+        observation: Observation = "pixels",
+        between: bool = False,
+        start: str = worlds.DEFAULT_START,
+        temperature: float | None = None,
         max_episode_steps: worlds.TimeLimit = "world",
         render_mode: str | None = None,
+        speculate: bool | Speculation | None = None,
         device: str = "auto",
     ) -> None:
         if isinstance(num_envs, bool) or not isinstance(num_envs, int) or num_envs < 1:
             raise InvalidInput(f"num_envs={num_envs!r}; pass a number of environments above 0")
         self.render_mode = worlds.check_render_mode(render_mode, self.metadata["render_modes"])
         self.autoreset_mode = _autoreset_mode(autoreset_mode)
-        self.world = worlds.load_world(world, device)
+        self.world = worlds.load_world(world, device, start=start, temperature=temperature)
         spec = self.world.spec
         self.num_envs = num_envs
+        self.start = start
         self.max_episode_steps = worlds.time_limit(spec, max_episode_steps)
-        self.single_observation_space = worlds.picture_space(spec)
+        self._observer = Observer(self.world, observation, between)
+        self.single_observation_space = self._observer.space
         self.single_action_space = spec.actions.to_space()
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         own = {"render_fps": worlds.render_fps(spec), "autoreset_mode": self.autoreset_mode}
         self.metadata = {**type(self).metadata, **own}  # type: ignore[misc]
-        self._progress = [Progress() for _ in range(num_envs)]
+        self.ahead = make_speculator(speculate, self.world, self._observer, num_envs)
+        self._progress = Progress(num_envs)
         self._state: Any = None
-        self._pictures = np.zeros(self.observation_space.shape or (), np.uint8)  # as the rows look now
+        self._observations = np.zeros((num_envs, *self._observer.space.shape), self._observer.space.dtype)
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -77,119 +89,142 @@ class WorldVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         given = check_options(options, known=("frames", "actions", "reset_mask"))
         rows = self._rows_to_reset(given)
         starts = check_starts(self.world.spec, given.get("frames"), given.get("actions"), self.num_envs)
-        infos: dict[str, Any] = {}
-        for row, info in self._begin(rows, seeds, starts).items():
-            infos = self._add_info(infos, info, row)
+        self._begin(np.flatnonzero(rows).tolist(), seeds, starts)
         if isinstance(seed, int | np.integer):
             super().reset(seed=int(seed))
-        return self._pictures.copy(), infos
+        self._expect()
+        return self._observations.copy(), batched(self._progress.info(), rows)
 
     def step(self, actions: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Take one action in every row; in the next-step mode, rows that had ended are reset instead."""
         resetting = self._rows_awaiting_reset()
         checked = check_actions(self.world.spec.actions, actions, self.num_envs, ignored=resetting)
-        outcomes = self._advance(checked, resetting)
-        if self.autoreset_mode is AutoresetMode.SAME_STEP:
-            resetting = np.array([progress.ended for progress in self._progress])
-        final = self._pictures
-        begun = self._begin(np.flatnonzero(resetting).tolist())
-
+        outcome = self._advance(checked, ~resetting)
         infos: dict[str, Any] = {}
-        for row, outcome in enumerate(outcomes):
-            if outcome is not None and row in begun:
-                ending = {"final_obs": final[row].copy(), "final_info": outcome.info}
-                infos = self._add_info(infos, ending, row)
-            info = begun.get(row) or outcome.info  # type: ignore[union-attr]
-            infos = self._add_info(infos, info, row)
-        rewards = np.array([0.0 if o is None else o.reward for o in outcomes], np.float64)
-        terminations = np.array([o is not None and o.terminated for o in outcomes], np.bool_)
-        truncations = np.array([o is not None and o.truncated for o in outcomes], np.bool_)
-        return self._pictures.copy(), rewards, terminations, truncations, infos
+        if self.autoreset_mode is AutoresetMode.SAME_STEP:
+            resetting = self._progress.ended.copy()
+            infos = self._final_infos(outcome, resetting)
+        self._begin(np.flatnonzero(resetting).tolist())
+        # A row that has just begun tells its counters only; what the world adds is of the steps.
+        infos |= batched(outcome.info, ~resetting)
+        infos |= batched(self._progress.info(outcome.info["non_finite"] & ~resetting), np.ones_like(resetting))
+        self._expect()
+        return self._observations.copy(), outcome.reward, outcome.terminated, outcome.truncated, infos
 
     def render(self) -> tuple[np.ndarray, ...] | None:
         """The current picture of every row, each (H, W, 3) uint8, in mode "rgb_array"."""
-        self._require_started()
+        self._progress.require_started()
         if self.render_mode is None:
             gym.logger.warn('render() needs a render mode; make the environment with render_mode="rgb_array"')
             return None
-        return tuple(picture.copy() for picture in self._pictures)
+        pixels = self._observer.observation == "pixels"
+        pictures = self._observations if pixels else worlds.render_world(self.world, self._state, self.num_envs)
+        return tuple(picture.copy() for picture in pictures)
 
     def save_state(self) -> list[EnvState]:
         """One state a row, copied; any of them can be restored into a `WorldEnv` too."""
-        self._require_started()
-        rows = enumerate(self._progress)
-        return [pack(self.world, select_rows(self._state, [row]), progress) for row, progress in rows]
+        self._progress.require_started()
+        rows = range(self.num_envs)
+        return [pack(self.world, select_rows(self._state, [row]), self._progress.counters(row)) for row in rows]
 
     def restore_state(self, states: Sequence[EnvState]) -> None:
         """Return to saved states, one a row (the same one in several rows forks it), bit for bit."""
         if len(states) != self.num_envs:
             raise InvalidInput(f"{len(states)} states for {self.num_envs} environments; pass one for each")
-        trees, progress = zip(*(unpack(self.world, state) for state in states), strict=True)
-        self._put(dict(enumerate(trees)))
-        self._progress = list(progress)
-        self._pictures = worlds.render_world(self.world, self._state, self.num_envs).copy()
+        unpacked = [unpack(self.world, state) for state in states]
+        self._put({row: tree for row, (tree, _) in enumerate(unpacked)})
+        for row, (_, counters) in enumerate(unpacked):
+            self._progress.put(row, counters)
+        self._observations = self._observer.observe(self._state, self.num_envs)
+        self._expect()
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """End the guessing, if there is any; called by `close`."""
+        ahead = getattr(self, "ahead", None)  # gymnasium also closes what could not even be made
+        if ahead is not None:
+            ahead.close()
+
+    @property
+    def speculation_stats(self) -> SpeculationStats | None:
+        """What came of the guesses so far, kept up to date; None without `speculate`."""
+        return self.ahead.stats
 
     def get_action_meanings(self) -> list[str]:
         """What each discrete action does, as in ALE; empty when the world does not say."""
         return worlds.action_meanings(self.world.spec.actions)
 
-    def _advance(self, actions: np.ndarray, resetting: np.ndarray) -> list[Outcome | None]:
-        """Step the whole batch, resetting rows included; outcomes of the rows that are not being reset."""
-        if resetting.all():
-            return [None] * self.num_envs
-        self._state, result = worlds.step_world(self.world, self._state, actions)
-        self._pictures = result.frame.copy()
-        limit = self.max_episode_steps
-        return [None if resetting[i] else p.advance(result, i, limit) for i, p in enumerate(self._progress)]
+    def _advance(self, actions: np.ndarray, stepped: np.ndarray) -> Outcome:
+        """Step the whole batch, rows that are to be reset included; what the rows of `stepped` (N,) bool get."""
+        if not stepped.any():
+            nothing, never = np.zeros(self.num_envs), np.zeros(self.num_envs, np.bool_)
+            return Outcome(nothing, never, never.copy(), self._progress.info())
+        self._state, result = self.ahead.step(self._state, actions)
+        self._observations = self._observer.after(self._state, result)
+        return self._progress.advance(result, self.max_episode_steps, stepped)
+
+    def _final_infos(self, outcome: Outcome, ended: np.ndarray) -> dict[str, Any]:
+        """What the rows that ended leave behind, (N,) bool, before their next episode begins."""
+        if not ended.any():
+            return {}
+        observations = np.full(self.num_envs, None, dtype=object)
+        for row in np.flatnonzero(ended).tolist():
+            observations[row] = self._observations[row].copy()
+        final = batched(outcome.info, ended)
+        return {"final_obs": observations, "_final_obs": ended.copy(), "final_info": final, "_final_info": ended.copy()}
 
     def _begin(
         self, rows: Sequence[int], seeds: Sequence[int | None] = (), starts: Sequence[Start | None] = ()
-    ) -> dict[int, dict[str, Any]]:
-        """Begin an episode in each of `rows`, as a batch of one so that rows stay apart; their infos."""
+    ) -> None:
+        """Begin an episode in each of `rows`, as a batch of one so that rows stay apart."""
+        if not rows:
+            return
         begun: dict[int, tuple[int, int]] = {}
         trees: dict[int, Any] = {}
-        pictures = self._pictures.copy()
+        observations = self._observations.copy()
         for row in rows:
-            seed = seeds[row] if seeds else None
-            begun[row] = self._progress[row].next_start(seed, self.np_random)
-            trees[row], pictures[row] = worlds.reset_world(self.world, *begun[row], starts[row] if starts else None)
+            begun[row] = self._progress.next_start(row, seeds[row] if seeds else None, self.np_random)
+            trees[row] = worlds.reset_world(self.world, *begun[row], starts[row] if starts else None, self.start)
+            observations[row] = self._observer.observe(trees[row], 1)[0]
         self._put(trees)
-        self._pictures = pictures
-        return {row: self._progress[row].begin(*start) for row, start in begun.items()}
+        self._observations = observations
+        for row, (seed, episode) in begun.items():
+            self._progress.put(row, Counters(seed, episode))
 
     def _put(self, trees: dict[int, Any]) -> None:
         """Write states (batches of one) into rows of the batch."""
+        self.ahead.forget()
         if self._state is None:
             self._state = select_rows(next(iter(trees.values())), [0] * self.num_envs)
         for row, tree in trees.items():
             put_rows(self._state, [row], tree)
 
+    def _expect(self) -> None:
+        """Guess the next step; not where a row has ended, whose action will be ignored."""
+        if not self._progress.ended.any():
+            self.ahead.expect(self._state, self._observations)
+
     def _rows_awaiting_reset(self) -> np.ndarray:
         """(N,) bool, the rows that this step resets; raises InvalidState if a row cannot be stepped."""
-        self._require_started()
-        ended = np.array([progress.ended for progress in self._progress])
+        self._progress.require_started()
+        ended = self._progress.ended.copy()
         if self.autoreset_mode is AutoresetMode.NEXT_STEP or not ended.any():
             return ended
         rows = np.flatnonzero(ended).tolist()
         raise InvalidState(f'environments {rows} have ended; call reset(options={{"reset_mask": mask}}) for them first')
 
-    def _rows_to_reset(self, given: dict[str, Any]) -> list[int]:
-        """All rows, or those of the reset mask."""
+    def _rows_to_reset(self, given: dict[str, Any]) -> np.ndarray:
+        """(N,) bool: all rows, or those of the reset mask."""
         mask = given.get("reset_mask")
         if mask is None:
-            return list(range(self.num_envs))
+            return np.ones(self.num_envs, np.bool_)
         if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_ or mask.shape != (self.num_envs,):
             found = f"{mask.dtype} {mask.shape}" if isinstance(mask, np.ndarray) else type(mask).__name__
             raise InvalidInput(f"options['reset_mask'] is {found}; pass a numpy bool array ({self.num_envs},)")
         if not mask.any():
             raise InvalidInput("options['reset_mask'] marks no environment; mark at least one")
         if not mask.all():
-            self._require_started()
-        return np.flatnonzero(mask).tolist()
-
-    def _require_started(self) -> None:
-        for progress in self._progress:
-            progress.require_started()
+            self._progress.require_started()
+        return mask.copy()
 
 
 def _autoreset_mode(mode: str | AutoresetMode) -> AutoresetMode:

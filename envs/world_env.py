@@ -9,19 +9,29 @@ import numpy as np
 
 from worldsim.actions import check_action
 from worldsim.envs import worlds
-from worldsim.envs.progress import Progress
+from worldsim.envs.infos import single
+from worldsim.envs.observing import Observation, Observer
+from worldsim.envs.progress import Counters, Progress
+from worldsim.envs.speculating import make_speculator
 from worldsim.envs.starts import check_options, check_seed, check_start
 from worldsim.envs.state import EnvState, pack, unpack
 from worldsim.envs.window import Window
 from worldsim.spec import WorldProtocol
+from worldsim.speculation import Speculation, SpeculationStats
 from worldsim.tree import clone
 
 
 class WorldEnv(gym.Env[np.ndarray, Any]):
-    """One learned world behind gymnasium's interface; observations are pictures (H, W, 3) uint8.
+    """One learned world behind gymnasium's interface; observations are pictures (H, W, 3) uint8, or latents.
 
     `world` is a name (shipped, local folder, hub id) or any object with the four members of `WorldProtocol`.
+    `observation` "latents" gives (C, h, w) float32, for which no picture is decoded but by `render`.
+    `between` puts the pictures before the last one of each step into the info, (pictures_per_step - 1, H, W, 3).
+    `start` "anywhere" begins episodes in the midst of recorded ones, "beginning" as these begin.
+    `temperature`, the size of the noise that pictures are drawn from, above 1 makes a less predictable world.
     `max_episode_steps` truncates episodes: a number, None for never, "world" for the recorded game's limit.
+    `speculate` computes what the next step may give in the time between the steps, from a guess of the action: True,
+    or a `worldsim.speculation.Speculation`. No result depends on it. `close` ends its thread.
     `gym.make(..., max_episode_steps=n)` puts gymnasium's own wrapper on top, which can only shorten episodes.
 
     A seeded `reset` begins episode 0 of that seed, each `reset` without a seed the next one, so that a seed
@@ -43,21 +53,31 @@ class WorldEnv(gym.Env[np.ndarray, Any]):
         self,
         world: str | WorldProtocol,
         *,
+        observation: Observation = "pixels",
+        between: bool = False,
+        start: str = worlds.DEFAULT_START,
+        temperature: float | None = None,
         render_mode: str | None = None,
         max_episode_steps: worlds.TimeLimit = "world",
+        speculate: bool | Speculation | None = None,
         device: str = "auto",
     ) -> None:
         self.render_mode = worlds.check_render_mode(render_mode, self.metadata["render_modes"])
-        self.world = worlds.load_world(world, device)
+        self.world = worlds.load_world(world, device, start=start, temperature=temperature)
         spec = self.world.spec
+        self.start = start
+        self.between = between
         self.max_episode_steps = worlds.time_limit(spec, max_episode_steps)
-        self.observation_space = worlds.picture_space(spec)
+        self._observer = Observer(self.world, observation, between or render_mode == "human")
+        self.observation_space = self._observer.space
         self.action_space = spec.actions.to_space()
         self.metadata = {**type(self).metadata, "render_fps": worlds.render_fps(spec)}  # type: ignore[misc]
         self._window = Window(spec) if render_mode == "human" else None
-        self._progress = Progress()
+        self.speculate = speculate
+        self.ahead = make_speculator(speculate, self.world, self._observer, None)
+        self._progress = Progress(1)
         self._state: Any = None
-        self._picture: np.ndarray | None = None  # None: not drawn yet since a state was restored
+        self._picture: np.ndarray | None = None  # the current one; None: not decoded yet
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -69,23 +89,32 @@ class WorldEnv(gym.Env[np.ndarray, Any]):
         seed = check_seed(seed)
         given = check_options(options)
         start = check_start(self.world.spec, given.get("frames"), given.get("actions"))
-        base, episode = self._progress.next_start(seed, self.np_random)
-        state, picture = worlds.reset_world(self.world, base, episode, start)
+        base, episode = self._progress.next_start(0, seed, self.np_random)
+        self.ahead.forget()
+        state = worlds.reset_world(self.world, base, episode, start, self.start)
+        observation = self._observer.observe(state, 1)
         super().reset(seed=seed)
-        info = self._progress.begin(base, episode)
-        self._state, self._picture = state, picture.copy()
+        self._progress.put(0, Counters(base, episode))
+        self._state = state
+        self._keep_picture(observation)
         self._show()
-        return picture.copy(), info
+        self.ahead.expect(state, observation[0])
+        return observation[0].copy(), single(self._progress.info())
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Take one action; the picture after it, reward, terminated, truncated, info."""
         self._progress.require_running()
         checked = check_action(self.world.spec.actions, action)
-        self._state, result = worlds.step_world(self.world, self._state, checked)
-        outcome = self._progress.advance(result, 0, self.max_episode_steps)
-        self._picture = result.frame[0].copy()
-        self._show(outcome.info.get("between", ()))
-        return result.frame[0].copy(), *outcome
+        self._state, result = self.ahead.step(self._state, checked)
+        observation = self._observer.after(self._state, result)
+        outcome = self._progress.advance(result, self.max_episode_steps)
+        self._keep_picture(result.frame)
+        info = single(outcome.info)
+        self._show(info.get("between", ()))
+        ended = bool(outcome.terminated[0]), bool(outcome.truncated[0])
+        if not any(ended):
+            self.ahead.expect(self._state, observation[0])
+        return observation[0].copy(), float(outcome.reward[0]), *ended, info
 
     def render(self) -> np.ndarray | None:
         """The current picture (H, W, 3) uint8 in mode "rgb_array"; in mode "human" it is on screen."""
@@ -97,18 +126,25 @@ class WorldEnv(gym.Env[np.ndarray, Any]):
         return self._current_picture().copy()
 
     def close(self) -> None:
-        """Close the window, if there is one; may be called twice."""
+        """Close the window and end the guessing, if there is any; may be called twice."""
+        self.ahead.close()
         if self._window is not None:
             self._window.close()
 
     def save_state(self) -> EnvState:
         """All of the environment's state, as a copy of its own; `EnvState.save` writes it to a file."""
-        return pack(self.world, clone(self._state), self._progress)
+        self._progress.require_started()
+        return pack(self.world, clone(self._state), self._progress.counters(0))
 
     def restore_state(self, state: EnvState) -> None:
         """Return to a saved state of this world, bit for bit; may be done any number of times."""
-        self._state, self._progress = unpack(self.world, state)
+        restored, counters = unpack(self.world, state)
+        self.ahead.forget()
+        self._state = restored
+        self._progress.put(0, counters)
         self._picture = None
+        if not counters.ended:
+            self.ahead.expect(self._state)
 
     def fork(self, n: int) -> list[WorldEnv]:
         """`n` environments in this one's state; they share the world's weights and open no window."""
@@ -116,10 +152,23 @@ class WorldEnv(gym.Env[np.ndarray, Any]):
         mode = "rgb_array" if self.render_mode == "human" else self.render_mode
         forks = []
         for _ in range(n):
-            env = WorldEnv(self.world, render_mode=mode, max_episode_steps=self.max_episode_steps)
+            env = WorldEnv(
+                self.world,
+                observation=self._observer.observation,
+                between=self.between,
+                start=self.start,
+                render_mode=mode,
+                max_episode_steps=self.max_episode_steps,
+                speculate=self.speculate,
+            )
             env.restore_state(state)
             forks.append(env)
         return forks
+
+    @property
+    def speculation_stats(self) -> SpeculationStats | None:
+        """What came of the guesses so far, kept up to date; None without `speculate`."""
+        return self.ahead.stats
 
     def get_action_meanings(self) -> list[str]:
         """What each discrete action does, as in ALE; empty when the world does not say."""
@@ -128,6 +177,10 @@ class WorldEnv(gym.Env[np.ndarray, Any]):
     def get_keys_to_action(self) -> dict[tuple[int, ...], int]:
         """Pygame key codes held down -> action, for `gymnasium.utils.play`."""
         return worlds.keys_to_action(self.world.spec.actions)
+
+    def _keep_picture(self, shown: np.ndarray) -> None:
+        """Keep the current picture, where it was decoded: `shown` (1, H, W, 3) uint8, or something else."""
+        self._picture = shown[0].copy() if shown.dtype == np.uint8 and shown.size else None
 
     def _current_picture(self) -> np.ndarray:
         if self._picture is None:

@@ -5,29 +5,43 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import gymnasium as gym
 import numpy as np
 import torch
 
 from worldsim.envs.starts import Start
 from worldsim.errors import InvalidInput, InvalidState, MissingDependency
-from worldsim.spec import ActionSpec, WorldProtocol, WorldSpec, WorldStep
+from worldsim.spec import ActionSpec, Pictures, Stages, WorldProtocol, WorldSpec, WorldStep
+from worldsim.stages import finish, stages_of
 
 TimeLimit = int | Literal["world"] | None
+DEFAULT_START = "beginning"
 
 
-def load_world(world: str | WorldProtocol, device: str = "auto") -> WorldProtocol:
-    """The world itself, or the one of that name (shipped, local folder, or hub id) loaded onto `device`."""
+def load_world(
+    world: str | WorldProtocol, device: str = "auto", *, start: str = "beginning", temperature: float | None = None
+) -> WorldProtocol:
+    """The world itself, or the one of that name (shipped, local folder, or hub id) loaded onto `device`.
+
+    Raises InvalidInput if it cannot begin where `start` says, or be drawn at another `temperature`.
+    """
     if isinstance(world, str):
         from worldsim.world import World  # here, so that a user's own world needs none of the shipped models
 
-        return World.from_pretrained(world, device=device)
-    if not isinstance(world, WorldProtocol):
+        world = World.from_pretrained(world, device=device)
+    elif not isinstance(world, WorldProtocol):
         kind = type(world).__name__
         raise InvalidInput(f"a {kind} is no world; pass a name, or an object with spec, reset, step and render")
-    if device != "auto":
+    elif device != "auto":
         raise InvalidInput(f"device={device!r} applies only to a world given by name; move your world there yourself")
-    return world
+    if start != DEFAULT_START and start not in world.spec.starts:
+        known = ", ".join(map(repr, world.spec.starts or (DEFAULT_START,)))
+        raise InvalidInput(f"world {world.spec.name!r} offers no start {start!r}; it offers {known}")
+    if temperature is None:
+        return world
+    with_sampling = getattr(world, "with_sampling", None)
+    if with_sampling is None:
+        raise InvalidInput(f"world {world.spec.name!r} has no temperature; leave temperature out")
+    return with_sampling(temperature=temperature)
 
 
 def time_limit(spec: WorldSpec, max_episode_steps: TimeLimit) -> int | None:
@@ -38,11 +52,6 @@ def time_limit(spec: WorldSpec, max_episode_steps: TimeLimit) -> int | None:
     if max_episode_steps is not None and not (is_count and int(max_episode_steps) > 0):
         raise InvalidInput(f"max_episode_steps={max_episode_steps!r}; pass a number above 0, None or 'world'")
     return None if max_episode_steps is None else int(max_episode_steps)
-
-
-def picture_space(spec: WorldSpec) -> gym.spaces.Box:
-    """The space of one picture: (H, W, 3) uint8."""
-    return gym.spaces.Box(0, 255, (spec.height, spec.width, 3), np.uint8)
 
 
 def render_fps(spec: WorldSpec) -> int:
@@ -75,22 +84,35 @@ def keys_to_action(spec: ActionSpec) -> dict[tuple[int, ...], int]:
 
 
 @torch.no_grad()
-def reset_world(world: WorldProtocol, seed: int, episode: int, start: Start | None) -> tuple[Any, np.ndarray]:
-    """The state (batch of one) and picture (H, W, 3) uint8 that an episode begins with."""
-    if start is None:
-        state = world.reset([seed], episode=[episode])
-    else:
-        frames, actions = start.frames[None], start.actions[None]
-        state = world.reset([seed], episode=[episode], frames=frames, actions=actions)
-    return state, render_world(world, state, 1)[0]
+def reset_world(world: WorldProtocol, seed: int, episode: int, start: Start | None, kind: str = DEFAULT_START) -> Any:
+    """The state (batch of one) that an episode begins with: from pictures, or from a recorded start of this kind."""
+    options: dict[str, Any] = {} if kind == DEFAULT_START else {"start": kind}
+    if start is not None:
+        options = {"frames": start.frames[None], "actions": start.actions[None]}
+    return world.reset([seed], episode=[episode], **options)
+
+
+def step_world(
+    world: WorldProtocol, state: Any, actions: np.ndarray, pictures: Pictures = "all"
+) -> tuple[Any, WorldStep]:
+    """`world.step`, with the shapes of its answer checked: a wrong one would surface far from here.
+
+    A world without latents decodes all `pictures`, whatever is asked for.
+    """
+    return finish(step_stages(world, state, actions, pictures))
 
 
 @torch.no_grad()
-def step_world(world: WorldProtocol, state: Any, actions: np.ndarray) -> tuple[Any, WorldStep]:
-    """`world.step`, with the shapes of its answer checked: a wrong one would surface far from here."""
-    state, result = world.step(state, actions)
+def step_stages(world: WorldProtocol, state: Any, actions: np.ndarray, pictures: Pictures = "all") -> Stages:
+    """The stages of `step_world`."""
+    if world.spec.latent_shape is None:
+        pictures = "all"
+        state, result = yield from stages_of(world, state, actions)
+    else:
+        state, result = yield from stages_of(world, state, actions, pictures=pictures)
     rows = len(actions)
-    _check_pictures(world.spec, "frame", result.frame, rows)
+    if pictures != "none":
+        _check_pictures(world.spec, "frame", result.frame, rows)
     for name in ("reward", "terminated"):
         shape = np.shape(getattr(result, name))
         if shape != (rows,):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from worldsim.envs.sources.base import Row, SourceSpec
-from worldsim.errors import InvalidInput
+from worldsim.errors import InvalidInput, MissingDependency
 from worldsim.policies.data_policy import Action, DataPolicy, DataPolicyClass, PersistentRandom, UniformRandom
 from worldsim.policies.take_cover import Dodge, Sweep
 from worldsim.policies.wandering import Return, Spin, Wander
@@ -27,6 +27,7 @@ MIXES = {
     "doom-my-way-home": ("persistent", "wander", "wander", "spin", "return"),
 }
 DEFAULT_MIX = ("random", "persistent")
+AGENT = "agent:"  # and the path of a saved agent
 
 
 class Mix:
@@ -49,14 +50,18 @@ class Mix:
 
 def policy_needs(name: str, source: str) -> frozenset[str]:
     """Optional streams that a policy must see, known before the source is made."""
+    if name.startswith(AGENT):
+        return frozenset()
     return frozenset(need for part in _parts(name, source) for need in POLICIES[part].needs)
 
 
 def make_policy(name: str, spec: SourceSpec) -> DataPolicy:
-    """A data policy by name, or "mix", which draws one that suits the source for each episode.
+    """A data policy by name, "mix", which draws one that suits the source for each episode, or "agent:PATH.zip".
 
     Raises InvalidInput for an unknown name, or a source without the actions or streams that the policy needs.
     """
+    if name.startswith(AGENT):
+        return _agent_policy(spec, name.removeprefix(AGENT))
     parts = _parts(name, spec.name)
     missing = policy_needs(name, spec.name) - set(spec.extras)
     if missing:
@@ -66,9 +71,19 @@ def make_policy(name: str, spec: SourceSpec) -> DataPolicy:
     return Mix(parts, spec) if name == "mix" else POLICIES[name](spec)
 
 
+def _agent_policy(spec: SourceSpec, path: str) -> DataPolicy:
+    try:
+        from worldsim.policies.agent_data import AgentPolicy
+    except ModuleNotFoundError as error:
+        raise MissingDependency(
+            f'agents need Stable-Baselines3 ({error}); get it with pip install "worldsim[rl]"'
+        ) from error
+    return AgentPolicy(spec, path)
+
+
 def _parts(name: str, source: str) -> tuple[str, ...]:
     if name == "mix":
         return MIXES.get(source, DEFAULT_MIX)
     if name not in POLICIES:
-        raise InvalidInput(f"unknown policy {name!r}; the policies are mix, {', '.join(POLICIES)}")
+        raise InvalidInput(f"unknown policy {name!r}; the policies are mix, {', '.join(POLICIES)}, agent:PATH.zip")
     return (name,)

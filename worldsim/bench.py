@@ -14,7 +14,7 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
@@ -22,7 +22,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from worldsim.spec import WorldProtocol, WorldSpec, WorldStep
+from worldsim.spec import LatentWorld, Pictures, Stages, WorldProtocol, WorldSpec, WorldStep
+from worldsim.stages import finish, stages_of
 from worldsim.world import World
 
 EXTRA_WARM_UP = 10  # steps after the window is full, before anything is timed
@@ -47,23 +48,35 @@ class Endless:
         """As the world does."""
         return self.world.reset(seed, **options)
 
-    def step(self, state: Any, actions: np.ndarray) -> tuple[Any, WorldStep]:
+    def step(self, state: Any, actions: np.ndarray, **options: Any) -> tuple[Any, WorldStep]:
         """As the world does, but nothing terminates."""
-        state, step = self.world.step(state, actions)
+        return finish(self.stages(state, actions, **options))
+
+    def stages(self, state: Any, actions: np.ndarray, **options: Any) -> Stages:
+        """As the world does, but nothing terminates."""
+        state, step = yield from stages_of(self.world, state, actions, **options)
         return state, dataclasses.replace(step, terminated=np.zeros_like(step.terminated))
 
     def render(self, state: Any) -> np.ndarray:
         """As the world does."""
         return self.world.render(state)
 
+    def latents(self, state: Any) -> np.ndarray:
+        """As the world does."""
+        return cast(LatentWorld, self.world).latents(state)
+
 
 def bench_world(
-    world: World, make_env: Callable[[WorldProtocol, int], AnyEnv], num_envs: Sequence[int], steps: int
+    world: World,
+    make_env: Callable[[WorldProtocol, int], AnyEnv],
+    num_envs: Sequence[int],
+    steps: int,
+    pictures: Pictures = "frame",
 ) -> dict[str, Any]:
     """Time `steps` steps with each number of environments.
 
-    `make_env(world, n)` gives a `gym.Env` for n = 1 and a vector environment above. The result has "world",
-    "machine" and "runs".
+    `make_env(world, n)` gives a `gym.Env` for n = 1 and a vector environment above, which decode these `pictures`.
+    The result has "world", "machine" and "runs".
     """
     peak = matmul_gflops(world.device, world.dtype)
     runs = []
@@ -72,7 +85,7 @@ def bench_world(
         warm_up = world.config.dynamics.window + EXTRA_WARM_UP
         seconds = time_steps(env, warm_up, steps)
         env.close()
-        gflop = step_gflop(world, count) / count
+        gflop = step_gflop(world, count, pictures) / count
         rate = count / float(np.median(seconds))
         runs.append(
             {
@@ -84,7 +97,12 @@ def bench_world(
                 "fraction_of_peak": gflop * rate / peak,
             }
         )
-    return {"world": world.config.name, "machine": {**machine(world), "matmul_gflops": peak}, "runs": runs}
+    return {
+        "world": world.config.name,
+        "decoded": pictures,
+        "machine": {**machine(world), "matmul_gflops": peak},
+        "runs": runs,
+    }
 
 
 def time_steps(env: AnyEnv, warm_up: int, steps: int) -> np.ndarray:
@@ -101,13 +119,13 @@ def time_steps(env: AnyEnv, warm_up: int, steps: int) -> np.ndarray:
     return seconds
 
 
-def step_gflop(world: World, count: int) -> float:
+def step_gflop(world: World, count: int, pictures: Pictures = "frame") -> float:
     """Billions of floating-point operations of one step of `count` worlds; a multiply-add counts as two."""
     state = world.reset(list(range(count)))
     spec = world.spec.actions
     actions = np.zeros(count, np.int64) if spec.discrete else np.tile(np.array(spec.low, np.float32), (count, 1))
     with FlopCounterMode(display=False) as counter:
-        world.step(state, actions)
+        world.step(state, actions, pictures=pictures)
     return counter.get_total_flops() / 1e9
 
 
@@ -189,7 +207,7 @@ def format_bench(report: dict[str, Any]) -> str:
     where = m["accelerator"] or f"{m['cpu']}, {m['cores']} cores, {m['threads']} threads"
     lines = [
         f"{report['world']} on {where}; torch {m['torch']}, {m['dtype']}, "
-        f"matrix product {m['matmul_gflops']:.0f} GFLOP/s",
+        f"matrix product {m['matmul_gflops']:.0f} GFLOP/s; pictures decoded: {report['decoded']}",
         "",
         "  envs  steps/s   p50 ms   p95 ms  GFLOP/frame  of peak",
     ]

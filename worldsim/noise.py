@@ -6,13 +6,14 @@ state continues bit for bit, and a step that was computed ahead of time equals t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 STREAM_START = 0  # which recorded start an episode begins from
 STREAM_CONTEXT = 1  # noise added to the previous frame
-STREAM_EVENT = 2  # which events happen
 STREAM_PICTURE = 3  # the noise a picture is denoised from
 STREAM_END = 4  # whether the episode ends here
 
@@ -31,14 +32,32 @@ Numbers = Sequence[int] | np.ndarray
 
 def normal(seeds: Numbers, episodes: Numbers, steps: Numbers, stream: int, shape: tuple[int, ...]) -> np.ndarray:
     """Standard normal noise (B, *shape) float32, one independent draw a world."""
-    return np.stack([g.standard_normal(shape, np.float32) for g in _generators(seeds, episodes, steps, stream)])
+    return _draw(seeds, episodes, steps, stream, shape, lambda g, row: g.standard_normal(dtype=np.float32, out=row))
 
 
 def uniform(seeds: Numbers, episodes: Numbers, steps: Numbers, stream: int, shape: tuple[int, ...]) -> np.ndarray:
     """Uniform noise in [0, 1), (B, *shape) float32, one independent draw a world."""
-    return np.stack([g.random(shape, np.float32) for g in _generators(seeds, episodes, steps, stream)])
+    return _draw(seeds, episodes, steps, stream, shape, lambda g, row: g.random(dtype=np.float32, out=row))
 
 
-def _generators(seeds: Numbers, episodes: Numbers, steps: Numbers, stream: int) -> list[np.random.Generator]:
-    rows = zip(seeds, episodes, steps, strict=True)
-    return [generator(int(s), int(e), int(t), stream) for s, e, t in rows]
+def _draw(
+    seeds: Numbers,
+    episodes: Numbers,
+    steps: Numbers,
+    stream: int,
+    shape: tuple[int, ...],
+    fill: Callable[[np.random.Generator, np.ndarray], object],
+) -> np.ndarray:
+    """What a fresh `generator` of every row would draw."""
+    drawn = np.empty((len(seeds), math.prod(shape)), np.float32)
+    bits = np.random.Philox(key=0)
+    one = np.random.Generator(bits)
+    # Setting the state of one generator takes a third of the time of making another.
+    state: Any = bits.state
+    counter, key = state["state"]["counter"], state["state"]["key"]
+    for row, seed, episode, step in zip(drawn, seeds, episodes, steps, strict=True):
+        key[:] = int(seed) & _MASK, int(episode) & _MASK
+        counter[:] = 0, int(step) & _MASK, stream, 0
+        bits.state = state
+        fill(one, row)
+    return drawn.reshape(len(seeds), *shape)

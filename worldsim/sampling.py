@@ -1,4 +1,4 @@
-"""Sampling one step: history, events, denoising. A function of (weights, past, action, noise); no randomness inside."""
+"""Sampling one step: history, then denoising. A function of (weights, past, action, noise); no randomness inside."""
 
 from __future__ import annotations
 
@@ -11,21 +11,19 @@ from worldsim import noise
 from worldsim.errors import InvalidInput
 from worldsim.models.cache import KVCache
 from worldsim.models.dynamics import Dynamics, HistoryOut
-from worldsim.models.events import sample_events
-from worldsim.models.tokenizer import unit_rms
 
 
 @dataclass(frozen=True)
 class SamplingConfig:
     """How a step is drawn."""
 
-    steps: int = 1  # denoising steps, 1 to 4
-    temperature: float = 1.0  # of the events: below 1 rare events get rarer, above 1 more frequent
+    steps: int = 4  # denoising steps; more of them decide more of what cannot be foreseen, one averages it
+    temperature: float = 1.0  # size of the noise that a picture is drawn from: what is rare comes more often above 1
     context_noise: float = 0.05  # level of noise put on the last frames, as in training; holds drift back
 
     def __post_init__(self) -> None:
-        if not 1 <= self.steps <= 4:
-            raise InvalidInput(f"sampling steps is {self.steps}; give 1 to 4 denoising steps")
+        if self.steps < 1:
+            raise InvalidInput(f"sampling steps is {self.steps}; give at least 1 denoising step")
         if not self.temperature >= 0:
             raise InvalidInput(f"sampling temperature is {self.temperature}; give 0 or more, 1 for what was learned")
         if not 0 <= self.context_noise <= 1:
@@ -36,8 +34,7 @@ class SamplingConfig:
 class StepNoise:
     """All the noise of one step; F is the batch."""
 
-    context: Tensor  # (F, C, h, w) standard normal
-    events: Tensor  # (F, N, groups) uniform in [0, 1)
+    context: Tensor  # (F, 2, C, h, w) standard normal
     picture: Tensor  # (F, drawn, h, w) standard normal
 
 
@@ -68,8 +65,7 @@ def step_noise(dynamics: Dynamics, seeds: Tensor, episodes: Tensor, steps: Tenso
         return torch.as_tensor(array).to(weight.device, weight.dtype)
 
     return StepNoise(
-        to_weights(noise.normal(*keys, noise.STREAM_CONTEXT, (c.channels, *grid))),
-        torch.as_tensor(noise.uniform(*keys, noise.STREAM_EVENT, (c.tokens, c.event_groups))).to(weight.device),
+        to_weights(noise.normal(*keys, noise.STREAM_CONTEXT, (2, c.channels, *grid))),
         to_weights(noise.normal(*keys, noise.STREAM_PICTURE, (c.drawn_channels, *grid))),
     )
 
@@ -81,7 +77,7 @@ def look_back(
 
     The noise that is put on the last frames stays in the cache: what is drawn does not carry it on.
     """
-    noisy = past + config.context_noise * drawn_from.context.unsqueeze(1)
+    noisy = past + config.context_noise * drawn_from.context
     level = torch.full((len(past),), config.context_noise, device=past.device)
     return dynamics.advance(noisy[:, 0], noisy[:, 1], actions, level, cache)
 
@@ -91,20 +87,23 @@ def sample_step(
 ) -> Drawn:
     """Advance by one action; `past` (F, 2, C, h, w) holds the last frame's latents and those of the frame before."""
     seen = look_back(dynamics, config, past, actions, cache, drawn_from)
-    events = sample_events(seen.event_logits, drawn_from.events, config.temperature).to(past.dtype)
-    z = drawn_from.picture
-    for k in range(config.steps):
-        tau = torch.full((len(past),), k / config.steps, device=past.device)
-        clean = dynamics.denoise(seen, past[:, 0], events, z, tau)
-        # Euler step of the flow from noise to picture; the last one lands on the prediction itself.
-        z = clean if k + 1 == config.steps else z + (clean - z) / (config.steps - k)
-    return Drawn(onto_latents(z, dynamics.config.channels), seen.reward, seen.end_logit)
+    return draw(dynamics, config, past, seen, drawn_from)
 
 
-def onto_latents(drawn: Tensor, channels: int) -> Tensor:
-    """Bring drawn latents (F, drawn, h, w) back to the RMS that latents of pictures have.
+def draw(dynamics: Dynamics, config: SamplingConfig, past: Tensor, seen: HistoryOut, drawn_from: StepNoise) -> Drawn:
+    """The rest of a step, after the history's part: the picture from noise, by Euler steps of the flow between them."""
+    z = config.temperature * drawn_from.picture
+    taus = levels(config.steps)
+    for tau, after in zip(taus, [*taus[1:], 1.0], strict=True):
+        clean = dynamics.denoise(seen, past[:, 0], z, torch.full((len(past),), tau, device=past.device))
+        # The last step lands on the prediction itself.
+        z = clean if after == 1.0 else z + (clean - z) * ((after - tau) / (1 - tau))
+    return Drawn(z, seen.reward, seen.end_logit)
 
-    A prediction is a mean, which is shorter than what it is the mean of; fed back step after step, small things
-    would fade and stray latents would grow.
+
+def levels(steps: int) -> list[float]:
+    """The level each denoising step begins at, from 0 (noise) towards 1 (picture).
+
+    They lie closer where there is more noise: what is rare and small is decided there.
     """
-    return unit_rms(drawn.unflatten(1, (-1, channels))).flatten(1, 2)
+    return [(k / steps) ** 1.5 for k in range(steps)]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import gymnasium as gym
 import numpy as np
+
+Pictures = Literal["all", "frame", "none"]  # of a step, decoded: with those between, the last one only, none
 
 
 @dataclass(frozen=True)
@@ -45,18 +47,24 @@ class WorldSpec:
     max_episode_steps: int | None = None  # the recorded game's own time limit, in steps
     pixel_aspect: float = 1.0  # width of a pixel over its height, when shown
     weights: str = ""  # fingerprint of the weights; a saved state fits no others
+    latent_shape: tuple[int, int, int] | None = None  # (C, h, w) of a frame's latents in a `LatentWorld`; else None
+    starts: tuple[str, ...] = ()  # kinds of recorded starts that `reset(start=...)` takes; empty: it has no `start`
 
 
 @dataclass(frozen=True)
 class WorldStep:
     """What one step of a batch of B worlds gives back; every array is freshly allocated."""
 
-    frame: np.ndarray  # (B, H, W, 3) uint8, the picture after the action
+    frame: np.ndarray  # (B, H, W, 3) uint8, the picture after the action; (B, 0, 0, 3) where none was decoded
     reward: np.ndarray  # (B,) float32
     terminated: np.ndarray  # (B,) bool
     extras: dict[str, np.ndarray] = field(default_factory=dict)
     # extras have the batch first. Keys in use: "non_finite" (B,) bool; "termination_probability" (B,) float32;
     # "between" (B, pictures_per_step - 1, H, W, 3) uint8, the pictures before `frame`, oldest first.
+
+
+# Of one step: yields the name of each stage before it begins, and returns the new state and what the step gives.
+Stages = Generator[str, None, tuple[Any, WorldStep]]
 
 
 @runtime_checkable
@@ -93,4 +101,26 @@ class WorldProtocol(Protocol):
 
     def render(self, state: Any) -> np.ndarray:
         """The current pictures, (B, H, W, 3) uint8: what `step` returned last, or the picture of the reset."""
+        ...
+
+
+@runtime_checkable
+class LatentWorld(WorldProtocol, Protocol):
+    """A world that can be stepped without decoding its pictures; its `spec.latent_shape` says so."""
+
+    def step(self, state: Any, actions: np.ndarray, *, pictures: Pictures = "all") -> tuple[Any, WorldStep]:
+        """As above; `pictures` says which are decoded, and nothing else depends on it."""
+        ...
+
+    def latents(self, state: Any) -> np.ndarray:
+        """What the current pictures are decoded from, (B, C, h, w) float32."""
+        ...
+
+
+@runtime_checkable
+class StagedWorld(WorldProtocol, Protocol):
+    """A world whose step can be left half-way, so that one that was begun ahead of time is soon out of the way."""
+
+    def stages(self, state: Any, actions: np.ndarray, *, pictures: Pictures = "all") -> Stages:
+        """`step` in stages; `pictures` is given only where the spec has a `latent_shape`."""
         ...

@@ -41,6 +41,12 @@ class Starts:
         except KeyError as error:
             raise DamagedWorld(f"starts.safetensors lacks {error}; restore the world's folder") from error
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of starts that are there."""
+        counts = (self.beginnings, len(self.latents) - self.beginnings)
+        return tuple(kind for kind, count in zip(KINDS, counts, strict=True) if count)
+
     def check(self, grid: tuple[int, int, int], spec: ActionSpec) -> None:
         """Raise DamagedWorld unless the starts are of latents (C, h, w) and of actions that the world has."""
         starts, frames = self.latents.shape[:2]

@@ -20,7 +20,6 @@ from worldsim.config import WorldConfig
 from worldsim.errors import DamagedWorld, InvalidInput, UnknownWorld
 
 MODEL, STARTS, CONFIG, CARD = "model.safetensors", "starts.safetensors", "config.json", "README.md"
-TRAINING = "training."  # prefix of weights that serving leaves out and further training takes up
 SHIPPED = Path(__file__).parent / "worlds"
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -19,11 +21,12 @@ from worldsim.errors import InvalidInput, InvalidState
 from worldsim.models.cache import KVCache
 from worldsim.models.dynamics import Dynamics
 from worldsim.models.tokenizer import Tokenizer, to_frames, to_pictures
-from worldsim.sampling import empty_cache, look_back, sample_step, step_noise
-from worldsim.spec import WorldSpec, WorldStep
+from worldsim.sampling import draw, empty_cache, look_back, step_noise
+from worldsim.spec import Pictures, Stages, WorldSpec, WorldStep
+from worldsim.stages import finish
 from worldsim.starts import Starts
 from worldsim.tree import put_rows
-from worldsim.weights import MODEL, TRAINING, WorldFiles, find_world, load_strictly, read_world, write_world
+from worldsim.weights import MODEL, WorldFiles, find_world, load_strictly, read_world, write_world
 
 
 @dataclass
@@ -32,7 +35,6 @@ class WorldState:
 
     past: Tensor  # (B, 2, C, h, w) latents of the last frame and of the one before
     cache: KVCache  # the history's keys and values
-    frame: Tensor  # (B, H, W, 3) uint8, the last frame
     seed: Tensor  # (B,) int64
     episode: Tensor  # (B,) int64, resets since the seed was given
     time: Tensor  # (B,) int64, steps of the history, the context of the start included
@@ -55,16 +57,15 @@ class World:
         self.device = choose_device(device)
         self.dtype = autocast_dtype(self.device)
         self.tokenizer = Tokenizer(self.config.tokenizer)
-        self.dynamics = Dynamics(self.config.dynamics, serving=True)
-        served = {name: tensor for name, tensor in files.model.items() if not name.startswith(TRAINING)}
-        load_strictly({"tokenizer.": self.tokenizer, "dynamics.": self.dynamics}, served, where)
+        self.dynamics = Dynamics(self.config.dynamics)
+        load_strictly({"tokenizer.": self.tokenizer, "dynamics.": self.dynamics}, files.model, where)
         for module in (self.tokenizer, self.dynamics):
             module.to(self.device, self.dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             module.eval().requires_grad_(False)
         self.starts = Starts.from_tensors(files.starts)
         sizes = self.config.dynamics
         self.starts.check((sizes.channels, sizes.height, sizes.width), self.config.actions)
-        self.spec = _spec(self.config)
+        self.spec = _spec(self.config, self.starts)
 
     # -- files --------------------------------------------------------------------------------------------------
 
@@ -80,6 +81,18 @@ class World:
     def save_pretrained(self, folder: Path | str) -> None:
         """Write the world's folder: config, weights, starts, card. All or nothing."""
         write_world(Path(folder), self._files)
+
+    def with_sampling(
+        self, *, temperature: float | None = None, steps: int | None = None, context_noise: float | None = None
+    ) -> World:
+        """This world, drawn in another way: the given fields of `SamplingConfig` change, the weights are shared."""
+        given = {"temperature": temperature, "steps": steps, "context_noise": context_noise}
+        changes = {name: value for name, value in given.items() if value is not None}
+        other = copy.copy(self)
+        sampling: Any = dataclasses.replace(self.config.sampling, **changes)  # type: ignore[arg-type]
+        other.config = dataclasses.replace(self.config, sampling=sampling)
+        other._files = dataclasses.replace(self._files, config=other.config)
+        return other
 
     # -- starting -----------------------------------------------------------------------------------------------
 
@@ -137,10 +150,7 @@ class World:
             raise InvalidInput(
                 f"actions have shape {taken.shape}; {frames.shape[1]} frames have actions of shape {shape} between them"
             )
-        mine = torch.from_numpy(np.ascontiguousarray(frames[row])).to(self.device)
-        pictures = to_pictures(mine).to(self.dtype)
-        latents = self.tokenizer.encode(pictures.contiguous(memory_format=torch.channels_last))
-        return latents, check_actions(self.config.actions, taken[row], between)
+        return self._encode(frames[row]), check_actions(self.config.actions, taken[row], between)
 
     def _begin(self, latents: Tensor, taken: np.ndarray, seed: int, episode: int) -> WorldState:
         """One world whose history has read the given latents (T, C, h, w) and the T-1 actions between them."""
@@ -152,52 +162,95 @@ class World:
             drawn_from = step_noise(self.dynamics, keys[0], keys[1], keys[2] + t)
             look_back(self.dynamics, self.config.sampling, past, action[None], cache, drawn_from)
         past = torch.stack([latents[-1], latents[max(len(latents) - 2, 0)]])[None]
-        frame = to_frames(self._decode(past[:, 0]))
-        return WorldState(past, cache, frame, keys[0], keys[1], keys[2] + len(taken))
+        return WorldState(past, cache, keys[0], keys[1], keys[2] + len(taken))
 
     # -- stepping -----------------------------------------------------------------------------------------------
 
-    @torch.inference_mode()
-    def step(self, state: WorldState, actions: np.ndarray) -> tuple[WorldState, WorldStep]:
+    def step(
+        self, state: WorldState, actions: np.ndarray, *, pictures: Pictures = "all"
+    ) -> tuple[WorldState, WorldStep]:
         """Advance every world by one action, (B,) int64 or (B, A) float32.
 
+        `pictures` says what is decoded: "all" with those between the last frame and the new one, only the new
+        "frame", or "none". Nothing else depends on it; the frame itself is the same to the bit wherever the kernels
+        of a convolution compute a picture alike in batches of any size, as those tested here do.
         The given state's memory is reused for the new one: keep a `worldsim.tree.clone` to come back to it.
         Raises InvalidAction, with the state as it was, and InvalidState for a state that was stepped before.
         """
+        return finish(self.stages(state, actions, pictures=pictures))
+
+    @torch.inference_mode()
+    def stages(self, state: WorldState, actions: np.ndarray, *, pictures: Pictures = "all") -> Stages:
+        """`step` in stages: yields the name of each one before it begins, and returns what `step` does.
+
+        Whoever does not want the step any more leaves it there; the state's memory is spent all the same.
+        """
+        if pictures not in get_args(Pictures):
+            raise InvalidInput(f"pictures is {pictures!r}; pass one of {', '.join(map(repr, get_args(Pictures)))}")
         taken = torch.as_tensor(check_actions(self.config.actions, actions, len(state.time)), device=self.device)
         if not torch.equal(state.time, state.cache.time):
             raise InvalidState("this state was stepped already and its memory reused; step a worldsim.tree.clone of it")
+        sampling = self.config.sampling
         drawn_from = step_noise(self.dynamics, state.seed, state.episode, state.time)
-        drawn = sample_step(self.dynamics, self.config.sampling, state.past, taken, state.cache, drawn_from)
+        yield "history"
+        seen = look_back(self.dynamics, sampling, state.past, taken, state.cache, drawn_from)
+        yield "drawing"
+        drawn = draw(self.dynamics, sampling, state.past, seen, drawn_from)
         latents = drawn.latents.unflatten(1, (-1, self.config.tokenizer.channels))  # (B, 1 + between, C, h, w)
-        pictures = to_frames(self._decode(latents.flatten(0, 1))).unflatten(0, latents.shape[:2])
         finite = torch.isfinite(latents).flatten(1).all(1) & torch.isfinite(drawn.reward + drawn.end_logit)
         ending = torch.sigmoid(drawn.end_logit.float()).cpu().numpy()
         keys = (state.seed.tolist(), state.episode.tolist(), state.time.tolist())
-        ended = noise.uniform(*keys, noise.STREAM_END, ()) < ending
         past = torch.stack([latents[:, 0], state.past[:, 0]], dim=1)
-        new = WorldState(past, state.cache, pictures[:, 0], state.seed, state.episode, state.time + 1)
-        frames = pictures.cpu().numpy()
+        new = WorldState(past, state.cache, state.seed, state.episode, state.time + 1)
+        extras = {"non_finite": ~finite.cpu().numpy(), "termination_probability": ending}
+        frame = np.empty((len(past), 0, 0, 3), np.uint8)
+        yield "decoding"
+        if pictures == "frame":
+            frame = self.render(new)
+        elif pictures == "all":  # in one call: on a CPU two pictures take hardly longer than one
+            decoded = self._decode(latents.flatten(0, 1)).reshape(*latents.shape[:2], *self._picture_shape)
+            frame = decoded[:, 0].copy()
+            extras |= {"between": decoded[:, 1:].copy()} if self.spec.pictures_per_step > 1 else {}
         return new, WorldStep(
-            frame=frames[:, 0].copy(),
+            frame=frame,
             reward=(drawn.reward * self.config.reward_scale).float().cpu().numpy(),
-            terminated=ended,
-            extras={
-                "non_finite": ~finite.cpu().numpy(),
-                "termination_probability": ending,
-                **({"between": frames[:, 1:].copy()} if self.spec.pictures_per_step > 1 else {}),
-            },
+            terminated=noise.uniform(*keys, noise.STREAM_END, ()) < ending,
+            extras=extras,
         )
 
+    @torch.inference_mode()
     def render(self, state: WorldState) -> np.ndarray:
         """The current frames, (B, H, W, 3) uint8."""
-        return state.frame.cpu().numpy().copy()
+        return self._decode(state.past[:, 0])
 
-    def _decode(self, latents: Tensor) -> Tensor:
-        return self.tokenizer.decode(latents.contiguous(memory_format=torch.channels_last))
+    def latents(self, state: WorldState) -> np.ndarray:
+        """What the current frames are decoded from, (B, C, h, w) float32."""
+        return state.past[:, 0].float().cpu().numpy().copy()
+
+    @torch.inference_mode()
+    def encode(self, frames: np.ndarray) -> np.ndarray:
+        """Latents of pictures (B, H, W, 3) uint8, as `latents` gives those of a dream: (B, C, h, w) float32."""
+        frames = _array("frames", frames)
+        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1:] != self._picture_shape:
+            raise InvalidInput(
+                f"frames have shape {frames.shape} and type {frames.dtype}; {self.config.name} wants uint8 "
+                f"(B, {', '.join(map(str, self._picture_shape))})"
+            )
+        return self._encode(frames).float().cpu().numpy().copy()
+
+    @property
+    def _picture_shape(self) -> tuple[int, int, int]:
+        return self.config.tokenizer.height, self.config.tokenizer.width, 3
+
+    def _encode(self, frames: np.ndarray) -> Tensor:
+        pictures = to_pictures(torch.from_numpy(np.ascontiguousarray(frames)).to(self.device)).to(self.dtype)
+        return self.tokenizer.encode(pictures.contiguous(memory_format=torch.channels_last))
+
+    def _decode(self, latents: Tensor) -> np.ndarray:
+        return to_frames(self.tokenizer.decode(latents.contiguous(memory_format=torch.channels_last))).cpu().numpy()
 
 
-def _spec(config: WorldConfig) -> WorldSpec:
+def _spec(config: WorldConfig, starts: Starts) -> WorldSpec:
     return WorldSpec(
         name=config.name,
         height=config.tokenizer.height,
@@ -208,6 +261,8 @@ def _spec(config: WorldConfig) -> WorldSpec:
         max_episode_steps=config.source.max_episode_steps,
         pixel_aspect=config.source.pixel_aspect,
         weights=config.sha256.get(MODEL, "")[:16],
+        latent_shape=(config.tokenizer.channels, config.tokenizer.latent_height, config.tokenizer.latent_width),
+        starts=starts.kinds,
     )
 
 

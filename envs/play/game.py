@@ -1,16 +1,18 @@
-"""One game inside a world, and beside it perhaps the real one: episodes, steps, saved moments. No threads."""
+"""One game inside a world, and beside it perhaps the real one: episodes, steps, saved moments."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from worldsim.envs.play.feed import View
 from worldsim.envs.play.real import RealGame
-from worldsim.envs.worlds import render_world, reset_world, step_world
+from worldsim.envs.worlds import render_world, reset_world, step_stages
 from worldsim.spec import WorldProtocol
+from worldsim.speculation import Speculation, SpeculationStats, Speculator
 from worldsim.tree import clone
 
 
@@ -27,9 +29,13 @@ class Moment:
 
 
 class Game:
-    """Plays a `WorldProtocol`, batch of one; where `real` is set, the same actions go to the real game."""
+    """Plays a `WorldProtocol`, batch of one; where `real` is set, the same actions go to the real game.
 
-    def __init__(self, world: WorldProtocol) -> None:
+    `speculate` guesses the player's next action and computes its step between the steps.
+    """
+
+    def __init__(self, world: WorldProtocol, *, speculate: Speculation | None = None) -> None:
+        self._ahead = Speculator(partial(step_stages, world), world.spec.actions, 1, speculate)
         self.world = world
         self.spec = world.spec
         self.real: RealGame | None = None
@@ -44,16 +50,17 @@ class Game:
 
     def start(self, seed: int) -> View:
         """Begin the episode that `seed` names; beside a real game the dream starts from its pictures."""
+        self._ahead.forget()
         start = None if self.real is None else self.real.start(seed)
-        self._state, dreamed = reset_world(self.world, seed, 0, start)
+        self._state = reset_world(self.world, seed, 0, start)
         self._actions = None if self.real is None else []
         self.seed, self.steps, self.reward, self.ending = seed, 0, 0.0, ""
         self.ending_chance, self.non_finite = None, False
-        return self._view(dreamed)
+        return self._view(self._look())
 
     def step(self, action: np.ndarray) -> list[View]:
         """Play one action, batch of one; the pictures it made, oldest first."""
-        self._state, step = step_world(self.world, self._state, action)
+        self._state, step = self._ahead.step(self._state, action)
         self.steps += 1
         self.reward += float(step.reward[0])
         self._read(step.extras)
@@ -63,11 +70,14 @@ class Game:
             self.ending = "time is up"
         between = step.extras.get("between")
         dreamed = [*(between[0] if between is not None else ()), step.frame[0]]
-        if self.real is None:
-            return [(picture,) for picture in dreamed]
-        assert self._actions is not None
-        self._actions.append(action)
-        return list(zip(self.real.step(action[0]), dreamed, strict=True))
+        views: list[View] = [(picture,) for picture in dreamed]
+        if self.real is not None:
+            assert self._actions is not None
+            self._actions.append(action)
+            views = list(zip(self.real.step(action[0]), dreamed, strict=True))
+        if not self.ending:
+            self._ahead.expect(self._state)
+        return views
 
     def save(self) -> Moment:
         """The present moment; playing on does not change it."""
@@ -76,6 +86,7 @@ class Game:
 
     def restore(self, moment: Moment) -> View:
         """Go back to a moment; a real game that was there gets there by playing its actions again."""
+        self._ahead.forget()
         self._state = clone(moment.state)
         self.seed, self.steps, self.reward, self.ending = (
             moment.seed,
@@ -91,7 +102,24 @@ class Game:
             else:
                 self.real.replay(moment.seed, moment.actions)
                 self._actions = list(moment.actions)
-        return self._view(render_world(self.world, self._state, 1)[0])
+        return self._view(self._look())
+
+    @property
+    def speculation_stats(self) -> SpeculationStats | None:
+        """What came of the guesses so far; None without `speculate`."""
+        return self._ahead.stats
+
+    def close(self) -> None:
+        """End the guessing and the real game, if there are any; may be called twice."""
+        self._ahead.close()
+        self.close_real()
+
+    def _look(self) -> np.ndarray:
+        """The current picture of the dream."""
+        picture = render_world(self.world, self._state, 1)[0]
+        if not self.ending:
+            self._ahead.expect(self._state)
+        return picture
 
     def _view(self, dreamed: np.ndarray) -> View:
         return (dreamed,) if self.real is None else (self.real.picture, dreamed)

@@ -60,6 +60,8 @@ def sections(spec: WorldSpec, status: Status, measured: Measured) -> list[Sectio
         ),
         ("key to picture", _latency(measured)),
     ]
+    if status.hit_rate is not None:
+        speed_rows.insert(2, ("guessed in time", f"{status.hit_rate:.0%} of steps"))
     episode_rows = [
         ("seed", str(status.seed)),
         ("step", f"{status.steps}  ({status.steps / spec.steps_per_second:.1f} s)"),

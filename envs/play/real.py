@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from worldsim.envs.play.keys import ActionKeys
-from worldsim.envs.sources import Row, Source, make_source
+from worldsim.envs.sources import Row, Source
+from worldsim.envs.sources.matching import matching_source
 from worldsim.envs.starts import Start
 from worldsim.errors import InvalidInput
 from worldsim.spec import WorldSpec
@@ -73,7 +74,4 @@ def open_real(source: str, frame_skip: int, world: WorldSpec) -> RealGame:
 
     Raises MissingDependency if it is not installed, InvalidInput if it does not fit the world.
     """
-    if source.startswith("gym:"):
-        return RealGame(make_source(source, height=world.height, width=world.width), world)
-    between = world.pictures_per_step > 1
-    return RealGame(make_source(source, frame_skip=frame_skip, between=between), world)
+    return RealGame(matching_source(source, frame_skip, world, between=world.pictures_per_step > 1), world)

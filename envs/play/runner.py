@@ -12,6 +12,7 @@ from worldsim.envs.play.feed import Feed
 from worldsim.envs.play.keys import HeldKeys
 from worldsim.envs.play.session import Session
 from worldsim.envs.play.status import Status
+from worldsim.threads import release_pool
 
 
 class Runner:
@@ -37,7 +38,8 @@ class Runner:
         return self._session.held
 
     def start(self) -> None:
-        """Start the thread."""
+        """Start the thread; the calling one, which may have loaded the world, computes no more."""
+        release_pool()
         self._thread.start()
 
     def stop(self) -> None:

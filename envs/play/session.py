@@ -19,6 +19,7 @@ from worldsim.envs.play.real import RealGame
 from worldsim.envs.play.recorder import Clips
 from worldsim.envs.play.status import Settings, Status
 from worldsim.errors import InvalidInput, MissingDependency
+from worldsim.traces import Trace
 
 RESTART_AFTER = 1.5  # seconds between the end of an episode and the next one
 SPEEDS = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
@@ -45,6 +46,7 @@ class Session:
         self._moment: Moment | None = None
         self._message, self._message_at = "", -math.inf
         self.clips = Clips(game.spec, self._say)
+        self.trace = Trace(game.spec.name, game.spec.steps_per_second)
 
     def open(self) -> None:
         """Begin: the first episode, and what the settings ask for."""
@@ -55,9 +57,11 @@ class Session:
         self._begin(self._settings.seed)
 
     def close(self) -> None:
-        """Finish the clip and stop the real game; may be called twice."""
+        """Finish the clip and the trace, stop the real game; may be called twice."""
         self.clips.stop()
-        self.game.close_real()
+        self.game.close()
+        if self._settings.trace is not None:
+            self.trace.save(self._settings.trace)
 
     def upcoming(self) -> tuple[float, str]:
         """When the game goes on by itself (infinity: not at all), and what happens then."""
@@ -105,6 +109,7 @@ class Session:
             speed=self._speed,
             step_ms=self._step_times.milliseconds(50),
             recording=self.clips.path,
+            hit_rate=stats.hit_rate if (stats := game.speculation_stats) is not None and stats.steps else None,
             side_by_side=game.real is not None,
             real_ended=game.real is not None and game.real.ended,
             keys=self._keys if self._script else (),
@@ -128,7 +133,9 @@ class Session:
             self._keys, pressed_at = self._script.popleft(), None
         if pressed_at is not None and pressed_at < self._playing_since:
             pressed_at = None
-        views = self.game.step(self._actions.action(self._keys))
+        action = self._actions.action(self._keys)
+        self.trace.add(action[0])
+        views = self.game.step(action)
         finish = time.perf_counter()
         self._step_times.add(finish - start)
         dues = spread(start, finish, self._pace.deadline, len(views))
@@ -142,6 +149,7 @@ class Session:
 
     def _begin(self, seed: int) -> None:
         self._show_at_once(self.game.start(seed))
+        self.trace.begin(seed)
 
     def _show_at_once(self, view: View) -> None:
         """Show a view that no step made, and let the clock start over."""
@@ -173,6 +181,7 @@ class Session:
             return
         had_real = self.game.real is not None
         view = self.game.restore(self._moment)
+        self.trace.begin(self._moment.seed)
         self._say(f"back at step {self._moment.steps} of seed {self._moment.seed}")
         if had_real and self.game.real is None:
             self.clips.stop()

@@ -18,6 +18,8 @@ class Settings:
     speed: float = 1.0  # 1: as fast as the recorded game
     script: tuple[tuple[str, ...], ...] = ()  # keys of the first steps, instead of the player's
     record: Path | None = None  # a clip to write from the first picture on
+    trace: Path | None = None  # where to write the actions that were played, at the end
+    speculate: bool = False  # whether the player's next action is guessed and computed between the steps
     real: bool = False  # whether the real game runs beside the dream from the start
     open_real: Callable[[], RealGame] | None = None  # None: this world names no real game
 
@@ -34,6 +36,7 @@ class Status:
     ending_chance: float | None = None  # the model's own, for the last step
     speed: float = 1.0
     step_ms: float | None = None  # median time of the model
+    hit_rate: float | None = None  # of the guesses; None where nothing is guessed
     recording: Path | None = None
     side_by_side: bool = False
     real_ended: bool = False

@@ -20,7 +20,7 @@ STEERING = ActionSpec(low=(-1.0, 0.0), high=(1.0, 2.0))
 
 SIZES = DynamicsConfig(
     channels=4, height=2, width=4, patch=(2, 1), actions=3, between=1, dim=16, heads=2, mlp_ratio=2,
-    history_blocks=2, denoiser_blocks=2, window=4, cond_dim=8, local=8, event_groups=2, event_classes=3,
+    history_blocks=2, denoiser_blocks=2, window=4, cond_dim=8, local=8,
 )  # fmt: skip
 
 
@@ -70,9 +70,9 @@ def lively_files(
     )
     torch.manual_seed(seed)
     model = {n: t for n, t in files.model.items() if n.startswith("tokenizer.")}
-    model |= {f"dynamics.{n}": t for n, t in Dynamics(sizes, serving=True).state_dict().items()}
+    model |= {f"dynamics.{n}": t for n, t in Dynamics(sizes).state_dict().items()}
     lively = enliven(model, seed)
-    lively["dynamics.draw.2.weight"] *= 0.3  # a long dream stays in the range of latents
+    lively["dynamics.painter.leave.weight"] *= 0.3  # a long dream stays in the range of latents
     lively["dynamics.outcome.2.weight"] *= 30.0  # rewards show what the history has seen
     return WorldFiles(config, lively, starts, files.card)
 

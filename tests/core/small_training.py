@@ -27,7 +27,6 @@ CLIP = 8
 
 narrow = functools.partial(
     DynamicsConfig, dim=32, heads=2, mlp_ratio=2, history_blocks=2, denoiser_blocks=1, cond_dim=16, local=16,
-    event_groups=1, event_classes=4,
 )  # fmt: skip
 
 

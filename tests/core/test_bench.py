@@ -26,7 +26,7 @@ def test_the_command_reports_every_number_of_environments(folder, tmp_path, caps
     out = tmp_path / "new" / "bench.json"
     main(["bench", folder, "--num-envs", "1", "3", "--steps", "4", "--memory", "20", "--json", str(out)])
     report = json.loads(out.read_text())
-    assert set(report) == {"world", "machine", "runs", "memory"}
+    assert set(report) == {"world", "machine", "runs", "memory", "decoded"}
     assert report["world"] == "tiny"
     assert {"cpu", "cores", "torch", "dtype", "matmul_gflops"} <= set(report["machine"])
     assert [run["num_envs"] for run in report["runs"]] == [1, 3]
@@ -51,6 +51,16 @@ def test_endings_do_not_interrupt_what_is_timed(world):
 def test_operations_grow_with_the_batch(world):
     assert step_gflop(world, 1) > 0
     assert step_gflop(world, 3) == pytest.approx(3 * step_gflop(world, 1))
+
+
+def test_what_is_not_decoded_is_not_computed(folder, world, tmp_path):
+    assert step_gflop(world, 2, "none") < step_gflop(world, 2, "frame") < step_gflop(world, 2, "all")
+    out, found = tmp_path / "bench.json", {}
+    for options in (["--observation", "latents"], [], ["--between"]):
+        main(["bench", folder, "--num-envs", "2", "--steps", "2", "--json", str(out), *options])
+        report = json.loads(out.read_text())
+        found[report["decoded"]] = report["runs"][0]["gflop_per_frame"]
+    assert found == {p: pytest.approx(step_gflop(world, 2, p) / 2) for p in ("none", "frame", "all")}
 
 
 def test_the_operations_of_a_matrix_product_are_rated(world):

@@ -34,7 +34,7 @@ def run(store, tmp_path):
 
 @pytest.mark.parametrize("options", [{"batch": 5}, {"seed": 1}])
 def test_a_run_is_not_resumed_with_another_configuration(store, run, options):
-    with pytest.raises(DamagedCheckpoint, match="another config"):
+    with pytest.raises(DamagedCheckpoint, match=r"another (batch|seed)"):
         Trainer(tokenizer_task(store, **options), brief(4), run, resume=True)
 
 
@@ -42,7 +42,7 @@ def test_a_run_is_not_resumed_with_another_model(store, run):
     other = tokenizer_task(store)
     other.kind = "dynamics"
     (run / "tokenizer.safetensors").rename(run / "dynamics.safetensors")
-    with pytest.raises(DamagedCheckpoint, match="another kind"):
+    with pytest.raises(DamagedCheckpoint, match="not of a"):
         Trainer(other, brief(4), run, resume=True)
 
 

@@ -4,7 +4,6 @@ import dataclasses
 
 import pytest
 import torch
-import torch.nn.functional as F
 from lively import SIZES, lively_dynamics
 
 from worldsim.errors import InvalidInput
@@ -13,7 +12,7 @@ from worldsim.models.layers import modulate
 from worldsim.sampling import empty_cache
 from worldsim.tree import clone, put_rows, select_rows
 
-OUTPUTS = ("tokens", "event_logits", "reward", "end_logit")
+OUTPUTS = ("tokens", "reward", "end_logit")
 
 
 def make_clip(batch: int, steps: int, config=SIZES, seed: int = 0) -> list[torch.Tensor]:
@@ -184,10 +183,8 @@ def test_a_world_that_restarts_leaves_no_trace_of_its_past(model):
 def drawing(config=SIZES, seed: int = 0) -> dict[str, torch.Tensor]:
     random = torch.Generator().manual_seed(seed)
     grid = (config.height, config.width)
-    codes = torch.randint(config.event_classes, (2, config.tokens, config.event_groups), generator=random)
     return {
         "previous": torch.randn((2, config.channels, *grid), generator=random),
-        "events": F.one_hot(codes, config.event_classes).float(),
         "noisy": torch.randn((2, config.drawn_channels, *grid), generator=random),
         "tau": torch.tensor([0.0, 0.5]),
     }
@@ -198,12 +195,12 @@ def seen_by(model: Dynamics, seed: int = 0) -> HistoryOut:
         return model.remember(*make_clip(2, 1, model.config, seed))
 
 
-@pytest.mark.parametrize("part", ["previous", "events", "noisy", "tau"])
+@pytest.mark.parametrize("part", ["previous", "noisy", "tau"])
 def test_the_drawing_depends_on_each_of_its_inputs(model, part):
     inputs = drawing()
     with torch.no_grad():
         old = model.denoise(seen_by(model), **inputs)
-        inputs[part] = inputs[part].roll(1, dims=-1) if part == "events" else inputs[part] + 0.25
+        inputs[part] = inputs[part] + 0.25
         new = model.denoise(seen_by(model), **inputs)
     assert ((new - old).abs().amax((1, 2, 3)) > 1e-4).all()
 

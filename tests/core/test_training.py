@@ -10,7 +10,6 @@ from lively import randomise
 from small_training import CLIP, latent_store, loss_of, narrow_dynamics_task, tokenizer_task
 from tiny import tiny_episodes
 
-from worldsim.models.tokenizer import unit_rms
 from worldsim.train import dynamics_loss
 
 pytestmark = pytest.mark.usefixtures("float32")
@@ -141,7 +140,7 @@ def test_the_history_gets_each_frame_with_the_action_that_leads_on_from_it(task,
 def test_what_is_drawn_is_the_frame_after_the_action_and_the_pictures_before_it(task, batch, monkeypatch):
     got = {}
 
-    def spy(seen, previous, events, noisy, tau):
+    def spy(seen, previous, noisy, tau):
         got.update(previous=previous, noisy=noisy, tau=tau)
         return noisy
 
@@ -158,7 +157,7 @@ def test_a_level_of_zero_is_pure_noise(task, batch, monkeypatch):
     monkeypatch.setattr(
         task.model.dynamics,
         "denoise",
-        lambda seen, previous, events, noisy, tau: got.update(noisy=noisy) or noisy,
+        lambda seen, previous, noisy, tau: got.update(noisy=noisy) or noisy,
     )
     monkeypatch.setattr(task.model, "_levels", lambda count, generator: torch.zeros(count))
     evaluate(task, batch)
@@ -173,12 +172,19 @@ def test_own_frames_stand_where_the_frames_they_were_drawn_for_stood(task, batch
         batch["latents"][:, :-1, 0].float(),
         batch["latents"][:, 1:].float().flatten(0, 1).flatten(1, 2),
     )
-    events = task.model.dynamics.posterior(frames.flatten(0, 1), target).detach()
-    arguments = frames, target, batch["actions"][:, 1:], events, torch.Generator().manual_seed(0)
+    arguments = frames, target, batch["actions"][:, 1:], torch.Generator().manual_seed(0)
     own = task.model._own_frames(*arguments)
     assert torch.equal(own[:, 0], frames[:, 0]) and ((own - frames)[:, 1:].abs().amax((2, 3, 4)) > 1e-4).all()
     monkeypatch.setattr(task.model, "_draw", lambda *args: target)
-    torch.testing.assert_close(task.model._own_frames(*arguments)[:, 1:], unit_rms(frames)[:, 1:])
+    torch.testing.assert_close(task.model._own_frames(*arguments)[:, 1:], frames[:, 1:])
+
+
+def test_own_frames_know_what_happened(task, batch, monkeypatch):
+    got = []
+    monkeypatch.setattr(task.model, "_draw", lambda seen, own, target, tau, g: got.append(tau) or target)
+    frames, target = batch["latents"][:, :-1, 0].float(), batch["latents"][:, 1:].float().flatten(0, 1).flatten(1, 2)
+    task.model._own_frames(frames, target, batch["actions"][:, 1:], torch.Generator().manual_seed(0))
+    assert 0 < torch.cat(got).mean() < torch.cat(got).max() <= dynamics_loss.OWN_FROM
 
 
 def test_own_frames_come_in_every_other_step_once_there_is_something_to_see(task, batch, monkeypatch):

@@ -189,10 +189,8 @@ def test_an_exported_world_runs(exported):
         assert not step.extras["non_finite"].any() and step.frame.std() > 0
 
 
-def test_an_exported_world_has_the_averaged_weights_and_keeps_the_training_part_apart(exported, run):
+def test_an_exported_world_has_the_averaged_weights(exported, run):
     world = World.from_pretrained(exported, device="cpu")
-    kept = [name for name in world._files.model if "posterior" in name]
-    assert kept and all(name.startswith("training.dynamics.posterior.") for name in kept)
     for kind, prefix in (("tokenizer", "average.tokenizer."), ("dynamics", "average.dynamics.")):
         trained, _ = load_checkpoint(run / f"{kind}.safetensors")
         for name, tensor in world._files.model.items():
@@ -241,3 +239,19 @@ def test_a_damaged_checkpoint_is_not_exported(data, run, tmp_path):
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(DamagedCheckpoint, match=r"dynamics\.safetensors"):
         export_world("tiny", open_stores((data,)), Path(broken), tmp_path / "world", starts=2)
+
+
+def test_an_exported_world_is_unpacked_and_trained_on(exported, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(dynamics_task, "DynamicsConfig", narrow)
+    out = tmp_path / "run"
+    command("train", "unpack", "--world", exported, "--out", out)
+    tensors, meta = load_checkpoint(out / "dynamics.safetensors")
+    assert meta["step"] == 20
+    for name, tensor in World.from_pretrained(exported).dynamics.state_dict().items():
+        assert torch.equal(tensors[f"average.dynamics.{name}"], tensor.float())
+    more = tiny_episodes(tmp_path / "more", lengths=(12, 3), seed=1).path  # its usual reward is another
+    arguments = ["--data", data, more, "--out", out, "--steps", 21, "--batch", 3, "--clip", 8, "--patch", 2, 1]
+    command("train", "dynamics", *arguments, "--resume", *OPTIONS)
+    assert load_checkpoint(out / "dynamics.safetensors")[1]["step"] == 21
+    with pytest.raises(SystemExit):
+        command("train", "unpack", "--world", exported, "--out", out)

@@ -10,7 +10,8 @@ import pytest
 import torch
 from lively import lively_files, lively_world
 
-from worldsim.errors import InvalidState
+from worldsim.errors import InvalidInput, InvalidState
+from worldsim.models.tokenizer import to_frames
 from worldsim.spec import WorldProtocol
 from worldsim.tree import clone, put_rows, select_rows, tree_map
 from worldsim.tree_io import load_tree, save_tree
@@ -184,6 +185,62 @@ def test_shapes_and_types(world):
     assert step.extras["non_finite"].tolist() == [False] * 3
     probability = step.extras["termination_probability"]
     assert probability.shape == (3,) and probability.dtype == np.float32 and (probability >= 0).all()
+
+
+def test_what_is_decoded_changes_nothing_else(world):
+    states = {pictures: world.reset(seed=[0, 1, 2]) for pictures in ("all", "frame", "none")}
+    for taken in actions_of(6, 3):
+        steps = {}
+        for pictures in states:
+            states[pictures], steps[pictures] = world.step(states[pictures], taken, pictures=pictures)
+        full = steps["all"]
+        assert steps["none"].frame.shape == (3, 0, 0, 3) and "between" in full.extras
+        for pictures, step in steps.items():
+            assert pictures == "none" or step.frame.tobytes() == full.frame.tobytes()
+            assert step.reward.tobytes() == full.reward.tobytes()
+            assert step.terminated.tobytes() == full.terminated.tobytes()
+            assert set(full.extras) - set(step.extras) == ({"between"} if pictures != "all" else set())
+            assert world.render(states[pictures]).tobytes() == full.frame.tobytes()
+            assert world.latents(states[pictures]).tobytes() == world.latents(states["all"]).tobytes()
+
+
+def test_another_choice_of_pictures_is_refused_before_anything_changes(world):
+    state = world.reset(seed=[0])
+    with pytest.raises(InvalidInput, match="'frame'"):
+        world.step(state, np.array([0]), pictures="some")
+    world.step(state, np.array([0]))
+
+
+def test_latents_are_what_the_picture_is_decoded_from(world):
+    state, step = world.step(world.reset(seed=[0, 1]), np.array([1, 2]), pictures="frame")
+    latents = world.latents(state)
+    assert latents.shape == (2, *world.spec.latent_shape) and latents.dtype == np.float32
+    decoded = to_frames(world.tokenizer.decode(torch.from_numpy(latents).to(world.dtype)))
+    assert np.abs(decoded.numpy().astype(int) - step.frame).max() <= 1
+    latents[:] = 0
+    assert world.latents(state).any()
+
+
+def test_pictures_are_encoded_as_a_start_from_them_is(world):
+    frames = np.random.default_rng(0).integers(0, 256, (2, 16, 32, 3), np.uint8)
+    encoded = world.encode(frames)
+    assert encoded.shape == (2, *world.spec.latent_shape) and encoded.dtype == np.float32
+    for row, frame in enumerate(frames):
+        start = world.latents(world.reset(seed=0, frames=frame[None, None]))[0]
+        np.testing.assert_allclose(encoded[row], start, atol=0.05)
+    with pytest.raises(InvalidInput, match="uint8"):
+        world.encode(frames[:, :8])
+
+
+def test_sampling_changes_in_a_copy_that_shares_the_weights(world):
+    other = world.with_sampling(temperature=0.0, steps=2)
+    assert other.dynamics is world.dynamics and other.spec == world.spec
+    assert (other.config.sampling.temperature, other.config.sampling.steps) == (0.0, 2)
+    assert (world.config.sampling.temperature, world.config.sampling.steps) == (1.0, 4)
+    actions = actions_of(3, 2)
+    assert play(other, other.reset(seed=[3, 4]), actions)[1] != play(world, world.reset(seed=[3, 4]), actions)[1]
+    with pytest.raises(InvalidInput, match="temperature is -1"):
+        world.with_sampling(temperature=-1)
 
 
 def test_a_long_run_needs_no_more_memory(world):

@@ -30,8 +30,7 @@ def tiny_files(
     )
     dynamics = DynamicsConfig(
         channels=4, height=2, width=4, patch=(2, 1), actions=ACTIONS.n, between=between, dim=16, heads=2,
-        mlp_ratio=2, history_blocks=1, denoiser_blocks=1, window=8, cond_dim=8, local=8, event_groups=1,
-        event_classes=4,
+        mlp_ratio=2, history_blocks=1, denoiser_blocks=1, window=8, cond_dim=8, local=8,
     )  # fmt: skip
     config = WorldConfig(
         name="tiny",
@@ -41,10 +40,10 @@ def tiny_files(
         dynamics=dynamics,
     )
     torch.manual_seed(seed)
-    parts = {"tokenizer": Tokenizer(tokenizer), "dynamics": Dynamics(dynamics, serving=True)}
+    parts = {"tokenizer": Tokenizer(tokenizer), "dynamics": Dynamics(dynamics)}
     weights = {f"{part}.{n}": t.detach().clone() for part, m in parts.items() for n, t in m.state_dict().items()}
     # The last layer starts at zero, which would make every dream stand still.
-    weights["dynamics.draw.2.weight"] = torch.randn_like(weights["dynamics.draw.2.weight"]) * 0.05
+    weights["dynamics.painter.leave.weight"] = torch.randn_like(weights["dynamics.painter.leave.weight"]) * 0.05
     rng = np.random.default_rng(seed)
     latents = rng.standard_normal((STARTS, CONTEXT, 4, 2, 4), dtype=np.float32)
     starts = Starts.pack(latents, rng.integers(0, ACTIONS.n, (STARTS, CONTEXT - 1)), beginnings=STARTS // 2)

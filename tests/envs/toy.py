@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import copy
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -51,7 +52,7 @@ class ToyWorld:
         count["step"] += 1
         key = (count["seed"], count["episode"], count["step"])
         move = torch.from_numpy(np.asarray(actions, np.float32).reshape(len(actions), -1).sum(axis=1))
-        state.position += 0.1 * move + torch.from_numpy(noise.normal(*key, noise.STREAM_EVENT, ()))
+        state.position += 0.1 * move + torch.from_numpy(noise.normal(*key, noise.STREAM_PICTURE, ()))
         state.recent[range(len(actions)), count["step"] % 4] = state.position
         broken = count["step"] == (self.non_finite_at or -1)
         reward = np.where(broken, np.nan, state.recent.sum(dim=1).numpy()).astype(np.float32)
@@ -71,3 +72,38 @@ class ToyWorld:
         place = (state.position.numpy() * 7).astype(int) % self.spec.width
         ground[np.arange(len(place)), :, place] = 255
         return ground.astype(np.uint8)
+
+
+class LatentToy(ToyWorld):
+    """A toy that offers latents, kinds of starts and a temperature; notes which pictures it was asked for."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**{"between": 1, **kwargs})
+        self.spec = replace(self.spec, latent_shape=(2, 4, 4), starts=("beginning", "anywhere"))
+        self.asked: list[str] = []
+        self.begun: list[str] = []
+        self.renders = 0
+        self.temperature = 1.0
+
+    def reset(self, seed, *, start="beginning", **options):
+        self.begun += [start] * len(seed)
+        return super().reset(seed, **options)
+
+    def step(self, state, actions, *, pictures="all"):
+        self.asked.append(pictures)
+        state, step = super().step(state, actions)
+        if pictures != "all":
+            del step.extras["between"]
+        return state, step if pictures != "none" else replace(step, frame=step.frame[:, :0, :0])
+
+    def render(self, state):
+        self.renders += 1
+        return super().render(state)
+
+    def latents(self, state):
+        return np.tile(state.position.numpy().reshape(-1, 1, 1, 1), (1, *self.spec.latent_shape)).astype(np.float32)
+
+    def with_sampling(self, *, temperature):
+        other = copy.copy(self)
+        other.temperature = temperature
+        return other

@@ -30,7 +30,7 @@ def _error(capsys, *words):
 def test_a_scripted_demo_plays_records_and_ends(toy, tmp_path, capsys):
     clip = tmp_path / "clip.mp4"
     toy.at_step[6] = lambda: pygame.event.post(pygame.event.Event(pygame.QUIT))
-    main(["play", "toy", "--script", "left*3 right", "--record", str(clip), "--max-seconds", "200"])
+    main(["play", "toy", "--script", "left*3 right", "--record", str(clip), "--no-speculate", "--max-seconds", "200"])
     assert toy.actions[:5] == [1, 1, 1, 2, 0]
     assert clip.stat().st_size > 0
     assert f"wrote {clip}" in capsys.readouterr().out

@@ -11,7 +11,7 @@ import numpy as np
 
 from worldsim import ActionSpec, WorldSpec, WorldStep
 from worldsim.envs.sources.base import Row, SourceSpec
-from worldsim.noise import STREAM_EVENT, uniform
+from worldsim.noise import STREAM_PICTURE, uniform
 
 HEIGHT, WIDTH, PICTURES = 64, 128, 2
 ACTIONS = ActionSpec(n=3, meanings=("NOOP", "LEFT", "RIGHT"), keys=((), ("left",), ("right",)))
@@ -56,7 +56,7 @@ class ToyWorld:
     ) -> ToyState:
         count = len(seed)
         seeds, zeros = np.array(seed, np.int64), np.zeros(count, np.int64)
-        balls = uniform(seeds, zeros, zeros, STREAM_EVENT, (5, 3))
+        balls = uniform(seeds, zeros, zeros, STREAM_PICTURE, (5, 3))
         state = ToyState(seeds, zeros, np.zeros(count, np.float32), balls, self._draw(np.zeros(count), balls))
         if frames is not None:
             state.picture = frames[:, -1].copy()
@@ -71,7 +71,7 @@ class ToyWorld:
         for _ in range(PICTURES):
             state.player += np.array([0, -0.025, 0.025], np.float32)[actions]
             state.balls[..., 1] += 0.005 + 0.02 * state.balls[..., 2]
-            fresh = uniform(state.seed, np.zeros_like(state.seed), state.step, STREAM_EVENT, (5, 3))
+            fresh = uniform(state.seed, np.zeros_like(state.seed), state.step, STREAM_PICTURE, (5, 3))
             gone = state.balls[..., 1] > 1
             state.balls[gone] = (fresh * (1, 0.2, 1))[gone]
             pictures.append(self._draw(state.player, state.balls))

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
 import tyro
 
 from worldsim.bench import AnyEnv, bench_world, format_bench, measure_memory
+from worldsim.bench_speculation import bench_speculation, format_speculation
+from worldsim.cli.bench_streams import check_speculation_options, choose_stream, make_guessing_env
 from worldsim.errors import InvalidInput
 from worldsim.evaluate.table import save_json
-from worldsim.spec import WorldProtocol
+from worldsim.spec import Pictures, WorldProtocol
+from worldsim.speculation_plot import save_speculation_plot
 from worldsim.world import World
+
+if TYPE_CHECKING:
+    from worldsim.envs.observing import Observation
 
 
 def bench(
@@ -20,7 +27,15 @@ def bench(
     /,
     num_envs: tuple[int, ...] = (1, 16),
     steps: int = 200,
+    observation: Literal["pixels", "latents"] = "pixels",
+    between: bool = False,
     memory: int = 0,
+    speculate: bool = False,
+    streams: tuple[str, ...] = ("held", "repeat", "random"),
+    think: tuple[float, ...] = (0.0, 20.0),
+    depths: tuple[int, ...] = (3,),
+    adapt: bool = True,
+    plot: Path | None = None,
     json: Path | None = None,
     threads: int | None = None,
     device: str = "auto",
@@ -28,12 +43,22 @@ def bench(
     """Time a world's environments end to end: checks, model, decoder, reward, numpy.
 
     In steady state: the history is full, and endings are ignored so that no reset is among the timed steps.
+    With --speculate: what it brings to compute steps ahead of time, with it against without.
 
     Args:
         world: name of a shipped world, folder, or hub id.
         num_envs: numbers of environments to step as one batch.
         steps: steps to time with each of them.
+        observation: what the environments show; latents need no decoding.
+        between: also decode the pictures before the last one of each step.
         memory: also play so many steps with resets and report how much the process grows.
+        speculate: measure speculation instead, in one environment, with `steps` steps of every stream.
+        streams: how actions follow on each other: held (keys held as a hand might, made up), repeat, random, a .json
+            file that `worldsim play --trace` wrote, or the .zip of an agent.
+        think: milliseconds that the caller thinks before a step.
+        depths: greatest numbers of steps that are guessed ahead.
+        adapt: whether hits and idle time decide what is guessed; without it, all that may come is.
+        plot: write a picture of the figures to this .png file.
         json: write the figures here.
         threads: threads that torch computes with (default: torch's own choice).
         device: auto, cpu or cuda.
@@ -45,8 +70,22 @@ def bench(
         raise InvalidInput(f"--memory is {memory}; give a number of steps, or leave it out")
     if threads is not None:
         torch.set_num_threads(threads)
+    if speculate:
+        check_speculation_options(streams, think, depths, steps, plot)
     loaded = World.from_pretrained(world, device=device)
-    report = bench_world(loaded, make_env, num_envs, steps)
+    pictures: Pictures = "all" if between else "frame" if observation == "pixels" else "none"
+    if speculate:
+        callers = [choose_stream(name, loaded, steps) for name in streams]
+        make_one = partial(make_guessing_env, observation=observation, between=between)
+        report = bench_speculation(loaded, make_one, callers, think, depths, adapt=adapt, pictures=pictures)
+        print(format_speculation(report))
+        if json is not None:
+            save_json(json, report)
+        if plot is not None:
+            save_speculation_plot(plot, report)
+        return
+    make = partial(make_env, observation=observation, between=between)
+    report = bench_world(loaded, make, num_envs, steps, pictures)
     if memory:
         from worldsim.envs.world_env import WorldEnv
 
@@ -56,11 +95,11 @@ def bench(
         save_json(json, report)
 
 
-def make_env(world: WorldProtocol, count: int) -> AnyEnv:
+def make_env(world: WorldProtocol, count: int, observation: Observation = "pixels", between: bool = False) -> AnyEnv:
     """One environment, or a vector of them, without a time limit."""
     from worldsim.envs.vector_env import WorldVectorEnv
     from worldsim.envs.world_env import WorldEnv
 
     if count == 1:
-        return WorldEnv(world, max_episode_steps=None)
-    return WorldVectorEnv(world, count, max_episode_steps=None)
+        return WorldEnv(world, observation=observation, between=between, max_episode_steps=None)
+    return WorldVectorEnv(world, count, observation=observation, between=between, max_episode_steps=None)

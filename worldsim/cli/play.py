@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from worldsim.cli.output import require_writable
 from worldsim.errors import InvalidInput, MissingDependency, WorldsimError
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ def play(
     real: bool = False,
     record: Path | None = None,
     script: str = "",
+    trace: Path | None = None,
+    speculate: bool = True,
     max_seconds: float | None = None,
 ) -> None:
     """Open a window and play inside a world. F1 shows the keys.
@@ -37,16 +40,23 @@ def play(
         real: show the real game at the left, played with the same keys (needs its simulator).
         record: write a clip of everything to this .mp4 file.
         script: keys for the first steps, in place of the player's, as "left*20 noop*10 left+up*5".
+        trace: write the actions that were played to this .json file, for `worldsim bench --speculate --streams FILE`.
+        speculate: guess the next keys and compute what they lead to between the steps; the pictures are the same.
         max_seconds: close the window after this long.
     """
     _check(seed, scale, speed, max_seconds)
     if record is not None and record.suffix != ".mp4":
         raise InvalidInput(f"--record {str(record)!r} does not end in .mp4; give it that ending")
+    if trace is not None:
+        if trace.suffix != ".json":
+            raise InvalidInput(f"--trace {str(trace)!r} does not end in .json; give it that ending")
+        require_writable(trace)
     _require_display()
     from worldsim.world import World
 
     loaded = World.from_pretrained(world)
-    settings = _settings(loaded, seed=seed, speed=speed, real=real, record=record, script=script)
+    chosen = {"seed": seed, "speed": speed, "real": real, "record": record, "trace": trace, "speculate": speculate}
+    settings = _settings(loaded, script, **chosen)
     from worldsim.envs.play.window import Window
 
     window = Window(loaded, settings, scale=scale)
@@ -56,6 +66,8 @@ def play(
         clips = window.session.clips
         for path in clips.written:
             print(f"wrote {path}")
+        if trace is not None and trace.exists():
+            print(f"wrote {trace}")
     if clips.failure:
         raise WorldsimError(f"{clips.failure}; give a path that can be written, with space for the clip")
 
@@ -83,7 +95,7 @@ def _require_display() -> None:
     open_display()
 
 
-def _settings(world: World, *, seed: int, speed: float, real: bool, record: Path | None, script: str) -> Settings:
+def _settings(world: World, script: str, **chosen: Any) -> Settings:
     from worldsim.envs.play.keys import ActionKeys, parse_script
     from worldsim.envs.play.real import open_real
     from worldsim.envs.play.status import Settings
@@ -91,10 +103,7 @@ def _settings(world: World, *, seed: int, speed: float, real: bool, record: Path
     keys = ActionKeys(world.spec.actions)
     source = world.config.source
     return Settings(
-        seed=seed,
-        speed=speed,
+        **chosen,
         script=tuple(parse_script(script, keys.names)),
-        record=record,
-        real=real,
         open_real=lambda: open_real(source.name, source.frame_skip, world.spec),
     )

@@ -65,7 +65,7 @@ def rollout(
         require_writable(path)
     from worldsim.envs import WorldEnv
 
-    env = WorldEnv(world, device=device)
+    env = WorldEnv(world, between=True, device=device)
     spec = env.world.spec
     with Clip(out, spec, scale) as clip:
         tally = run(env, choose_actions(spec.actions, policy, seed), steps, seed, clip)

@@ -1,4 +1,4 @@
-"""`worldsim train …`: a tokenizer, then the dynamics on its latents, then `export` packs both as a world."""
+"""`worldsim train …`: a tokenizer, then the dynamics on its latents; `export` packs a world, `unpack` undoes it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import tyro
 
 from worldsim.episodes import Episodes
 from worldsim.errors import InvalidInput, MissingDependency
+from worldsim.sampling import SamplingConfig
 from worldsim.train.loop import LoopConfig, Task, Trainer
 
 
@@ -42,20 +43,25 @@ class DynamicsCommand:
 
     data: tuple[Path, ...]  # episode stores; their latents are computed once and kept in the run's folder
     out: Path  # folder of the run, where the tokenizer was trained
-    batch: int = 8  # clips
-    clip: int = 32  # steps in a clip
+    batch: int = 4  # clips
+    clip: int = 16  # steps in a clip, and so of the history that the model can use
     patch: tuple[int, int] = (8, 1)  # latents (rows, columns) in a token
     resume: bool = False
     loop: Annotated[LoopConfig, tyro.conf.arg(name="")] = field(default_factory=LoopConfig)
 
     def run(self) -> None:
         """Cache the latents, build the task and train it."""
+        from worldsim.train.checkpoint import load_checkpoint
         from worldsim.train.dynamics_task import DynamicsTask
         from worldsim.train.latents import cache_latents, load_tokenizer
 
         tokenizer = load_tokenizer(self.out, self.loop.device)
         clips = [cache_latents(tokenizer, store, self.out, self.loop.device) for store in open_stores(self.data)]
-        task = DynamicsTask(clips, tokenizer, batch=self.batch, clip=self.clip, patch=self.patch, seed=self.loop.seed)
+        path = self.out / "dynamics.safetensors"
+        kept = load_checkpoint(path)[1]["config"]["reward_scale"] if self.resume and path.exists() else None
+        task = DynamicsTask(
+            clips, tokenizer, batch=self.batch, clip=self.clip, patch=self.patch, seed=self.loop.seed, reward_scale=kept
+        )
         fit(task, self.loop, self.out, self.resume)
 
 
@@ -68,24 +74,42 @@ class ExportCommand:
     run_dir: Path  # folder of the run
     out: Path  # folder of the world
     starts: int = 128
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)  # how the world is drawn unless told otherwise
 
     def run(self) -> None:
         """Write config, weights and starts."""
         from worldsim.train.export import export_world
 
-        export_world(self.name, open_stores(self.data), self.run_dir, self.out, starts=self.starts)
+        stores = open_stores(self.data)
+        export_world(self.name, stores, self.run_dir, self.out, starts=self.starts, sampling=self.sampling)
         print(f"wrote {self.out}")
+
+
+@dataclass(frozen=True)
+class UnpackCommand:
+    """Make a run of a finished world, to train it on with `--resume`, with more time or other data."""
+
+    world: str  # a shipped name, a local folder or a hub id
+    out: Path  # folder of the new run
+
+    def run(self) -> None:
+        """Write the checkpoints."""
+        from worldsim.train.unpack import unpack_world
+
+        unpack_world(self.world, self.out)
+        print(f"wrote {self.out}; go on with worldsim train dynamics --resume --out {self.out} --data ...")
 
 
 def train(
     stage: Annotated[
         Annotated[TokenizerCommand, tyro.conf.subcommand("tokenizer")]
         | Annotated[DynamicsCommand, tyro.conf.subcommand("dynamics")]
-        | Annotated[ExportCommand, tyro.conf.subcommand("export")],
+        | Annotated[ExportCommand, tyro.conf.subcommand("export")]
+        | Annotated[UnpackCommand, tyro.conf.subcommand("unpack")],
         tyro.conf.arg(name=""),
     ],
 ) -> None:
-    """Train one stage of a world, or export a finished run."""
+    """Train one stage of a world, export a finished run, or make a run of a finished world."""
     stage.run()
 
 

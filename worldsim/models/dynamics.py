@@ -3,14 +3,11 @@
 One step, in order:
 
     history   a block-causal transformer reads the last frames and the action; its keys and values are cached
-    events    from its output: which discrete events happen (sampled; learned without labels, as a code)
-    denoiser  draws the next latents from noise, given the history's output and the events, in 1-4 steps
+    denoiser  draws the next latents from noise, given the history's output, in a few steps
     heads     reward and ending, from the history's output
 
-A rare event (a monster throws a fireball) is a coin flip that a one-step denoiser would average away. The events
-take the coin flips over: in training a code inferred from the true next frame says what happened (as in
-SVG-LP, Denton and Fergus 2018, with the categorical code of DreamerV2, Hafner et al. 2021), and the history learns
-how likely each code is. What is left is nearly a function, which one denoising step can draw sharply.
+What cannot be foreseen (a monster throws a fireball, a texture shimmers) is decided by the noise: a single denoising
+step would average it away, a few draw one of the things that can happen.
 
 The history never sees the frame that is being drawn, so one pass a step both reads and writes its cache: there is no
 separate clean pass, and more denoising steps cost only the small denoiser.
@@ -32,8 +29,15 @@ from torch import Tensor, nn
 
 from worldsim.errors import InvalidInput
 from worldsim.models.cache import KVCache
-from worldsim.models.events import EventPosterior, EventPrior
-from worldsim.models.layers import MLP, Modulation, SpaceAttention, TimeAttention, fourier_features, modulate
+from worldsim.models.layers import (
+    MLP,
+    Modulation,
+    ShapedConv,
+    SpaceAttention,
+    TimeAttention,
+    fourier_features,
+    modulate,
+)
 
 LEVEL_FEATURES = 32
 
@@ -57,8 +61,7 @@ class DynamicsConfig:
     window: int = 31  # steps that the history remembers besides the first one; training clips have one more
     cond_dim: int = 64
     local: int = 64  # width of the convolutions at the latents' resolution
-    event_groups: int = 2  # categorical codes a token
-    event_classes: int = 8
+    painter_blocks: int = 2  # residual blocks of the convolutions that draw
 
     def __post_init__(self) -> None:
         if self.height % self.patch[0] or self.width % self.patch[1]:
@@ -84,7 +87,6 @@ class HistoryOut:
     tokens: Tensor  # (F, N, D)
     local: Tensor  # (F, local, h, w), features of the previous frames at the latents' resolution
     cond: Tensor  # (F, cond_dim)
-    event_logits: Tensor  # (F, N, groups, classes)
     reward: Tensor  # (F,), in units of the reward scale
     end_logit: Tensor  # (F,)
 
@@ -118,10 +120,31 @@ class DenoiserBlock(nn.Module):
         return x + gate2 * self.mlp(modulate(x, shift2, scale2))
 
 
+class Painter(nn.Module):
+    """From tokens to latents: convolutions over the previous frames, shaped by what the tokens say of every place."""
+
+    def __init__(self, config: DynamicsConfig) -> None:
+        super().__init__()
+        c = config
+        self.tell = nn.Linear(c.dim, c.local * c.patch[0] * c.patch[1])
+        self.enter = nn.Conv2d(2 * c.local + c.channels + c.drawn_channels, c.local, 3, padding=1)
+        self.blocks = nn.ModuleList(ShapedConv(c.local) for _ in range(c.painter_blocks))
+        self.leave = nn.Conv2d(c.local, c.drawn_channels, 3, padding=1)
+        nn.init.zeros_(self.leave.weight)
+        nn.init.zeros_(self.leave.bias)  # type: ignore[arg-type]
+
+    def forward(self, told: Tensor, local: Tensor, previous: Tensor, noisy: Tensor) -> Tensor:
+        """Grids of told (F, local, h, w), local (F, local, h, w), previous (F, C, h, w), noisy -> (F, drawn, h, w)."""
+        x = self.enter(torch.cat([told, local, previous, noisy], dim=1))
+        for block in self.blocks:
+            x = block(x, told)
+        return self.leave(F.silu(x))
+
+
 class Dynamics(nn.Module):
     """All networks of a step; functions of their inputs only, the cache is passed in and out."""
 
-    def __init__(self, config: DynamicsConfig, *, serving: bool = False) -> None:
+    def __init__(self, config: DynamicsConfig) -> None:
         super().__init__()
         self.config = config
         c, d = config, config.dim
@@ -139,25 +162,13 @@ class Dynamics(nn.Module):
         self.place = nn.Parameter(torch.randn(c.tokens, d) * 0.02)
         self.history = nn.ModuleList(HistoryBlock(c) for _ in range(c.history_blocks))
         self.history_mods = Modulation(c.cond_dim, d, HistoryBlock.PARTS, c.history_blocks)
-        self.prior = EventPrior(d, c.event_groups, c.event_classes)
-        if not serving:  # needs the true next frame
-            self.posterior = EventPosterior(
-                (2 + c.between) * c.channels, c.local, c.patch, c.event_groups, c.event_classes
-            )
         self.squeeze = nn.Linear(d, 32)
         self.outcome = nn.Sequential(nn.Linear(32 * c.tokens, 128), nn.GELU(), nn.Linear(128, 2))
-        self.event_embed = nn.Linear(c.event_groups * c.event_classes, d)
         self.noisy_embed = nn.Linear(c.drawn_channels * cells, d)
         self.tau = nn.Linear(LEVEL_FEATURES, c.cond_dim)
         self.denoiser = nn.ModuleList(DenoiserBlock(c) for _ in range(c.denoiser_blocks))
         self.denoiser_mods = Modulation(c.cond_dim, d, DenoiserBlock.PARTS, c.denoiser_blocks)
-        self.unembed = nn.Linear(d, c.local * cells)
-        self.draw = nn.Sequential(
-            nn.Conv2d(2 * c.local + c.drawn_channels, c.local, 3, padding=1), nn.SiLU(),
-            nn.Conv2d(c.local, c.drawn_channels, 3, padding=1),
-        )  # fmt: skip
-        nn.init.zeros_(self.draw[-1].weight)  # type: ignore[arg-type]
-        nn.init.zeros_(self.draw[-1].bias)  # type: ignore[arg-type]
+        self.painter = Painter(c)
 
     # -- shapes -------------------------------------------------------------------------------------------------
 
@@ -188,7 +199,7 @@ class Dynamics(nn.Module):
     def _leave(self, local: Tensor, tokens: Tensor, cond: Tensor) -> HistoryOut:
         squeezed = F.gelu(self.squeeze(F.layer_norm(tokens, tokens.shape[-1:])))
         reward, end = self.outcome(squeezed.flatten(1)).float().unbind(-1)
-        return HistoryOut(tokens, local, cond, self.prior(tokens), reward, end)
+        return HistoryOut(tokens, local, cond, reward, end)
 
     def remember(self, previous: Tensor, before: Tensor, actions: Tensor, level: Tensor) -> HistoryOut:
         """A whole clip at once: latents (B, T, C, h, w), actions (B, T, ...), level (B, T) -> F = B * T frames."""
@@ -218,16 +229,16 @@ class Dynamics(nn.Module):
 
     # -- drawing ------------------------------------------------------------------------------------------------
 
-    def denoise(self, seen: HistoryOut, previous: Tensor, events: Tensor, noisy: Tensor, tau: Tensor) -> Tensor:
+    def denoise(self, seen: HistoryOut, previous: Tensor, noisy: Tensor, tau: Tensor) -> Tensor:
         """Predict the clean latents (x-prediction).
 
-        `previous` (F, C, h, w), `events` one-hot (F, N, groups, classes), `noisy` (F, drawn, h, w), `tau` (F,) from
+        `previous` (F, C, h, w), `noisy` (F, drawn, h, w), `tau` (F,) from
         0 (pure noise) to 1 (clean) -> (F, drawn, h, w): the new frame first, then the pictures between, oldest first.
         """
-        x = seen.tokens + self.event_embed(events.flatten(2)) + self.noisy_embed(self.to_tokens(noisy))
+        x = seen.tokens + self.noisy_embed(self.to_tokens(noisy))
         cond = seen.cond + self.tau(fourier_features(tau, LEVEL_FEATURES).to(self.tau.weight.dtype))
         for block, mods in zip(self.denoiser, self.denoiser_mods(cond), strict=True):
             x = block(x, mods)
-        drawn = self.to_grid(self.unembed(F.layer_norm(x, x.shape[-1:])))
-        change = self.draw(torch.cat([drawn, seen.local, noisy], dim=1))
+        told = self.to_grid(self.painter.tell(F.layer_norm(x, x.shape[-1:])))
+        change = self.painter(told, seen.local, previous, noisy)
         return previous.repeat(1, 1 + self.config.between, 1, 1) + change

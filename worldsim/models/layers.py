@@ -121,6 +121,26 @@ class MLP(nn.Sequential):
         super().__init__(nn.Linear(dim, ratio * dim), nn.GELU(approximate="tanh"), nn.Linear(ratio * dim, dim))
 
 
+class ShapedConv(nn.Module):
+    """A residual block of convolutions that tokens scale and shift at every place (FiLM; Perez et al., 2018).
+
+    To move a texture by some pixels is to multiply what is there with where it goes: a sum alone cannot do that.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.film = nn.Conv2d(width, 2 * width, 1)
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+        nn.init.zeros_(self.second.weight)
+        nn.init.zeros_(self.second.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor, told: Tensor) -> Tensor:
+        """Features (F, width, h, w) and what the tokens tell every place, (F, width, h, w) -> features."""
+        scale, shift = self.film(told).chunk(2, dim=1)
+        return x + self.second(F.silu(self.first(F.silu(x)) * (1 + scale) + shift))
+
+
 def fourier_features(x: Tensor, count: int) -> Tensor:
     """Sines and cosines of a level in [0, 1]: (...,) -> (..., count)."""
     frequencies = torch.exp(torch.linspace(0.0, math.log(100.0), count // 2, device=x.device))

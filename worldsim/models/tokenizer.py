@@ -1,6 +1,9 @@
 """The tokenizer: a convolutional autoencoder between pictures and a small grid of continuous latents.
 
-Pictures are (B, 3, H, W) in [-1, 1]; latents are (B, C, H / 8, W / 8) with unit RMS over the channels of a place.
+Pictures are (B, 3, H, W) in [-1, 1]; latents are (B, C, H / 8, W / 8), of RMS 1 over many pictures. A place where
+little is to be seen has small latents, a place full of detail has large ones: the training noise and a cost for size
+make equal distances between latents about equal distances between pictures (Kato et al., 2020, call it isometric),
+so that whoever predicts latents with a squared error cares for what the eye sees.
 """
 
 from __future__ import annotations
@@ -94,20 +97,15 @@ class Tokenizer(nn.Module):
             *_up(quarter, half), _stack(half, 1), nn.SiLU(),
             nn.Conv2d(half, 12, 3, padding=1), nn.PixelShuffle(2),
         )  # fmt: skip
+        self.log_rms = nn.Parameter(torch.zeros(()))  # of what the encoder says, over many pictures
 
     def encode(self, pictures: Tensor) -> Tensor:
-        """(B, 3, H, W) in [-1, 1] -> latents (B, C, h, w), RMS over channels 1 at every place."""
-        # Without a bound the latents grow to drown the training noise; tanh saturates to binary within minutes.
-        return unit_rms(self.encoder(pictures))
+        """(B, 3, H, W) in [-1, 1] -> latents (B, C, h, w)."""
+        return self.encoder(pictures) * torch.exp(-self.log_rms)
 
     def decode(self, latents: Tensor) -> Tensor:
         """(B, C, h, w) -> pictures (B, 3, H, W), about [-1, 1], not clipped."""
-        return self.decoder(latents)
-
-
-def unit_rms(latents: Tensor) -> Tensor:
-    """Scale latents (..., C, h, w) to RMS 1 over the channels of every place, as all latents of pictures are."""
-    return latents * torch.rsqrt(latents.float().square().mean(-3, keepdim=True) + 1e-6).to(latents.dtype)
+        return self.decoder(latents * torch.exp(self.log_rms))
 
 
 def to_pictures(frames: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from worldsim.models.tokenizer import Tokenizer, to_frames
 from worldsim.sampling import SamplingConfig
 from worldsim.train.dream import dream
 from worldsim.train.dynamics_loss import DynamicsLoss
-from worldsim.train.latents import LatentEpisodes
+from worldsim.train.latents import LatentEpisodes, weights_digest
 
 
 class DynamicsTask:
@@ -25,8 +25,10 @@ class DynamicsTask:
 
     def __init__(
         self, stores: list[LatentEpisodes], tokenizer: Tokenizer,
-        *, batch: int = 8, clip: int = 32, patch: tuple[int, int] = (8, 1), seed: int = 0,
+        *, batch: int = 4, clip: int = 16, patch: tuple[int, int] = (8, 1), seed: int = 0,
+        reward_scale: float | None = None,
     ) -> None:  # fmt: skip
+        """`reward_scale` (default: the mean size of the data's rewards) is that of the weights to go on with."""
         self.stores, self.tokenizer, self.clips, self.steps, self.seed = stores, tokenizer, batch, clip, seed
         meta, between = stores[0].store.meta, stores[0].latents.shape[1] - 1
         grid = tokenizer.config
@@ -37,8 +39,9 @@ class DynamicsTask:
         torch.manual_seed(seed)  # the initial weights only
         # Rewards are learned in units of their usual size, so that a world of tiny rewards is no harder.
         sizes = np.concatenate([np.abs(s.rewards) for s in stores])
-        self.reward_scale = float(sizes[sizes > 0].mean()) if (sizes > 0).any() else 1.0
-        self.model = DynamicsLoss(Dynamics(self.settings), tokenizer.decode, self.reward_scale)
+        usual = float(sizes[sizes > 0].mean()) if (sizes > 0).any() else 1.0
+        self.reward_scale = usual if reward_scale is None else reward_scale
+        self.model = DynamicsLoss(Dynamics(self.settings), self.reward_scale)
         self.frames_per_batch = batch * clip
         self._rows = np.array([len(s.latents) for s in stores])
 
@@ -47,6 +50,7 @@ class DynamicsTask:
         return {
             "model": {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.settings).items()},
             "batch": self.clips, "clip": self.steps, "seed": self.seed, "reward_scale": self.reward_scale,
+            "tokenizer": weights_digest(self.tokenizer),
         }  # fmt: skip
 
     def batch(self, step: int, rank: int) -> dict[str, Tensor]:

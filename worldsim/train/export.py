@@ -15,17 +15,20 @@ from worldsim.episodes import Episodes
 from worldsim.errors import InvalidInput
 from worldsim.models.dynamics import DynamicsConfig
 from worldsim.models.tokenizer import Tokenizer
+from worldsim.sampling import SamplingConfig
 from worldsim.starts import Starts
 from worldsim.train.checkpoint import load_checkpoint
 from worldsim.train.latents import encode_frames, load_tokenizer
 from worldsim.train.record import TrainingRecord
-from worldsim.weights import CARD, TRAINING, WorldFiles, write_world
+from worldsim.weights import CARD, WorldFiles, write_world
 
 CONTEXT = 3  # frames of a start
 RECORD = "training.json"  # how the weights came to be: time, steps, loss curves
 
 
-def export_world(name: str, stores: list[Episodes], run: Path, out: Path, *, starts: int) -> None:
+def export_world(
+    name: str, stores: list[Episodes], run: Path, out: Path, *, starts: int, sampling: SamplingConfig | None = None
+) -> None:
     """Write the averaged weights in bf16; an existing card is kept.
 
     The training record comes with them, as training.json.
@@ -46,6 +49,7 @@ def export_world(name: str, stores: list[Episodes], run: Path, out: Path, *, sta
         actions=source.actions,
         tokenizer=tokenizer.config,
         dynamics=DynamicsConfig(**settings),
+        sampling=sampling or SamplingConfig(),
         reward_scale=float(meta["config"]["reward_scale"]),
     )  # fmt: skip
     card = (out / CARD).read_text() if (out / CARD).exists() else f"# {name}\n"
@@ -56,13 +60,10 @@ def export_world(name: str, stores: list[Episodes], run: Path, out: Path, *, sta
 
 
 def _weights(tokenizer: Tokenizer, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """All in bf16; what only training needs goes under TRAINING, so that a shipped world can be trained on."""
-    prefix, training_only = "average.dynamics.", "posterior."
+    """All in bf16."""
+    prefix = "average."
     weights = {f"tokenizer.{n}": t for n, t in tokenizer.state_dict().items()}
-    for name, tensor in tensors.items():
-        if name.startswith(prefix):
-            own = name[len(prefix) :]
-            weights[f"{TRAINING}dynamics.{own}" if own.startswith(training_only) else f"dynamics.{own}"] = tensor
+    weights |= {n[len(prefix) :]: t for n, t in tensors.items() if n.startswith(f"{prefix}dynamics.")}
     return {n: t.to(torch.bfloat16) for n, t in weights.items()}
 
 

@@ -134,11 +134,15 @@ class Trainer:
 
     def _load(self) -> None:
         tensors, meta = load_checkpoint(self.path)
-        wanted = {"kind": self.task.kind, "config": self.task.config()}
-        for key, value in wanted.items():
-            if meta.get(key) != value:
+        if meta.get("kind") != self.task.kind:
+            raise DamagedCheckpoint(
+                f"checkpoint {self.path} is of a {meta.get('kind')}, not of a {self.task.kind}; give another --out"
+            )
+        config = self.task.config()
+        for key, value in meta.get("config", {}).items():  # one unpacked from a world does not say all
+            if config.get(key) != value:
                 raise DamagedCheckpoint(
-                    f"checkpoint {self.path} was trained with another {key} ({meta.get(key)} instead of {value}); "
+                    f"checkpoint {self.path} was trained with another {key} ({value} instead of {config.get(key)}); "
                     "use the same options, or another --out"
                 )
         self.model.load_state_dict({n[6:]: t for n, t in tensors.items() if n.startswith("model.")}, strict=True)

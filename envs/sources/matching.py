@@ -1,0 +1,38 @@
+"""The real simulator behind a world: `matching_source`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from worldsim.envs.sources import Source, make_source
+from worldsim.errors import InvalidInput
+from worldsim.spec import ActionSpec, WorldSpec
+
+
+def matching_source(name: str, frame_skip: int, world: WorldSpec, *, between: bool = False) -> Source:
+    """The simulator that a world was recorded from, by its name and the ticks in a step.
+
+    `between` asks for the pictures inside a step too, where the simulator can give them. Raises MissingDependency if
+    it is not installed, InvalidInput if its pictures, actions or clock are not the world's.
+    """
+    options: dict[str, Any] = {"frame_skip": frame_skip, "between": between}
+    if name.startswith("gym:"):
+        options = {"height": world.height, "width": world.width}
+    source = make_source(name, **options)
+    found = source.spec
+    for what, ours, theirs in (
+        ("pictures (height, width)", (found.height, found.width), (world.height, world.width)),
+        ("steps a second", found.fps, world.steps_per_second),
+        ("actions (discrete, low, high)", _actions(found.actions), _actions(world.actions)),
+    ):
+        if ours != theirs:
+            source.close()
+            raise InvalidInput(
+                f"the real game {name!r} does not fit world {world.name!r}: {what} are {ours} and {theirs}; "
+                "use a world recorded from it"
+            )
+    return source
+
+
+def _actions(spec: ActionSpec) -> tuple[object, ...]:
+    return spec.n, spec.low, spec.high

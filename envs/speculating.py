@@ -1,0 +1,31 @@
+"""Environments that compute ahead of time: what joins a world, an observer and a `Speculator`."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from worldsim.actions import check_action, check_actions
+from worldsim.envs.observing import Observer
+from worldsim.envs.worlds import step_stages
+from worldsim.spec import Stages, WorldProtocol, WorldStep
+from worldsim.speculation import Speculation, Speculator
+from worldsim.speculation.settings import check_speculation
+
+
+def make_speculator(
+    speculate: bool | Speculation | None, world: WorldProtocol, observer: Observer, num_envs: int | None
+) -> Speculator:
+    """What steps `num_envs` environments, or a single one (None), whose policy sees and acts without a batch axis."""
+    spec = world.spec.actions
+
+    def step(state: Any, actions: np.ndarray) -> Stages:
+        return step_stages(world, state, actions, observer.pictures)
+
+    def see(state: Any, step: WorldStep) -> np.ndarray:
+        return observer.after(state, step) if num_envs else observer.after(state, step)[0]
+
+    check = partial(check_actions, spec, rows=num_envs) if num_envs else partial(check_action, spec)
+    return Speculator(step, spec, num_envs or 1, check_speculation(speculate), see=see, check=check)

@@ -1,0 +1,73 @@
+"""The environments that agents train and are judged in: a world's dream and the real game, with one interface."""
+
+from __future__ import annotations
+
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor
+
+from worldsim.envs.held import HeldWorld, held_steps
+from worldsim.envs.sb3 import WorldVecEnv
+from worldsim.envs.source_env import SourceEnv
+from worldsim.envs.sources.matching import matching_source
+from worldsim.envs.worlds import DEFAULT_START, TimeLimit, load_world
+from worldsim.policies.observation import ObservationConfig, SeenBy, stacked
+from worldsim.spec import WorldProtocol
+from worldsim.world import World
+
+
+def dream_envs(
+    world: WorldProtocol,
+    num_envs: int,
+    observation: ObservationConfig,
+    *,
+    max_episode_steps: TimeLimit = "world",
+    start: str = DEFAULT_START,
+    temperature: float | None = None,
+    seed: int = 0,
+    between: bool = False,
+) -> VecEnv:
+    """`num_envs` dreams in one batch, seeds `seed`, `seed` + 1, …; returns and lengths are in the infos ("episode").
+
+    `max_episode_steps` counts steps of the world, each action being held for `observation.hold` of them. `between`
+    puts the pictures before the last one of a step into the infos, for videos.
+    """
+    drawn = load_world(world, start=start, temperature=temperature)
+    if isinstance(max_episode_steps, int):
+        max_episode_steps = held_steps(max_episode_steps, observation.hold)
+    envs: VecEnv = WorldVecEnv(
+        HeldWorld(drawn, observation.hold),
+        num_envs,
+        observation=observation.kind,
+        between=between,
+        start=start,
+        max_episode_steps=max_episode_steps,
+        render_mode="rgb_array",
+    )
+    envs.seed(seed)
+    envs = VecMonitor(envs)
+    if observation.kind == "pixels":
+        envs = SeenBy(envs, observation.space(world.spec), observation.see(None))
+    return stacked(envs, observation)
+
+
+def real_envs(
+    world: World, num_envs: int, observation: ObservationConfig, *, seed: int = 0, between: bool = False
+) -> VecEnv:
+    """`num_envs` of the real game that `world` was recorded from: same actions, clock, time limit, observations.
+
+    Raises MissingDependency where the simulator is not installed, InvalidInput where it does not fit the world.
+    """
+    config = world.config.source
+
+    def make() -> SourceEnv:
+        source = matching_source(config.name, config.frame_skip, world.spec)
+        return SourceEnv(source, hold=observation.hold, between=between)
+
+    envs: VecEnv = DummyVecEnv([make] * num_envs)
+    envs.seed(seed)
+    envs = SeenBy(VecMonitor(envs), observation.space(world.spec), observation.see(world))
+    return stacked(envs, observation)
+
+
+def tics_per_action(world: World, observation: ObservationConfig) -> int:
+    """Ticks of the simulator that one action of an agent lasts."""
+    return world.config.source.frame_skip * observation.hold

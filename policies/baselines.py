@@ -1,0 +1,78 @@
+"""Policies that see nothing, to judge agents against; they have the `predict` of Stable-Baselines3's agents.
+
+Chance comes from torch's generator, as an agent's does.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+
+from worldsim.spec import ActionSpec
+
+Prediction = tuple[np.ndarray, tuple[np.ndarray, ...] | None]
+
+
+class HeldRandom:
+    """Draws an action at random and holds it for a random time, `mean_steps` on average; 1: another at every step."""
+
+    def __init__(self, space: gym.spaces.Space[Any], *, mean_steps: float = 1.0) -> None:
+        self._space = space
+        self._change = 1.0 / mean_steps
+        self._held: np.ndarray | None = None
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> Prediction:
+        """An action for every row."""
+        rows = len(observation)
+        drawn = self._draw(rows)
+        if self._held is None or len(self._held) != rows:
+            self._held = drawn
+        change = torch.rand(rows).numpy() < self._change
+        if episode_start is not None:
+            change |= episode_start.astype(bool)
+        self._held = np.where(change.reshape(-1, *(1,) * (drawn.ndim - 1)), drawn, self._held)
+        return self._held, None
+
+    def _draw(self, rows: int) -> np.ndarray:
+        if isinstance(self._space, gym.spaces.Discrete):
+            return torch.randint(int(self._space.n), (rows,)).numpy()
+        assert isinstance(self._space, gym.spaces.Box)
+        low, high = self._space.low, self._space.high
+        return low + (high - low) * torch.rand((rows, *self._space.shape)).numpy()
+
+
+class Always:
+    """The same discrete action for ever."""
+
+    def __init__(self, action: int) -> None:
+        self.action = action
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> Prediction:
+        """That action for every row."""
+        return np.full(len(observation), self.action), None
+
+
+def baselines(actions: ActionSpec, *, hold: int) -> dict[str, HeldRandom | Always]:
+    """By name: random, random but held for 10 steps of the world on average, and every action for ever."""
+    space = actions.to_space()
+    constant = {f"always {name}": Always(i) for i, name in enumerate(actions.meanings) if name != "NOOP"}
+    return {
+        "random": HeldRandom(space),
+        "random, held": HeldRandom(space, mean_steps=max(10 / hold, 1)),
+        **(constant if len(constant) <= 4 else {}),
+    }

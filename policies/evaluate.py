@@ -1,0 +1,85 @@
+"""How long an agent survives and what it earns, in a dream or in the real game, and how sure that is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.type_aliases import PolicyPredictor
+from stable_baselines3.common.vec_env import VecEnv
+
+from worldsim.evaluate.metrics import interval
+
+
+@dataclass(frozen=True)
+class Score:
+    """What an agent reached in some episodes."""
+
+    returns: tuple[float, ...]  # of each episode, in the game's own units
+    tics: tuple[int, ...]  # each episode lasted, ticks of the simulator
+
+    @property
+    def mean(self) -> float:
+        """Mean return."""
+        return float(np.mean(self.returns))
+
+    @property
+    def mean_tics(self) -> float:
+        """Mean survival."""
+        return float(np.mean(self.tics))
+
+    def interval(self) -> list[float]:
+        """95 % of the mean return, by bootstrap over episodes: [low, high]."""
+        return _interval(self.returns)
+
+    def interval_tics(self) -> list[float]:
+        """95 % of the mean survival, by bootstrap over episodes: [low, high]."""
+        return _interval(self.tics)
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it, with means and intervals."""
+        return {
+            "episodes": len(self.returns),
+            "mean_return": self.mean,
+            "return_ci": self.interval(),
+            "mean_tics": self.mean_tics,
+            "tics_ci": self.interval_tics(),
+            "returns": list(self.returns),
+            "tics": list(self.tics),
+        }
+
+    def __str__(self) -> str:
+        low, high = self.interval_tics()
+        return f"{self.mean_tics:.0f} [{low:.0f}, {high:.0f}]"
+
+
+def evaluate(
+    policy: PolicyPredictor,
+    envs: VecEnv,
+    episodes: int,
+    *,
+    tics_per_action: int,
+    seed: int = 0,
+    deterministic: bool = True,
+) -> Score:
+    """Play `episodes` whole episodes with seeds that follow from `seed`; the same again gives the same score.
+
+    `envs` are those of `dream_envs` or `real_envs`. A `deterministic` agent takes its likeliest action; otherwise it
+    draws, from a generator of its own.
+    """
+    envs.seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        returns, lengths = evaluate_policy(
+            policy, envs, n_eval_episodes=episodes, deterministic=deterministic, return_episode_rewards=True
+        )
+    assert isinstance(returns, list) and isinstance(lengths, list)
+    return Score(tuple(map(float, returns)), tuple(int(n) * tics_per_action for n in lengths))
+
+
+def _interval(values: tuple[float, ...] | tuple[int, ...]) -> list[float]:
+    array = np.array(values, np.float64)
+    return interval(lambda index: float(array[index].mean()), len(array))

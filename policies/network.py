@@ -1,0 +1,59 @@
+"""The agent's networks and how PPO trains them: small, for two processor cores that also dream."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import torch.nn.functional as F
+from stable_baselines3 import PPO
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.vec_env import VecEnv
+from torch import Tensor, nn
+
+from worldsim.policies.observation import ObservationConfig
+
+# For 32 worlds: 4,096 decisions between updates of 12 gradient steps. At four tics a decision, 0.99 looks 400 tics
+# ahead, about as long as a game of a random agent.
+PPO_OPTIONS: dict[str, Any] = {
+    "n_steps": 128, "batch_size": 1024, "n_epochs": 3, "learning_rate": 5e-4, "gamma": 0.99, "gae_lambda": 0.95,
+    "clip_range": 0.2, "ent_coef": 0.01, "vf_coef": 0.5, "max_grad_norm": 0.5,
+}  # fmt: skip
+
+
+class LatentCNN(BaseFeaturesExtractor):
+    """Features of stacked latents (C, h, w), whose grid is too small for the network that Atari pictures have."""
+
+    def __init__(self, observation_space: gym.spaces.Box, features_dim: int = 128, width: int = 32) -> None:
+        super().__init__(observation_space, features_dim)
+        channels, height, self.columns = observation_space.shape
+        self.rows = height
+        self.near = nn.Sequential(
+            nn.Conv2d(channels, width, 1), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1), nn.ReLU()
+        )
+        places = -(-height // 2) * -(-self.columns // 2)
+        # Space to depth: on CPUs the backward pass of a strided convolution is slow.
+        self.far = nn.Sequential(
+            nn.PixelUnshuffle(2), nn.Conv2d(4 * width, 2 * width, 1), nn.ReLU(),
+            nn.Conv2d(2 * width, 2 * width, 3, padding=1), nn.ReLU(),
+            nn.Flatten(), nn.Linear(2 * width * places, features_dim), nn.ReLU(),
+        )  # fmt: skip
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, features_dim)."""
+        near = self.near(observations)
+        return self.far(F.pad(near, (0, self.columns % 2, 0, self.rows % 2)))
+
+
+def make_ppo(
+    envs: VecEnv, observation: ObservationConfig, *, seed: int = 0, tensorboard: str | None = None, **options: Any
+) -> PPO:
+    """An untrained agent for these environments; `options` go to PPO in place of `PPO_OPTIONS`."""
+    chosen = {**PPO_OPTIONS, **options}
+    chosen["batch_size"] = min(chosen["batch_size"], chosen["n_steps"] * envs.num_envs)
+    heads = {"net_arch": {"pi": [64], "vf": [64]}}
+    if observation.kind == "latents":
+        policy, network = "MlpPolicy", {**heads, "features_extractor_class": LatentCNN}
+    else:
+        policy, network = "CnnPolicy", {**heads, "features_extractor_kwargs": {"features_dim": 128}}
+    return PPO(policy, envs, policy_kwargs=network, seed=seed, tensorboard_log=tensorboard, device="cpu", **chosen)

@@ -1,0 +1,166 @@
+"""Training an agent within a budget, in a folder that it can be resumed from, judged at stages on the way."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from stable_baselines3 import PPO
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+from tqdm import tqdm
+
+from worldsim.errors import InvalidInput
+from worldsim.evaluate.table import save_json
+from worldsim.policies.agent import Agent, load_agent
+from worldsim.policies.evaluate import Score
+from worldsim.policies.network import PPO_OPTIONS, make_ppo
+from worldsim.policies.observation import ObservationConfig
+from worldsim.world import World
+
+AGENT, REWARDS, CURVE = "agent.zip", "rewards.pkl", "curve.json"
+
+Measure = Callable[[Agent], dict[str, Score]]  # an agent's scores, by the name of where it played
+
+
+class Training:
+    """One run of PPO: the agent, the scale of its rewards and its curve, all kept in the folder `out`.
+
+    `envs` are those of `dream_envs` or `real_envs`; `parent` is a saved agent to begin from. Raises InvalidInput if
+    `out` holds another agent and `resume` is not set, or if the agent sees something else than `observation`.
+    """
+
+    def __init__(
+        self,
+        envs: VecEnv,
+        observation: ObservationConfig,
+        world: World,
+        name: str,
+        out: Path,
+        *,
+        seed: int = 0,
+        resume: bool = False,
+        parent: Path | None = None,
+        **options: Any,
+    ) -> None:
+        self.out = out
+        found = (out / AGENT).exists()
+        if found and not resume:
+            raise InvalidInput(f"{out} holds an agent already; add --resume to train it on, or choose another --out")
+        self.points: list[dict[str, Any]] = json.loads((out / CURVE).read_text())["points"] if found else []
+        start = out / AGENT if found else parent
+        if start is not None:
+            _check(start, observation, world)
+        gamma = {**PPO_OPTIONS, **options}["gamma"]
+        # PPO's value network wants rewards of about its own size, whatever a game pays.
+        fresh = VecNormalize(envs, norm_obs=False, gamma=gamma)
+        self.envs = VecNormalize.load(str(out / REWARDS), envs) if found else fresh
+        board = str(out / "tensorboard") if importlib.util.find_spec("tensorboard") else None
+        if start is None:
+            model = make_ppo(self.envs, observation, seed=seed, tensorboard=board, **options)
+        else:
+            model = PPO.load(start, env=self.envs, device="cpu", tensorboard_log=board)
+        # A resumed run must not dream the same again; this seeds its environments, too.
+        model.set_random_seed(seed + 7919 * len(self.points))
+        self.agent = Agent.of(model, observation, world, name)
+
+    def run(
+        self, *, minutes: float | None = None, steps: int | None = None, stages: int = 1, measure: Measure | None = None
+    ) -> Agent:
+        """Train for so many minutes or decisions of the agent in all, earlier calls that were resumed included.
+
+        Between `stages` equal parts the agent is judged by `measure` and saved. Ctrl-C saves it too.
+        """
+        if (minutes is None) == (steps is None):
+            raise InvalidInput(f"the budget is {minutes} minutes and {steps} steps; give one of the two")
+        course = Course(self, minutes, steps, stages, measure)
+        try:
+            self.agent.model.learn(
+                steps - self._done(steps) if steps is not None else 1 << 62,
+                callback=course,
+                reset_num_timesteps=not self.points,
+            )
+        finally:
+            course.close()
+            self.save()
+        return self.agent
+
+    def note(self, scores: dict[str, Score]) -> None:
+        """Put scores of the agent as it is to the last point of the curve, and save."""
+        self.points[-1]["scores"] = {name: score.to_json() for name, score in scores.items()}
+        self.save()
+
+    def save(self) -> None:
+        """Write all that `resume` needs."""
+        self.agent.save(self.out / AGENT)
+        self.envs.save(str(self.out / REWARDS))
+        save_json(self.out / CURVE, {"points": self.points})
+
+    def _done(self, steps: int) -> int:
+        """Decisions taken in calls before this one."""
+        return min(self.points[-1]["steps"] if self.points else 0, steps)
+
+
+def _check(path: Path, observation: ObservationConfig, world: World) -> None:
+    """Raise InvalidInput for a saved agent that cannot see this world as `observation` says."""
+    agent = load_agent(path)
+    agent.check_world(world)
+    if agent.observation != observation:
+        raise InvalidInput(f"the agent {path} sees {agent.observation}, not {observation}; use the same options")
+
+
+class Course(BaseCallback):
+    """Follows a run: progress bar, curve, stages, the end of the budget."""
+
+    def __init__(
+        self, training: Training, minutes: float | None, steps: int | None, stages: int, measure: Measure | None
+    ) -> None:
+        super().__init__()
+        self._training, self._measure, self._stages = training, measure, stages
+        self._minutes, self._steps = minutes, steps
+        self._began = time.monotonic()
+        self._before = float(training.points[-1]["minutes"]) if training.points else 0.0
+        self._judged = sum("scores" in point for point in training.points)
+        total = steps if steps is not None else round(60 * (minutes or 0))
+        self._bar = tqdm(total=total, unit="step" if steps is not None else "s", dynamic_ncols=True, mininterval=1.0)
+
+    def close(self) -> None:
+        """Finish the bar, and the curve with what came after its last point."""
+        points = self._training.points
+        if self.num_timesteps and (not points or points[-1]["steps"] != self.num_timesteps):
+            self._add_point()
+        self._bar.close()
+
+    def _used(self) -> float:
+        """The part of the budget that is gone."""
+        if self._steps is not None:
+            return self.num_timesteps / self._steps
+        return (self._before * 60 + time.monotonic() - self._began) / max(60 * (self._minutes or 0), 1e-9)
+
+    def _on_step(self) -> bool:
+        return self._steps is not None or self._used() < 1
+
+    def _on_rollout_end(self) -> None:
+        used = min(self._used(), 1.0)
+        self._bar.update(round(used * self._bar.total) - self._bar.n)
+        point = self._add_point()
+        self._bar.set_postfix_str(", ".join(f"{k} {v:.0f}" for k, v in point.items() if k.startswith("return")))
+        if self._measure is not None and used < 1 and used * self._stages >= self._judged + 1:
+            self._judged = int(used * self._stages)
+            scores = self._measure(self._training.agent)
+            for name, score in scores.items():
+                self.logger.record(f"{name}/return", score.mean)
+            self._training.note(scores)
+
+    def _add_point(self) -> dict[str, Any]:
+        minutes = self._before + (time.monotonic() - self._began) / 60
+        point: dict[str, Any] = {"steps": self.num_timesteps, "minutes": round(minutes, 3)}
+        if self.model.ep_info_buffer:
+            point["return_in_training"] = float(np.mean([info["r"] for info in self.model.ep_info_buffer]))
+        self._training.points.append(point)
+        return point

@@ -1,0 +1,44 @@
+"""A video of an agent at play, in a dream or in the real game."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from stable_baselines3.common.type_aliases import PolicyPredictor
+from stable_baselines3.common.vec_env import VecEnv
+
+from worldsim.media import save_video
+
+
+def record_video(
+    policy: PolicyPredictor, envs: VecEnv, path: Path, *, decisions: int, fps: float, seed: int = 0, scale: int = 4
+) -> None:
+    """Write an MP4 of the first row of `envs`, which were made with `between`, until its episode ends.
+
+    `fps` counts pictures: decisions a second times the pictures of one. At most `decisions` are shown.
+    """
+    envs.seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        save_video(path, _pictures(policy, envs, decisions), fps, scale=scale)
+
+
+def _pictures(policy: PolicyPredictor, envs: VecEnv, decisions: int) -> Iterator[np.ndarray]:
+    observation = envs.reset()
+    yield _shown(envs)
+    for _ in range(decisions):
+        actions, _ = policy.predict(observation, deterministic=True)  # type: ignore[arg-type]
+        observation, _, dones, infos = envs.step(actions)
+        yield from infos[0].get("between", ())
+        if dones[0]:  # what the row shows by now is its next episode
+            return
+        yield _shown(envs)
+
+
+def _shown(envs: VecEnv) -> np.ndarray:
+    picture = envs.get_images()[0]
+    assert picture is not None
+    return picture

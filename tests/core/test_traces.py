@@ -1,0 +1,57 @@
+import numpy as np
+import pytest
+from tiny import ACTIONS, tiny_world
+
+from worldsim.errors import InvalidAction, InvalidInput, WorldsimError
+from worldsim.spec import ActionSpec
+from worldsim.streams import named_stream, trace_stream
+from worldsim.traces import Trace
+
+BOX = ActionSpec(low=(-1.0, 0.0), high=(1.0, 1.0))
+
+
+def played(path, *pieces):
+    trace = Trace("tiny", 17.5)
+    for seed, actions in pieces:
+        trace.begin(seed)
+        for action in actions:
+            trace.add(np.asarray(action))
+    trace.save(path)
+    return path
+
+
+def test_what_was_played_is_read_again(tmp_path):
+    path = played(tmp_path / "new" / "mine.json", (3, [0, 1, 2]), (4, []), (4, [2]))
+    trace = Trace.load(path)
+    assert trace.pieces == [(3, [0, 1, 2]), (4, [2])] and trace.world == "tiny" and trace.steps_per_second == 17.5
+    actions = trace.actions(ACTIONS)
+    assert actions.tolist() == [0, 1, 2, 2] and actions.dtype == np.int64
+    steering = np.array([[0.1, 0.7], [-1, 0]], np.float32)
+    found = Trace.load(played(tmp_path / "s.json", (0, steering))).actions(BOX)
+    assert np.array_equal(found, steering) and found.dtype == np.float32
+
+
+def test_a_trace_that_is_none_or_of_other_actions_is_refused(tmp_path):
+    (tmp_path / "bad.json").write_text('{"format": 2}')
+    (tmp_path / "text.json").write_text("left left")
+    for name in ("bad.json", "text.json", "missing.json"):
+        with pytest.raises(InvalidInput, match=name):
+            Trace.load(tmp_path / name)
+    with pytest.raises(InvalidAction):
+        Trace.load(played(tmp_path / "t.json", (0, [7]))).actions(ACTIONS)
+    with pytest.raises(WorldsimError, match="cannot write"):
+        played(tmp_path / "t.json" / "below.json", (0, [1]))
+
+
+def test_streams_are_as_long_as_asked_for_and_the_same_again(tmp_path):
+    spec = tiny_world().spec
+    for name in ("repeat", "random", "held"):
+        one, other = named_stream(name, spec, 50), named_stream(name, spec, 50)
+        assert one.actions.shape == (50,) and np.array_equal(one.actions, other.actions)
+    changes = {name: np.mean(np.diff(named_stream(name, spec, 3000).actions) != 0) for name in ("random", "held")}
+    assert changes["random"] == pytest.approx(2 / 3, abs=0.05) and changes["held"] < 0.15
+    path = played(tmp_path / "mine.json", (0, [0, 1, 2]))
+    stream = trace_stream(path, spec, 7)
+    assert stream.name == "mine" and stream.actions.tolist() == [0, 1, 2, 0, 1, 2, 0]
+    with pytest.raises(InvalidInput, match="no actions"):
+        trace_stream(played(tmp_path / "empty.json"), spec, 7)

@@ -1,0 +1,105 @@
+"""The dream and the real game have one interface."""
+
+import numpy as np
+import pytest
+from game import COUNTER, doom_world, with_source
+from tiny import tiny_files
+
+from worldsim.errors import InvalidInput
+from worldsim.policies.agent_envs import dream_envs, real_envs, tics_per_action
+from worldsim.policies.baselines import HeldRandom
+from worldsim.policies.controls import ShuffledActions
+from worldsim.policies.evaluate import evaluate
+from worldsim.policies.observation import ObservationConfig
+
+KINDS = [
+    ObservationConfig("latents", stack=2, hold=2),
+    ObservationConfig("pixels", stack=3, hold=1),
+    ObservationConfig("pixels", height=8, width=8, gray=False, stack=1, hold=3),
+]
+
+
+def play(envs, steps, seed=0):
+    envs.seed(seed)
+    shown, infos, rng = [envs.reset().copy()], [], np.random.default_rng(0)
+    for _ in range(steps):
+        observation, _, _, info = envs.step(rng.integers(3, size=envs.num_envs))
+        shown.append(observation.copy())
+        infos += info
+    return np.stack(shown), infos
+
+
+@pytest.mark.parametrize("config", KINDS)
+def test_an_agent_cannot_tell_them_apart_by_their_interface(world, config):
+    dream, real = dream_envs(world, 2, config), real_envs(world, 2, config)
+    assert dream.observation_space == real.observation_space and dream.action_space == real.action_space
+    for envs in (dream, real):
+        shown, infos = play(envs, 20)
+        assert shown.shape[2:] == envs.observation_space.shape and shown.dtype == envs.observation_space.dtype
+        lengths = [info["episode"]["l"] for info in infos if "episode" in info]
+        assert lengths and max(lengths) <= -(-8 // config.hold)
+        finals = [info["terminal_observation"] for info in infos if "terminal_observation" in info]
+        assert all(final.shape == envs.observation_space.shape for final in finals)
+        assert np.array_equal(shown, play(envs, 20)[0]) and not np.array_equal(shown, play(envs, 20, seed=7)[0])
+
+
+def test_the_real_game_is_seen_through_the_worlds_tokenizer(world):
+    config = ObservationConfig("latents", stack=1, hold=1)
+    raw = real_envs(world, 1, ObservationConfig("pixels", gray=False, stack=1, hold=1))
+    pictures, latents = play(raw, 5)[0], play(real_envs(world, 1, config), 5)[0]
+    for picture, seen in zip(pictures, latents, strict=True):
+        np.testing.assert_allclose(seen, world.encode(picture), atol=1e-5)
+
+
+@pytest.mark.parametrize("make", [dream_envs, real_envs])
+def test_the_last_observations_are_seen_together(world, make):
+    plain = play(make(world, 1, ObservationConfig(stack=1, hold=1)), 9)[0]
+    stacked, infos = play(make(world, 1, ObservationConfig(stack=2, hold=1)), 9)
+    begun = [True, *("episode" in info for info in infos)]
+    assert any(begun[1:])
+    for t, begins in enumerate(begun):
+        before = np.zeros_like(plain[0, 0]) if begins else plain[t - 1, 0]
+        assert np.array_equal(stacked[t, 0], np.concatenate([before, plain[t, 0]]))
+
+
+def test_dreams_may_be_short_and_begin_anywhere(world):
+    envs = dream_envs(world, 2, ObservationConfig(hold=2), max_episode_steps=3, start="anywhere", temperature=1.5)
+    _, infos = play(envs, 2)
+    assert all(info["TimeLimit.truncated"] or "episode" in info for info in infos[2:])
+    assert envs.get_attr("start") == ["anywhere"] * 2
+    assert envs.get_attr("world")[0].world.config.sampling.temperature == 1.5
+
+
+def test_shuffled_actions_have_no_say():
+    world = with_source(tiny_files(), COUNTER)
+    envs = dream_envs(world, 64, ObservationConfig(hold=1))
+    taken = []
+    inner = envs
+    while hasattr(inner, "venv"):
+        inner = inner.venv
+    step = inner.step_async
+    inner.step_async = lambda actions: (taken.append(actions), step(actions))[1]
+    shuffled = ShuffledActions(envs)
+    shuffled.reset()
+    for _ in range(4):
+        shuffled.step(np.full(64, 1))
+    counts = np.bincount(np.concatenate(taken), minlength=3)
+    assert counts.min() > 50 and counts.sum() == 256
+    with pytest.raises(InvalidInput, match="no order to shuffle"):
+        envs.action_space = envs.observation_space
+        ShuffledActions(envs)
+
+
+@pytest.mark.simulator
+@pytest.mark.parametrize("kind", ["latents", "pixels"])
+def test_take_cover_is_played_as_its_worlds_are(kind):
+    pytest.importorskip("vizdoom")
+    world, config = doom_world(), ObservationConfig(kind, stack=2, hold=2)
+    dream, real = dream_envs(world, 2, config), real_envs(world, 2, config)
+    assert dream.observation_space == real.observation_space and dream.action_space == real.action_space
+    assert tics_per_action(world, config) == 4
+    score = evaluate(HeldRandom(real.action_space, mean_steps=5), real, 4, tics_per_action=4)
+    assert all(tics - 4 <= earned <= tics for earned, tics in zip(score.returns, score.tics, strict=True))
+    assert 150 < score.mean_tics < 1000
+    assert score == evaluate(HeldRandom(real.action_space, mean_steps=5), real, 4, tics_per_action=4)
+    real.close()

@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+
+from worldsim.policies.agent_envs import dream_envs, real_envs
+from worldsim.policies.baselines import Always, HeldRandom, baselines
+from worldsim.policies.evaluate import Score, evaluate
+from worldsim.policies.judge import Judge, format_table, pooled
+from worldsim.policies.observation import ObservationConfig
+from worldsim.spec import ActionSpec
+
+CONFIG = ObservationConfig(stack=1, hold=2)
+DISCRETE = ActionSpec(n=3, meanings=("NOOP", "LEFT", "RIGHT")).to_space()
+
+
+@pytest.mark.parametrize("make", [dream_envs, real_envs])
+def test_a_score_counts_whole_episodes_and_follows_from_its_seed(world, make):
+    envs = make(world, 2, CONFIG)
+    one, again, other = (evaluate(HeldRandom(DISCRETE), envs, 6, tics_per_action=2, seed=s) for s in (3, 3, 4))
+    assert len(one.returns) == len(one.tics) == 6 and one == again and one.returns != other.returns
+    assert all(tics % 2 == 0 and 2 <= tics <= 8 for tics in one.tics)
+
+
+def test_the_same_action_earns_the_same_in_the_same_games(world):
+    envs = real_envs(world, 2, CONFIG)
+    scores = [evaluate(Always(action), envs, 4, tics_per_action=2) for action in (0, 2)]
+    assert scores[0].tics == scores[1].tics  # the counter's end does not depend on the actions, its reward does
+    assert scores[1].mean == pytest.approx(3 * scores[0].mean)
+
+
+def test_the_interval_surrounds_the_mean_and_narrows():
+    rng = np.random.default_rng(0)
+    few, many = (Score(tuple(rng.normal(100, 10, n)), tuple(rng.integers(90, 110, n).tolist())) for n in (10, 1000))
+    for score in (few, many):
+        assert score.interval()[0] < score.mean < score.interval()[1]
+        assert score.interval_tics()[0] < score.mean_tics < score.interval_tics()[1]
+    assert np.diff(many.interval()) < np.diff(few.interval()) / 3
+    assert str(many).startswith(f"{many.mean_tics:.0f} [") and many.to_json()["episodes"] == 1000
+
+
+def test_held_actions_are_held():
+    seen = np.zeros((500, 1))
+    for mean_steps, low, high in ((1.0, 0.55, 0.75), (10.0, 0.03, 0.1)):
+        policy = HeldRandom(DISCRETE, mean_steps=mean_steps)
+        actions = np.stack([policy.predict(seen)[0] for _ in range(20)])
+        assert low < np.mean(np.diff(actions, axis=0) != 0) < high
+        assert set(actions.ravel().tolist()) == {0, 1, 2}
+    before = policy.predict(seen)[0]
+    assert np.mean(policy.predict(seen, episode_start=np.ones(500, bool))[0] != before) > 0.5
+
+
+def test_random_actions_fill_a_box():
+    space = ActionSpec(low=(-1.0, 0.0), high=(1.0, 3.0)).to_space()
+    actions = HeldRandom(space).predict(np.zeros((200, 1)))[0]
+    assert actions.shape == (200, 2) and all(space.contains(action) for action in actions)
+    assert (actions.max(0) > [0.9, 2.7]).all() and (actions.min(0) < [-0.9, 0.3]).all()
+
+
+def test_the_baselines_of_take_cover():
+    spec = ActionSpec(n=3, meanings=("NOOP", "LEFT", "RIGHT"))
+    assert set(baselines(spec, hold=2)) == {"random", "random, held", "always LEFT", "always RIGHT"}
+    assert set(baselines(ActionSpec(n=18), hold=1)) == {"random", "random, held"}
+
+
+def test_the_judge_plays_both_and_the_table_has_both(world):
+    judge = Judge(world, CONFIG, episodes=3)
+    rows = {"seed 0": judge(Always(1)), "random": judge(Always(2), 2)}
+    judge.close()
+    assert [len(rows["random"][place].returns) for place in ("dream", "real")] == [2, 2]
+    table = format_table(rows, {"seed 0": 1000}).splitlines()
+    assert table[2].startswith("| seed 0 |") and table[2].endswith("| 1,000 |") and table[3].endswith("| 0 |")
+    assert pooled([rows["seed 0"], rows["seed 0"]])["real"] == rows["seed 0"]["real"].mean_tics
+    only = Judge(world, CONFIG, episodes=2, real=False)(Always(0))
+    assert set(only) == {"dream"} and "| - |" in format_table({"a": only}, {"a": None})

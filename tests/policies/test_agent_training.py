@@ -1,0 +1,179 @@
+"""Agents that are trained, saved, resumed, trained on and recorded with."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from game import COUNTER, counter_world
+
+from worldsim.cli.record import record
+from worldsim.episodes import Episodes
+from worldsim.errors import InvalidInput
+from worldsim.policies.agent import load_agent
+from worldsim.policies.agent_envs import dream_envs, real_envs
+from worldsim.policies.judge import Judge
+from worldsim.policies.observation import ObservationConfig
+from worldsim.policies.training import Training
+
+CONFIG = ObservationConfig(stack=2, hold=2)
+SMALL = {"n_steps": 8, "batch_size": 16, "n_epochs": 1}
+EXAMPLE = Path(__file__).parents[2] / "examples" / "train_in_dream.py"
+
+
+@pytest.fixture(scope="module")
+def folder(world, tmp_path_factory):
+    path = tmp_path_factory.mktemp("world") / "tiny"
+    world.save_pretrained(path)
+    return str(path)
+
+
+def start(world, folder, out, config=CONFIG, make=dream_envs, **options):
+    return Training(make(world, 2, config), config, world, folder, out, **{**SMALL, **options})
+
+
+@pytest.fixture(scope="module")
+def trained(world, folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("run")
+    start(world, folder, out).run(steps=32)
+    return out
+
+
+def test_training_goes_to_the_end_of_its_steps_and_is_judged_on_the_way(world, folder, tmp_path):
+    judge = Judge(world, CONFIG, episodes=2)
+    training = start(world, folder, tmp_path)
+    before = [p.clone() for p in training.agent.model.policy.parameters()]
+    agent = training.run(steps=64, stages=2, measure=judge)
+    assert agent.model.num_timesteps == 64
+    assert any((a != b).any() for a, b in zip(before, agent.model.policy.parameters(), strict=True))
+    points = json.loads((tmp_path / "curve.json").read_text())["points"]
+    assert [p["steps"] for p in points] == [16, 32, 48, 64]
+    assert [sorted(p.get("scores", {})) for p in points] == [[], ["dream", "real"], [], []]
+    assert list((tmp_path / "tensorboard").rglob("events*"))
+    judge.close()
+
+
+def test_training_goes_to_the_end_of_its_time(world, folder, tmp_path):
+    training = start(world, folder, tmp_path)
+    training.run(minutes=0.01)
+    assert training.points[-1]["minutes"] >= 0.009 and (tmp_path / "agent.zip").exists()
+    with pytest.raises(InvalidInput, match="one of the two"):
+        training.run()
+
+
+def test_a_resumed_run_goes_on(world, folder, tmp_path):
+    start(world, folder, tmp_path).run(steps=32)
+    with pytest.raises(InvalidInput, match="add --resume"):
+        start(world, folder, tmp_path)
+    training = start(world, folder, tmp_path, resume=True)
+    assert training.envs.ret_rms.count > 30  # it knows the size of the rewards
+    training.run(steps=64)
+    assert [p["steps"] for p in training.points] == [16, 32, 48, 64]
+    other = ObservationConfig(stack=1)
+    with pytest.raises(InvalidInput, match="same options"):
+        start(world, folder, tmp_path, other, resume=True)
+
+
+@pytest.mark.parametrize("config", [CONFIG, ObservationConfig("pixels", height=40, width=40, stack=2)])
+def test_a_saved_agent_is_the_same_agent(world, folder, tmp_path, config):
+    start(world, folder, tmp_path, config).run(steps=16)
+    agent = load_agent(tmp_path / "agent.zip")
+    assert agent.observation == config and agent.world == folder
+    model = start(world, folder, tmp_path, config, resume=True).agent.model
+    for envs in (dream_envs(world, 2, config), real_envs(world, 2, config)):
+        seen = envs.reset()
+        assert np.array_equal(agent.predict(seen, deterministic=True)[0], model.predict(seen, deterministic=True)[0])
+
+
+def test_an_agent_trains_on_in_a_world_of_the_same_tokenizer_only(world, folder, trained, tmp_path):
+    training = start(world, folder, tmp_path / "on", parent=trained / "agent.zip")
+    old = load_agent(trained / "agent.zip").model.policy.state_dict()
+    assert all((old[name] == value).all() for name, value in training.agent.model.policy.state_dict().items())
+    training.run(steps=16)
+    assert training.points[0]["steps"] == 16
+    with pytest.raises(InvalidInput, match="another tokenizer"):
+        start(counter_world(1), folder, tmp_path / "other", parent=trained / "agent.zip")
+
+
+def test_an_agent_trains_in_the_real_game(world, folder, tmp_path):
+    assert start(world, folder, tmp_path, make=real_envs).run(steps=16).model.num_timesteps == 16
+
+
+@pytest.mark.parametrize("text", [None, "{", '{"world": "w"}'])
+def test_a_damaged_agent_is_named(trained, tmp_path, text):
+    (tmp_path / "agent.zip").write_bytes((trained / "agent.zip").read_bytes())
+    if text is not None:
+        (tmp_path / "agent.json").write_text(text)
+    with pytest.raises(InvalidInput, match=r"agent\.zip' cannot be read"):
+        load_agent(tmp_path / "agent.zip")
+    with pytest.raises(InvalidInput, match=r"end in \.zip"):
+        load_agent(tmp_path / "agent")
+
+
+def test_an_agent_records_data(trained, tmp_path):
+    policy = f"agent:{trained / 'agent.zip'}"
+    for name in ("a", "b"):
+        record(COUNTER.name, steps=40, out=tmp_path / name, policy=policy, height=16, width=32)
+    one, other = (Episodes.open(tmp_path / name).read("action", 0, 40) for name in ("a", "b"))
+    assert np.array_equal(one, other) and len(set(one.tolist())) > 1
+    for wrong, message in (
+        ({"policy": f"agent:{tmp_path / 'none.zip'}"}, "cannot be read"),
+        ({"source": "gym:CartPole-v1"}, "not 'gym:CartPole-v1'"),
+    ):
+        options = {"source": COUNTER.name, "policy": policy, **wrong}
+        with pytest.raises(InvalidInput, match=message):
+            record(options.pop("source"), steps=10, out=tmp_path / "c", **options)
+
+
+def test_an_agent_that_records_sees_and_acts_as_in_its_environments(world, trained, monkeypatch):
+    from worldsim.envs.sources.matching import matching_source
+    from worldsim.policies import agent_data
+
+    monkeypatch.setattr(agent_data, "MOST_ERRORS", 0.0)
+    source = matching_source(COUNTER.name, 1, world.spec)
+    policy = agent_data.AgentPolicy(source.spec, str(trained / "agent.zip"))
+    seen = []
+    predict = policy._agent.model.predict
+    policy._agent.model.predict = lambda stacked, *rest: (seen.append(stacked.copy()), predict(stacked, *rest))[1]
+    envs = real_envs(world, 1, CONFIG, seed=5)
+    expected, done = [envs.reset().copy()], np.zeros(1, bool)
+    policy.reset(np.random.default_rng(0))
+    row = source.reset(int(np.random.SeedSequence([5, 0]).generate_state(1)[0]))
+    taken = []
+    while not row.done:
+        taken.append(policy.act(row))
+        row = source.step(taken[-1])
+    for action in taken[::2]:
+        observation, _, done, _ = envs.step(np.array([action]))
+        expected.append(observation.copy())
+    assert done.all() and taken[:-1:2] == taken[1::2]
+    assert np.array_equal(np.stack(seen), np.stack(expected[:-1]))
+
+
+def run_example(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["train_in_dream.py", *map(str, arguments)])
+    runpy.run_path(str(EXAMPLE), run_name="__main__")
+
+
+@pytest.mark.parametrize(
+    "options", [("--seeds", "2", "--baselines"), ("--real", "64"), ("--shuffled-actions", "--no-real")], ids=str
+)
+def test_the_example_trains_judges_and_films(folder, tmp_path, monkeypatch, capsys, options):
+    quick = ("--quick", "--episodes", "2", "--num-envs", "2", "--dream-steps", "6")
+    if "--real" not in options:
+        quick += ("--steps", "512")
+    run_example(monkeypatch, "--world", folder, "--out", tmp_path / "out", *quick, *options)
+    printed = capsys.readouterr().out
+    assert "| seed 0 |" in printed and ("| random |" in printed) == ("--baselines" in options)
+    seeds = 2 if "--seeds" in options else 1
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    places = {"dream"} if "--no-real" in options else {"dream", "real"}
+    assert set(results["mean_tics"]) == places and set(results["agents"]["seed 0"]) == places
+    assert (tmp_path / "out" / "curves.png").stat().st_size > 1000
+    for seed in range(seeds):
+        run = tmp_path / "out" / f"seed-{seed}"
+        assert {f"{place}.mp4" for place in places} == {path.name for path in run.glob("*.mp4")}
+        assert load_agent(run / "agent.zip").observation.hold == 2
+        assert set(json.loads((run / "curve.json").read_text())["points"][-1]["scores"]) == places

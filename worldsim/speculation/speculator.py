@@ -1,0 +1,150 @@
+"""Steps a world and computes what may come next in the time between the steps: `Speculator`."""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from worldsim.actions import check_actions
+from worldsim.spec import ActionSpec, WorldStep
+from worldsim.speculation.economy import Referee
+from worldsim.speculation.guessers import make_guesser
+from worldsim.speculation.guesses import Guess
+from worldsim.speculation.settings import Speculation
+from worldsim.speculation.stats import Kind, SpeculationStats
+from worldsim.speculation.worker import See, Step, Worker, timed
+from worldsim.stages import finish
+from worldsim.threads import ThreadSettings, crowded, release_pool
+
+
+class Speculator:
+    """Steps a world, ahead of time where it can; what a step gives is the same to the bit as without.
+
+    A guess is the very computation that the step would be: from a copy of the state, with the same actions, noise and
+    batch, in a thread that computes as the caller's does. It is used only where all actions are those that were
+    guessed. Without settings it does nothing but step.
+
+    Example:
+        >>> ahead = Speculator(world.stages, world.spec.actions, 3, Speculation())
+        >>> state, step = ahead.step(state, actions)
+        >>> ahead.expect(state)  # until the next step, what may follow on this state is computed
+        >>> ahead.close()
+    """
+
+    def __init__(
+        self,
+        step: Step,
+        actions: ActionSpec,
+        rows: int,
+        settings: Speculation | None,
+        *,
+        see: See | None = None,
+        check: Callable[[Any], np.ndarray] | None = None,
+    ) -> None:
+        """`step(state, actions)` gives the stages of a step of `rows` worlds, as `World.stages` does.
+
+        `see` and `check` are for a policy that proposes: what it looks at after a step, and what makes of each of its
+        proposals what `step` takes.
+        """
+        self._step = step
+        self._worker: Worker | None = None
+        if settings is None:
+            return
+        check = check or (lambda proposal: check_actions(actions, proposal, rows))
+        self._worker = Worker(step, make_guesser(settings, actions, rows, check), settings, see)
+        self._referee = Referee()
+        self._answered: float | None = None  # when the caller was answered; None: not since the last `forget`
+        self._answered_to = (0, 0.0)  # the caller's thread, and how long it had computed by then
+        self._allowed: bool | None = None  # whether guesses are made in this cycle; None: there is no time for them
+        self._reached: Guess | None = None  # the guess that the last step turned out to be
+        # Collected or not, the thread ends before the interpreter does.
+        self._finalizer = weakref.finalize(self, self._worker.close)
+
+    @property
+    def stats(self) -> SpeculationStats | None:
+        """What came of the guesses so far, kept up to date; None without settings."""
+        return None if self._worker is None else self._worker.stats
+
+    def step(self, state: Any, actions: np.ndarray) -> tuple[Any, WorldStep]:
+        """What the world's step gives; raises what it raises, and what went wrong with a guess since the last step."""
+        if self._worker is None:
+            return finish(self._step(state, actions))
+        worker, asked, idle, actions = self._worker, time.perf_counter(), self._idle(), np.asarray(actions)
+        guess, late = worker.take(state, actions)
+        kind: Kind = "miss" if guess is None else "late" if late else "hit"
+        self._reached = guess
+        if guess is None:
+            result = worker.compute(state, actions) if worker.free else self._compute_here(state, actions)
+        else:
+            assert guess.step is not None
+            result = guess.state, guess.step
+        with worker.changed:
+            if idle is not None:
+                worker.economy.idled(idle)
+                worker.stats.idle.append(idle)
+            worker.stats.stepped(kind, 0 if guess is None else guess.depth, time.perf_counter() - asked)
+        worker.guesser.saw(actions)
+        return result
+
+    def expect(self, state: Any, observation: Any = None) -> None:
+        """The caller is answered; from now to the next `step`, guess what follows on `state`.
+
+        `observation` is what the caller sees there, for a policy that proposes.
+        """
+        if self._worker is None:
+            return
+        worker, now = self._worker, time.perf_counter()
+        if self._answered is not None and self._allowed is not None:
+            self._referee.note(now - self._answered, self._allowed)
+        self._allowed = None
+        with worker.changed:
+            enough = worker.economy.idle_enough()
+        if not worker.settings.adapt:
+            self._allowed = True
+        elif enough:
+            self._allowed = self._referee.allows()
+        root = self._reached if self._reached is not None and self._reached.state is state else Guess(state)
+        root.step, root.observation, self._reached = None, observation, None
+        if self._allowed:
+            release_pool()
+            worker.begin(root, ThreadSettings.here())
+        else:
+            worker.rest(root)
+        self._answered = time.perf_counter()
+        self._answered_to = threading.get_ident(), time.thread_time()
+
+    def forget(self) -> None:
+        """Drop what was guessed and guess no more until `expect`: the state is about to be replaced or written to."""
+        if self._worker is not None:
+            self._worker.forget()
+            self._reached = self._answered = None
+
+    def close(self) -> None:
+        """End the thread, if there is one, and step without it from now on; may be called twice."""
+        if self._worker is not None:
+            self._finalizer()
+            self._reached = None
+
+    def _idle(self) -> float | None:
+        """Seconds since the answer in which the processors were free; None if there was none since `forget`."""
+        if self._answered is None:
+            return None
+        idle = time.perf_counter() - self._answered
+        caller, computed = self._answered_to
+        if caller == threading.get_ident() and crowded():
+            idle -= time.thread_time() - computed
+        return max(0.0, idle)
+
+    def _compute_here(self, state: Any, actions: np.ndarray) -> tuple[Any, WorldStep]:
+        assert self._worker is not None
+        seconds: list[float] = []
+        *_, result = timed(self._step(state, actions), seconds)
+        assert result is not None
+        with self._worker.changed:
+            self._worker.economy.computed(seconds)
+        return result

@@ -1,0 +1,50 @@
+"""From a world's folder back to a training run, so that a world can be trained on, with more data or more time."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from worldsim.errors import InvalidInput
+from worldsim.train.checkpoint import save_checkpoint
+from worldsim.train.export import RECORD
+from worldsim.train.record import TrainingRecord
+from worldsim.weights import find_world, read_world
+
+
+def unpack_world(name: str | Path, run: Path) -> None:
+    """Write the checkpoints that `worldsim train … --resume` goes on from: weights, but no optimizer state.
+
+    `name` is a shipped name, a local folder or a hub id. Raises InvalidInput if the folder holds a run already.
+    """
+    folder = find_world(name)
+    files = read_world(folder)
+    weights = {n: t.float() for n, t in files.model.items()}
+    records = json.loads((folder / RECORD).read_text()) if (folder / RECORD).exists() else {}
+    settings: dict[str, dict[str, Any]] = {
+        "tokenizer": {"model": _plain(asdict(files.config.tokenizer))},
+        "dynamics": {"model": _plain(asdict(files.config.dynamics)), "reward_scale": files.config.reward_scale},
+    }
+    for kind in settings:
+        if (run / f"{kind}.safetensors").exists():
+            raise InvalidInput(f"{run} holds a {kind} already; unpack into a new folder")
+    for kind, config in settings.items():
+        record = run / f"{kind}.json"
+        run.mkdir(parents=True, exist_ok=True)
+        if kind in records:
+            record.write_text(json.dumps(records[kind]))
+        calls = TrainingRecord(record).calls
+        mine = {n: t for n, t in weights.items() if n.startswith(f"{kind}.")}
+        copies = ("model", "average")
+        tensors: dict[str, Tensor] = {f"{copy}.{n}": t.clone() for copy in copies for n, t in mine.items()}
+        step = calls[-1]["reached_step"] if calls else 0
+        save_checkpoint(run / f"{kind}.safetensors", tensors, {"kind": kind, "step": step, "config": config})
+
+
+def _plain(settings: dict[str, Any]) -> dict[str, Any]:
+    """Tuples as lists, as a checkpoint has them."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()}
