@@ -46,7 +46,7 @@ def test_a_game_is_the_same_with_guesses_and_without(seed):
     on = WorldEnv(world, speculate=Speculation(**EVERYTHING), render_mode="rgb_array", max_episode_steps=60)
     off = WorldEnv(world, render_mode="rgb_array", max_episode_steps=60)
     Pair(on, off, seed).play(STEPS, sticky(world.spec.actions))
-    assert 0.2 < on.speculation_stats.hit_rate < 1 and on.speculation_stats.kinds["hit"] > 5
+    assert 0.2 < on.speculation_stats.hit_rate < 1
     on.close()
 
 
