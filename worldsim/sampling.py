@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -24,7 +25,7 @@ class SamplingConfig:
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise InvalidInput(f"sampling steps is {self.steps}; give at least 1 denoising step")
-        if not self.temperature >= 0:
+        if not 0 <= self.temperature < math.inf:
             raise InvalidInput(f"sampling temperature is {self.temperature}; give 0 or more, 1 for what was learned")
         if not 0 <= self.context_noise <= 1:
             raise InvalidInput(f"sampling context_noise is {self.context_noise}; give a level from 0 to 1")

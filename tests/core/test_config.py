@@ -95,7 +95,13 @@ def test_an_absent_config_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"steps": 0}, {"temperature": -1.0}, {"context_noise": -0.1}, {"context_noise": 2.0}],
+    [
+        {"steps": 0},
+        {"temperature": -1.0},
+        {"temperature": float("inf")},
+        {"context_noise": -0.1},
+        {"context_noise": 2.0},
+    ],
 )
 def test_sampling_settings_out_of_range_are_refused(settings):
     with pytest.raises(InvalidInput, match=next(iter(settings))):
