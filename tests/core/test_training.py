@@ -10,6 +10,7 @@ from lively import randomise
 from small_training import CLIP, latent_store, loss_of, narrow_dynamics_task, tokenizer_task
 from tiny import tiny_episodes
 
+from worldsim.errors import InvalidInput
 from worldsim.train import dynamics_loss
 
 pytestmark = pytest.mark.usefixtures("float32")
@@ -98,6 +99,19 @@ def test_stores_are_drawn_from_by_their_size(clips, store, monkeypatch):
     task = narrow_dynamics_task([clips, small], monkeypatch, batch=1000)
     share = (task.batch(0, 0)["rewards"][:, 1] == 9).float().mean()
     assert share == pytest.approx(few / (few + int(store.ends[-1])), abs=0.04)
+
+
+def test_two_pictures_in_a_row_are_of_one_game(tmp_path):
+    store = tiny_episodes(tmp_path / "short", lengths=(1, 2, 1, 3), between=0)
+    task = tokenizer_task(store)
+    rng, pairs = np.random.default_rng(0), [store.read("rgb", row, row + 2) for row in (1, 4, 5)]
+    seen = set()
+    for _ in range(60):
+        run = task._run(rng)
+        seen |= {i for i, pair in enumerate(pairs) if np.array_equal(run, pair)} or {"another"}
+    assert seen == {0, 1, 2}
+    with pytest.raises(InvalidInput, match="two pictures"):
+        tokenizer_task(tiny_episodes(tmp_path / "single", lengths=(1, 1), between=0))
 
 
 # -- the loss

@@ -255,3 +255,11 @@ def test_an_exported_world_is_unpacked_and_trained_on(exported, data, tmp_path, 
     assert load_checkpoint(out / "dynamics.safetensors")[1]["step"] == 21
     with pytest.raises(SystemExit):
         command("train", "unpack", "--world", exported, "--out", out)
+
+
+def test_a_world_with_a_damaged_training_record_is_not_unpacked(exported, tmp_path, capsys):
+    world = shutil.copytree(exported, tmp_path / "world")
+    (world / "training.json").write_text("{")
+    with pytest.raises(SystemExit):
+        command("train", "unpack", "--world", world, "--out", tmp_path / "run")
+    assert "training.json" in capsys.readouterr().err and not (tmp_path / "run").exists()

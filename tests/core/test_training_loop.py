@@ -206,6 +206,12 @@ def test_options_that_make_no_sense_are_refused(options):
         LoopConfig(**options)
 
 
+def test_a_new_optimizer_warms_up_at_whatever_step_the_weights_are():
+    config = brief(1000, warmup=10)
+    assert Budget(config, first=500).lr(500) == pytest.approx(config.lr / 10)
+    assert Budget(config, first=500).lr(509) == Budget(config).lr(500) == pytest.approx(config.lr)
+
+
 def test_no_steps_train_nothing(store, tmp_path):
     assert train(tokenizer_task(store), brief(0), tmp_path).step == 0
 

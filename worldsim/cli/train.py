@@ -58,10 +58,10 @@ class DynamicsCommand:
         tokenizer = load_tokenizer(self.out, self.loop.device)
         clips = [cache_latents(tokenizer, store, self.out, self.loop.device) for store in open_stores(self.data)]
         path = self.out / "dynamics.safetensors"
-        kept = load_checkpoint(path)[1]["config"]["reward_scale"] if self.resume and path.exists() else None
-        task = DynamicsTask(
-            clips, tokenizer, batch=self.batch, clip=self.clip, patch=self.patch, seed=self.loop.seed, reward_scale=kept
-        )
+        begun = load_checkpoint(path)[1].get("config", {}) if self.resume and path.exists() else {}
+        sizes: dict[str, Any] = {"batch": self.batch, "clip": self.clip, "patch": self.patch}
+        scale = begun.get("reward_scale")
+        task = DynamicsTask(clips, tokenizer, **sizes, seed=self.loop.seed, reward_scale=scale)
         fit(task, self.loop, self.out, self.resume)
 
 

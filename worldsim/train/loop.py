@@ -84,8 +84,9 @@ class LoopConfig:
 class Budget:
     """How much of the budget is used, 0 to 1: by steps if they are given, else by the clock."""
 
-    def __init__(self, config: LoopConfig) -> None:
+    def __init__(self, config: LoopConfig, first: int = 0) -> None:
         self.config = config
+        self.first = first  # step at which the optimizer was new
         self.started = time.monotonic()
 
     def used(self, step: int) -> float:
@@ -98,7 +99,7 @@ class Budget:
         """Warm-up, plateau, linear cool-down."""
         c = self.config
         fall = min((1.0 - self.used(step)) / c.cooldown, 1.0) if c.cooldown > 0 else 1.0
-        return c.lr * min((step + 1) / max(c.warmup, 1), 1.0) * fall
+        return c.lr * min((step - self.first + 1) / max(c.warmup, 1), 1.0) * fall
 
 
 class Trainer:
@@ -187,7 +188,8 @@ class Trainer:
 
         Raises KeyboardInterrupt on Ctrl-C or SIGTERM, after the step that was being made.
         """
-        budget = Budget(self.config)
+        # Weights of an unpacked world come without an optimizer's state, which has to be found again.
+        budget = Budget(self.config, first=0 if self.optimizer.state else self.step)
         ddp = DistributedDataParallel(self.model) if self.world > 1 else self.model
         bar = tqdm(unit="frame", unit_scale=True, disable=self.rank > 0, desc=self.task.kind, mininterval=2.0)
         saved = shown = time.monotonic()

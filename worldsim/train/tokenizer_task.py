@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from worldsim.episodes import Episodes
+from worldsim.errors import InvalidInput
 from worldsim.media import contact_sheet
 from worldsim.models.tokenizer import Tokenizer, TokenizerConfig, to_frames, to_pictures
 
@@ -70,7 +71,12 @@ class TokenizerTask:
         torch.manual_seed(seed)  # the initial weights only
         self.model = TokenizerLoss(Tokenizer(config))
         self.frames_per_batch = batch * RUN
-        self._rows = np.array([store.num_steps for store in stores])
+        # Rows that the next row of the same game follows.
+        self._rows = [np.setdiff1d(np.arange(store.num_steps), store.ends - 1) for store in stores]
+        counts = np.array([len(rows) for rows in self._rows])
+        if not counts.sum():
+            raise InvalidInput(f"no game in {stores[0].path} has two pictures; record longer ones")
+        self._shares = counts / counts.sum()
 
     def config(self) -> dict[str, Any]:
         """What a resumed run must share."""
@@ -83,10 +89,8 @@ class TokenizerTask:
         return {"frames": torch.from_numpy(np.stack(runs))}
 
     def _run(self, rng: np.random.Generator) -> np.ndarray:
-        store = self.stores[rng.choice(len(self.stores), p=self._rows / self._rows.sum())]
-        row = int(rng.integers(store.num_steps - 1))
-        if row + 1 in store.ends:  # the next row is another game's
-            row = max(row - 1, 0)
+        index = rng.choice(len(self.stores), p=self._shares)
+        store, row = self.stores[index], int(rng.choice(self._rows[index]))
         frames = store.read("rgb", row, row + RUN)
         if "between" in store.streams and rng.random() < 0.5:  # (RUN, k - 1, H, W, 3)
             frames = np.stack([frames[0], store.read("between", row + 1, row + 2)[0, -1]])

@@ -7,24 +7,21 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from worldsim.errors import InvalidInput
+from worldsim.errors import DamagedWorld, InvalidInput
 from worldsim.train.checkpoint import save_checkpoint
 from worldsim.train.export import RECORD
-from worldsim.train.record import TrainingRecord
 from worldsim.weights import find_world, read_world
 
 
 def unpack_world(name: str | Path, run: Path) -> None:
     """Write the checkpoints that `worldsim train … --resume` goes on from: weights, but no optimizer state.
 
-    `name` is a shipped name, a local folder or a hub id. Raises InvalidInput if the folder holds a run already.
+    `name` is a shipped name, a local folder or a hub id. Raises InvalidInput if the folder holds a run already, and
+    DamagedWorld for a world that cannot be read.
     """
     folder = find_world(name)
     files = read_world(folder)
-    weights = {n: t.float() for n, t in files.model.items()}
-    records = json.loads((folder / RECORD).read_text()) if (folder / RECORD).exists() else {}
+    records = _read_records(folder / RECORD)
     settings: dict[str, dict[str, Any]] = {
         "tokenizer": {"model": _plain(asdict(files.config.tokenizer))},
         "dynamics": {"model": _plain(asdict(files.config.dynamics)), "reward_scale": files.config.reward_scale},
@@ -33,16 +30,21 @@ def unpack_world(name: str | Path, run: Path) -> None:
         if (run / f"{kind}.safetensors").exists():
             raise InvalidInput(f"{run} holds a {kind} already; unpack into a new folder")
     for kind, config in settings.items():
-        record = run / f"{kind}.json"
-        run.mkdir(parents=True, exist_ok=True)
-        if kind in records:
-            record.write_text(json.dumps(records[kind]))
-        calls = TrainingRecord(record).calls
-        mine = {n: t for n, t in weights.items() if n.startswith(f"{kind}.")}
-        copies = ("model", "average")
-        tensors: dict[str, Tensor] = {f"{copy}.{n}": t.clone() for copy in copies for n, t in mine.items()}
+        mine = {n: t.float() for n, t in files.model.items() if n.startswith(f"{kind}.")}
+        tensors = {f"{copy}.{n}": t.clone() for copy in ("model", "average") for n, t in mine.items()}
+        calls = records[kind]["calls"] if kind in records else []
         step = calls[-1]["reached_step"] if calls else 0
         save_checkpoint(run / f"{kind}.safetensors", tensors, {"kind": kind, "step": step, "config": config})
+        if kind in records:
+            (run / f"{kind}.json").write_text(json.dumps(records[kind]))
+
+
+def _read_records(path: Path) -> dict[str, Any]:
+    """The training records of a world, by stage; none where none ship."""
+    try:
+        return json.loads(path.read_text()) if path.exists() else {}
+    except (OSError, ValueError) as error:
+        raise DamagedWorld(f"training record {path} cannot be read ({error}); restore it, or delete it") from error
 
 
 def _plain(settings: dict[str, Any]) -> dict[str, Any]:
