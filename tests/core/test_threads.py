@@ -54,4 +54,6 @@ def test_helpers_end_and_come_back():
 
 def test_where_there_is_nothing_to_release_nothing_happens(monkeypatch):
     monkeypatch.setattr(threads, "_pause", lambda: None)
+    before = torch.get_num_threads()
     release_pool()
+    assert torch.get_num_threads() == before and (torch.ones(1 << 20) + 1).sum() == 1 << 21

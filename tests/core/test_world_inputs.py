@@ -166,4 +166,5 @@ def test_a_seed_may_come_as_any_integer(world, seed):
 
 def test_the_largest_and_the_smallest_seed_work(world):
     state = world.reset(seed=[2**63 - 1, -(2**63)])
-    world.step(state, np.array([0, 1]))
+    state, step = world.step(state, np.array([0, 1]))
+    assert state.seed.tolist() == [2**63 - 1, -(2**63)] and not step.extras["non_finite"].any()

@@ -62,7 +62,9 @@ def test_both_checkers_find_nothing(env_id, by_name, dummy_display):
 @pytest.mark.filterwarnings("error")
 def test_registering_twice_is_no_matter():
     register_worlds()
+    before = dict(gym.registry)
     register_worlds()
+    assert gym.registry == before
 
 
 def test_a_saved_state_goes_into_a_fresh_environment(by_name):

@@ -55,7 +55,10 @@ def test_ppo_learns_on_pictures(actions):
 
 
 def test_ppo_learns_without_a_monitor():
-    PPO("CnnPolicy", WorldVecEnv(ToyWorld(size=64, end=0.1), 2), n_steps=8, batch_size=16, n_epochs=1).learn(32)
+    model = PPO("CnnPolicy", WorldVecEnv(ToyWorld(size=64, end=0.1), 2), n_steps=8, batch_size=16, n_epochs=1)
+    before = [p.detach().clone() for p in model.policy.parameters()]
+    assert model.learn(32).num_timesteps == 32
+    assert any((p != old).any() for p, old in zip(model.policy.parameters(), before, strict=True))
 
 
 def test_options_start_each_row_from_its_own_pictures():

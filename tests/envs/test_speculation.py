@@ -115,7 +115,8 @@ def test_a_hit_is_not_computed_again():
     env.close()
 
 
-def test_a_miss_stops_the_guess_at_the_end_of_its_stage():
+def amid_a_guess():
+    """An environment that is computing a guess of action 1, and one without speculation at the same step."""
     world = StagedToy()
     env, plain = WorldEnv(world, speculate=ALL), WorldEnv(ToyWorld())
     for one in (env, plain):
@@ -123,6 +124,11 @@ def test_a_miss_stops_the_guess_at_the_end_of_its_stage():
         one.step(1)
     assert world.begun.wait(PATIENCE)
     threading.Timer(0.05, world.go.set).start()
+    return env, plain
+
+
+def test_a_miss_stops_the_guess_at_the_end_of_its_stage():
+    env, plain = amid_a_guess()
     assert_same(env.step(2), plain.step(2))
     stats = env.speculation_stats
     assert stats.last == "miss" and stats.cancelled == 1
@@ -131,13 +137,7 @@ def test_a_miss_stops_the_guess_at_the_end_of_its_stage():
 
 
 def test_a_guess_under_way_is_waited_for():
-    world = StagedToy()
-    env, plain = WorldEnv(world, speculate=ALL), WorldEnv(ToyWorld())
-    for one in (env, plain):
-        one.reset(seed=0)
-        one.step(1)
-    assert world.begun.wait(PATIENCE)
-    threading.Timer(0.05, world.go.set).start()
+    env, plain = amid_a_guess()
     assert_same(env.step(1), plain.step(1))
     assert env.speculation_stats.last == "late"
     env.close()

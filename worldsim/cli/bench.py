@@ -63,11 +63,7 @@ def bench(
         threads: threads that torch computes with (default: torch's own choice).
         device: auto, cpu or cuda.
     """
-    for name, value in (("--num-envs", min(num_envs, default=0)), ("--steps", steps), ("--threads", threads)):
-        if value is not None and value < 1:
-            raise InvalidInput(f"{name} is {value}; give at least 1")
-    if memory < 0:
-        raise InvalidInput(f"--memory is {memory}; give a number of steps, or leave it out")
+    _check_options(num_envs, steps, memory, threads)
     if threads is not None:
         torch.set_num_threads(threads)
     if speculate:
@@ -79,20 +75,26 @@ def bench(
         make_one = partial(make_guessing_env, observation=observation, between=between)
         report = bench_speculation(loaded, make_one, callers, think, depths, adapt=adapt, pictures=pictures)
         print(format_speculation(report))
-        if json is not None:
-            save_json(json, report)
         if plot is not None:
             save_speculation_plot(plot, report)
-        return
-    make = partial(make_env, observation=observation, between=between)
-    report = bench_world(loaded, make, num_envs, steps, pictures)
-    if memory:
-        from worldsim.envs.world_env import WorldEnv
+    else:
+        make = partial(make_env, observation=observation, between=between)
+        report = bench_world(loaded, make, num_envs, steps, pictures)
+        if memory:
+            from worldsim.envs.world_env import WorldEnv  # with the game's own time limit, and so with resets
 
-        report["memory"] = measure_memory(WorldEnv(loaded), memory)
-    print(format_bench(report))
+            report["memory"] = measure_memory(WorldEnv(loaded), memory)
+        print(format_bench(report))
     if json is not None:
         save_json(json, report)
+
+
+def _check_options(num_envs: tuple[int, ...], steps: int, memory: int, threads: int | None) -> None:
+    for name, value in (("--num-envs", min(num_envs, default=0)), ("--steps", steps), ("--threads", threads)):
+        if value is not None and value < 1:
+            raise InvalidInput(f"{name} is {value}; give at least 1")
+    if memory < 0:
+        raise InvalidInput(f"--memory is {memory}; give a number of steps, or leave it out")
 
 
 def make_env(world: WorldProtocol, count: int, observation: Observation = "pixels", between: bool = False) -> AnyEnv:
