@@ -14,7 +14,7 @@ PICTURE_GAP = 16  # between the real game and the dream
 CAPTION = 26  # above each of two pictures
 BAR = 48  # under the pictures: keys and messages
 PANEL_WIDTH = 252  # of a panel at the right
-PANEL_HEIGHT = 176  # of a panel at the bottom
+PANEL_HEIGHT = 200  # of a panel at the bottom
 MIN_WINDOW = (640, 420)
 
 
