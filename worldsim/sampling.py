@@ -13,12 +13,14 @@ from worldsim.errors import InvalidInput
 from worldsim.models.cache import KVCache
 from worldsim.models.dynamics import Dynamics, HistoryOut
 
+FINE = 8  # denoising steps that draw well without having learned to leap
+
 
 @dataclass(frozen=True)
 class SamplingConfig:
     """How a step is drawn."""
 
-    steps: int = 4  # denoising steps; more of them decide more of what cannot be foreseen, one averages it
+    steps: int = 2  # denoising steps; what cannot be foreseen is decided in them, one alone averages much of it
     temperature: float = 1.0  # size of the noise that a picture is drawn from: what is rare comes more often above 1
     context_noise: float = 0.05  # level of noise put on the last frames, as in training; holds drift back
 
@@ -94,12 +96,19 @@ def sample_step(
 def draw(dynamics: Dynamics, config: SamplingConfig, past: Tensor, seen: HistoryOut, drawn_from: StepNoise) -> Drawn:
     """The rest of a step, after the history's part: the picture from noise, by Euler steps of the flow between them."""
     z = config.temperature * drawn_from.picture
+    canvas = dynamics.prepare(seen, past[:, 0])
     taus = levels(config.steps)
+    leap = torch.full((len(past),), leap_of(config.steps), device=past.device)
     for tau, after in zip(taus, [*taus[1:], 1.0], strict=True):
-        clean = dynamics.denoise(seen, past[:, 0], z, torch.full((len(past),), tau, device=past.device))
+        clean = dynamics.denoise(canvas, z, torch.full((len(past),), tau, device=past.device), leap)
         # The last step lands on the prediction itself.
-        z = clean if after == 1.0 else z + (clean - z) * ((after - tau) / (1 - tau))
+        z = clean if after == 1.0 else toward(z, clean, tau, after)
     return Drawn(z, seen.reward, seen.end_logit)
+
+
+def toward(z: Tensor, clean: Tensor, tau: float, after: float) -> Tensor:
+    """Go from level `tau` to level `after` on the straight line to the prediction."""
+    return z + (clean - z) * ((after - tau) / (1 - tau))
 
 
 def levels(steps: int) -> list[float]:
@@ -108,3 +117,8 @@ def levels(steps: int) -> list[float]:
     They lie closer where there is more noise: what is rare and small is decided there.
     """
     return [(k / steps) ** 1.5 for k in range(steps)]
+
+
+def leap_of(steps: int) -> float:
+    """The share of the way that one of so many denoising steps goes; 0 from FINE on: as plain small steps."""
+    return 1.0 / steps if steps < FINE else 0.0

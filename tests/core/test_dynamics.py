@@ -123,7 +123,7 @@ def explicitly(model: Dynamics, clip: list[torch.Tensor]) -> dict[str, torch.Ten
             steps_seen = sorted({0, *range(max(0, t - window + 1), t + 1)})
             keys, values = (torch.stack([seen[s][i] for s in steps_seen]) for i in (0, 1))  # (S, B, N, H, C)
             bias = torch.stack([block.time.bias[:, min(t - s, window)] for s in steps_seen])  # (S, H)
-            logits = torch.einsum("bnhc,sbnhc->sbnh", q, keys) / q.shape[-1] ** 0.5 + bias[:, None, None, :]
+            logits = torch.einsum("bnhc,sbnhc->sbnh", q, keys) + bias[:, None, None, :]
             y = torch.einsum("sbnh,sbnhc->bnhc", torch.softmax(logits, dim=0), values)
             x = x + mods[5] * block.time.out(y.flatten(2))
             x = x + mods[8] * block.mlp(modulate(x, mods[6], mods[7]))
@@ -187,27 +187,27 @@ def drawing(config=SIZES, seed: int = 0) -> dict[str, torch.Tensor]:
         "previous": torch.randn((2, config.channels, *grid), generator=random),
         "noisy": torch.randn((2, config.drawn_channels, *grid), generator=random),
         "tau": torch.tensor([0.0, 0.5]),
+        "leap": torch.tensor([0.0, 0.25]),
     }
 
 
-def seen_by(model: Dynamics, seed: int = 0) -> HistoryOut:
-    with torch.no_grad():
-        return model.remember(*make_clip(2, 1, model.config, seed))
+@torch.no_grad()
+def drawn_by(model: Dynamics, previous: torch.Tensor, seed: int = 0, **inputs: torch.Tensor) -> torch.Tensor:
+    seen = model.remember(*make_clip(2, 1, model.config, seed))
+    return model.denoise(model.prepare(seen, previous), **inputs)
 
 
-@pytest.mark.parametrize("part", ["previous", "noisy", "tau"])
+@pytest.mark.parametrize("part", ["previous", "noisy", "tau", "leap"])
 def test_the_drawing_depends_on_each_of_its_inputs(model, part):
     inputs = drawing()
-    with torch.no_grad():
-        old = model.denoise(seen_by(model), **inputs)
-        inputs[part] = inputs[part] + 0.25
-        new = model.denoise(seen_by(model), **inputs)
+    old = drawn_by(model, **inputs)
+    inputs[part] = inputs[part] + 0.25
+    new = drawn_by(model, **inputs)
     assert ((new - old).abs().amax((1, 2, 3)) > 1e-4).all()
 
 
 def test_the_drawing_depends_on_the_history(model):
-    with torch.no_grad():
-        one, other = (model.denoise(seen_by(model, seed), **drawing()) for seed in (0, 1))
+    one, other = (drawn_by(model, seed=seed, **drawing()) for seed in (0, 1))
     assert ((one - other).abs().amax((1, 2, 3)) > 1e-4).all()
 
 
@@ -215,8 +215,7 @@ def test_the_drawing_depends_on_the_history(model):
 def test_an_untrained_model_repeats_the_previous_frame(between):
     config = dataclasses.replace(SIZES, between=between)
     model, inputs = Dynamics(config), drawing(config)
-    with torch.no_grad():
-        drawn = model.denoise(seen_by(model), **inputs)
+    drawn = drawn_by(model, **inputs)
     assert torch.equal(drawn, inputs["previous"].repeat(1, 1 + between, 1, 1))
 
 

@@ -56,7 +56,7 @@ def test_the_noise_level_rises_to_clean_and_the_last_step_is_the_prediction(mode
     target = torch.randn(1, SIZES.drawn_channels, SIZES.height, SIZES.width)
     levels, entered = [], []  # of each denoising step
 
-    def know_the_answer(seen, previous, noisy, tau):
+    def know_the_answer(canvas, noisy, tau, leap):
         levels.append(tau[0].item())
         entered.append(noisy)
         return target.expand_as(noisy)
@@ -97,14 +97,14 @@ def test_the_context_noise_has_the_level_that_is_told_to_the_model(model, monkey
 
 def test_the_drawing_adds_to_the_frame_without_its_context_noise(model, monkeypatch):
     got = {}
-    monkeypatch.setattr(model, "denoise", lambda seen, previous, z, tau: got.update(locals()) or torch.zeros_like(z))
+    monkeypatch.setattr(model, "denoise", lambda canvas, z, tau, leap: got.update(locals()) or torch.zeros_like(z))
     draw(model, SamplingConfig(context_noise=0.5))
-    assert torch.equal(got["previous"], inputs()[0][:, 0])
+    assert torch.equal(got["canvas"].previous, inputs()[0][:, 0])
 
 
 def test_the_temperature_is_the_size_of_the_noise_that_a_picture_is_drawn_from(model, monkeypatch):
     got = []
-    monkeypatch.setattr(model, "denoise", lambda seen, previous, z, tau: got.append(z) or torch.zeros_like(z))
+    monkeypatch.setattr(model, "denoise", lambda canvas, z, tau, leap: got.append(z) or torch.zeros_like(z))
     for temperature in (1.0, 1.5, 0.0):
         draw(model, SamplingConfig(1, temperature))
     torch.testing.assert_close(got[1], 1.5 * got[0])

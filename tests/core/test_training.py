@@ -154,8 +154,9 @@ def test_the_history_gets_each_frame_with_the_action_that_leads_on_from_it(task,
 def test_what_is_drawn_is_the_frame_after_the_action_and_the_pictures_before_it(task, batch, monkeypatch):
     got = {}
 
-    def spy(seen, previous, noisy, tau):
-        got.update(previous=previous, noisy=noisy, tau=tau)
+    def spy(canvas, noisy, tau, leap):
+        if not got:  # leaps come after it
+            got.update(previous=canvas.previous, noisy=noisy, tau=tau)
         return noisy
 
     monkeypatch.setattr(task.model.dynamics, "denoise", spy)
@@ -171,11 +172,12 @@ def test_a_level_of_zero_is_pure_noise(task, batch, monkeypatch):
     monkeypatch.setattr(
         task.model.dynamics,
         "denoise",
-        lambda seen, previous, noisy, tau: got.update(noisy=noisy) or noisy,
+        lambda canvas, noisy, tau, leap: got.setdefault("noisy", noisy),
     )
     monkeypatch.setattr(task.model, "_levels", lambda count, generator: torch.zeros(count))
+    monkeypatch.setattr(task.model, "_leaps", lambda *args: torch.zeros(()))
     evaluate(task, batch)
-    noisy = got["noisy"]
+    noisy = got.pop("noisy")
     evaluate(task, altered(batch, latents=-batch["latents"]))
     assert torch.equal(got["noisy"], noisy) and noisy.std() == pytest.approx(1, abs=0.05)
 
@@ -195,7 +197,7 @@ def test_own_frames_stand_where_the_frames_they_were_drawn_for_stood(task, batch
 
 def test_own_frames_know_what_happened(task, batch, monkeypatch):
     got = []
-    monkeypatch.setattr(task.model, "_draw", lambda seen, own, target, tau, g: got.append(tau) or target)
+    monkeypatch.setattr(task.model, "_draw", lambda canvas, target, tau, g: got.append(tau) or target)
     frames, target = batch["latents"][:, :-1, 0].float(), batch["latents"][:, 1:].float().flatten(0, 1).flatten(1, 2)
     task.model._own_frames(frames, target, batch["actions"][:, 1:], torch.Generator().manual_seed(0))
     assert 0 < torch.cat(got).mean() < torch.cat(got).max() <= dynamics_loss.OWN_FROM

@@ -36,6 +36,7 @@ from worldsim.models.layers import (
     SpaceAttention,
     TimeAttention,
     fourier_features,
+    gated,
     modulate,
 )
 
@@ -91,6 +92,24 @@ class HistoryOut:
     end_logit: Tensor  # (F,)
 
 
+@dataclass(frozen=True)
+class Canvas:
+    """What a step is drawn on: all that stays the same while it is denoised."""
+
+    tokens: Tensor  # (F, N, D)
+    cond: Tensor  # (F, cond_dim)
+    previous: Tensor  # (F, C, h, w), the last frame's latents
+    past: Tensor  # (F, local, h, w), the painter's first layer as far as it sees the past
+
+    def rows(self, rows: Tensor) -> Canvas:
+        """Some of the frames, by their indices (K,)."""
+        return Canvas(self.tokens[rows], self.cond[rows], self.previous[rows], self.past[rows])
+
+    def detach(self) -> Canvas:
+        """The same without gradients."""
+        return Canvas(self.tokens.detach(), self.cond.detach(), self.previous.detach(), self.past.detach())
+
+
 class HistoryBlock(nn.Module):
     """Attention over space, attention over time, MLP; each modulated and gated by the condition."""
 
@@ -116,8 +135,8 @@ class DenoiserBlock(nn.Module):
     def forward(self, x: Tensor, mods: tuple[Tensor, ...]) -> Tensor:
         """(F, N, D) -> (F, N, D)."""
         shift1, scale1, gate1, shift2, scale2, gate2 = mods
-        x = x + gate1 * self.space(modulate(x, shift1, scale1))
-        return x + gate2 * self.mlp(modulate(x, shift2, scale2))
+        x = gated(x, gate1, self.space(modulate(x, shift1, scale1)))
+        return gated(x, gate2, self.mlp(modulate(x, shift2, scale2)))
 
 
 class Painter(nn.Module):
@@ -127,15 +146,17 @@ class Painter(nn.Module):
         super().__init__()
         c = config
         self.tell = nn.Linear(c.dim, c.local * c.patch[0] * c.patch[1])
-        self.enter = nn.Conv2d(2 * c.local + c.channels + c.drawn_channels, c.local, 3, padding=1)
+        # One layer in two parts: that of the past is the same for all denoising steps.
+        self.enter_past = nn.Conv2d(c.local + c.channels, c.local, 3, padding=1)
+        self.enter = nn.Conv2d(c.local + c.drawn_channels, c.local, 3, padding=1, bias=False)
         self.blocks = nn.ModuleList(ShapedConv(c.local) for _ in range(c.painter_blocks))
         self.leave = nn.Conv2d(c.local, c.drawn_channels, 3, padding=1)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)  # type: ignore[arg-type]
 
-    def forward(self, told: Tensor, local: Tensor, previous: Tensor, noisy: Tensor) -> Tensor:
-        """Grids of told (F, local, h, w), local (F, local, h, w), previous (F, C, h, w), noisy -> (F, drawn, h, w)."""
-        x = self.enter(torch.cat([told, local, previous, noisy], dim=1))
+    def forward(self, told: Tensor, past: Tensor, noisy: Tensor) -> Tensor:
+        """Grids of told (F, local, h, w), `enter_past`'s features (F, local, h, w), noisy -> (F, drawn, h, w)."""
+        x = past + self.enter(torch.cat([told, noisy], dim=1))
         for block in self.blocks:
             x = block(x, told)
         return self.leave(F.silu(x))
@@ -165,7 +186,7 @@ class Dynamics(nn.Module):
         self.squeeze = nn.Linear(d, 32)
         self.outcome = nn.Sequential(nn.Linear(32 * c.tokens, 128), nn.GELU(), nn.Linear(128, 2))
         self.noisy_embed = nn.Linear(c.drawn_channels * cells, d)
-        self.tau = nn.Linear(LEVEL_FEATURES, c.cond_dim)
+        self.tau = nn.Linear(2 * LEVEL_FEATURES, c.cond_dim)  # of level and leap
         self.denoiser = nn.ModuleList(DenoiserBlock(c) for _ in range(c.denoiser_blocks))
         self.denoiser_mods = Modulation(c.cond_dim, d, DenoiserBlock.PARTS, c.denoiser_blocks)
         self.painter = Painter(c)
@@ -208,10 +229,10 @@ class Dynamics(nn.Module):
         local, x, cond = self._enter(*flat)
         for block, mods in zip(self._blocks(), self.history_mods(cond), strict=True):
             s1, c1, g1, s2, c2, g2, s3, c3, g3 = mods
-            x = x + g1 * block.space(modulate(x, s1, c1))
+            x = gated(x, g1, block.space(modulate(x, s1, c1)))
             clip = rearrange(modulate(x, s2, c2), "(b t) n d -> b t n d", b=batch)
-            x = x + g2 * block.time(clip).flatten(0, 1)
-            x = x + g3 * block.mlp(modulate(x, s3, c3))
+            x = gated(x, g2, block.time(clip).flatten(0, 1))
+            x = gated(x, g3, block.mlp(modulate(x, s3, c3)))
         return self._leave(local, x, cond)
 
     def advance(self, previous: Tensor, before: Tensor, actions: Tensor, level: Tensor, cache: KVCache) -> HistoryOut:
@@ -220,25 +241,34 @@ class Dynamics(nn.Module):
         place = cache.claim()  # this step's slot and the distance of every slot, the same for all blocks
         for index, (block, mods) in enumerate(zip(self._blocks(), self.history_mods(cond), strict=True)):
             s1, c1, g1, s2, c2, g2, s3, c3, g3 = mods
-            x = x + g1 * block.space(modulate(x, s1, c1))
+            x = gated(x, g1, block.space(modulate(x, s1, c1)))
             q, k, v = block.time.project(modulate(x, s2, c2))
             keys, values = cache.write(index, place, k, v)
-            x = x + g2 * block.time.read(q, keys, values, place.bias(block.time.bias))
-            x = x + g3 * block.mlp(modulate(x, s3, c3))
+            x = gated(x, g2, block.time.read(q, keys, values, place.bias(block.time.bias)))
+            x = gated(x, g3, block.mlp(modulate(x, s3, c3)))
         return self._leave(local, x, cond)
 
     # -- drawing ------------------------------------------------------------------------------------------------
 
-    def denoise(self, seen: HistoryOut, previous: Tensor, noisy: Tensor, tau: Tensor) -> Tensor:
+    def prepare(self, seen: HistoryOut, previous: Tensor) -> Canvas:
+        """Begin to draw on what the history says, with the last frame's latents (F, C, h, w)."""
+        past = self.painter.enter_past(torch.cat([seen.local, previous], dim=1))
+        return Canvas(seen.tokens, seen.cond, previous, past)
+
+    def denoise(self, canvas: Canvas, noisy: Tensor, tau: Tensor, leap: Tensor) -> Tensor:
         """Predict the clean latents (x-prediction).
 
-        `previous` (F, C, h, w), `noisy` (F, drawn, h, w), `tau` (F,) from
-        0 (pure noise) to 1 (clean) -> (F, drawn, h, w): the new frame first, then the pictures between, oldest first.
+        `noisy` (F, drawn, h, w); `tau` (F,) from 0 (pure noise) to 1 (clean); `leap` (F,), the share of all the way
+        from noise to picture that is to be gone in a straight line to the prediction, 0 for as little as can be
+        (shortcut models; Frans et al., 2024).
+        -> (F, drawn, h, w): the new frame first, then the pictures between, oldest first.
         """
-        x = seen.tokens + self.noisy_embed(self.to_tokens(noisy))
-        cond = seen.cond + self.tau(fourier_features(tau, LEVEL_FEATURES).to(self.tau.weight.dtype))
+        x = canvas.tokens + self.noisy_embed(self.to_tokens(noisy))
+        dtype = self.tau.weight.dtype
+        features = fourier_features(torch.stack([tau, leap], dim=-1), LEVEL_FEATURES).flatten(-2)
+        cond = canvas.cond + self.tau(features.to(dtype))
         for block, mods in zip(self.denoiser, self.denoiser_mods(cond), strict=True):
             x = block(x, mods)
         told = self.to_grid(self.painter.tell(F.layer_norm(x, x.shape[-1:])))
-        change = self.painter(told, seen.local, previous, noisy)
-        return previous.repeat(1, 1 + self.config.between, 1, 1) + change
+        change = self.painter(told, canvas.past, noisy)
+        return canvas.previous.repeat(1, 1 + self.config.between, 1, 1) + change

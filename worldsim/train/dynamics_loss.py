@@ -4,7 +4,7 @@ Every frame of a clip is predicted at once from the true frames before it (teach
 ways so that dreams do not drift: noise of a known level (diffusion forcing, Chen et al. 2024; GameNGen), and, for
 half of the batches, the model's own predictions in place of true frames (scheduled sampling, Bengio et al. 2015, in
 parallel over the clip). The drawn latents start from pure noise or from a random level between noise and picture, and
-the network predicts the clean latents.
+the network predicts the clean latents. Some frames teach it to do so in few steps, too (`leaps`).
 
 Own predictions are drawn from a mixture of truth and noise, so that what happened in them is what happened in truth: a
 fireball that the model made up, in a clip that goes on without it, would teach it that fireballs vanish.
@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from worldsim.models.dynamics import Dynamics, HistoryOut
+from worldsim.models.dynamics import Canvas, Dynamics, HistoryOut
+from worldsim.train.leaps import leap
 
 MAX_CONTEXT_NOISE = 0.3  # most frames get far less: the level is drawn squared
 PURE_NOISE = 0.15  # share of frames that are drawn from pure noise; the others lie closer to noise than to the picture
@@ -25,6 +26,8 @@ OWN_FRAMES_AFTER = 1500  # training steps before own predictions are worth seein
 OWN_FRAMES = 0.7  # share of a clip's frames that are replaced by own predictions, where they are
 OWN_FROM = 0.5  # own predictions start from levels up to this
 MAX_DEPTH = 3  # steps that own predictions are made of own predictions, 1 to this
+LEAPS = 0.25  # share of the frames that are drawn once more, in a leap, in every other two batches
+LEAP_WEIGHT = 0.5
 END_WEIGHT = 0.1
 REWARD_WEIGHT = 0.1
 
@@ -49,9 +52,20 @@ class DynamicsLoss(nn.Module):
         if step >= OWN_FRAMES_AFTER and step % 2:
             context = self._own_frames(frames, target, actions, generator)
         seen = self._remember(context, actions, generator)
+        canvas = self.dynamics.prepare(seen, context.flatten(0, 1))
         tau = self._levels(len(target), generator)
-        drawn = self._draw(seen, context, target, tau, generator)
-        return self._sum(batch, frames, target, drawn, tau, seen)
+        drawn = self._draw(canvas, target, tau, generator)
+        shown = _shown(batch)
+        weight = _weight(target, frames.flatten(0, 1)) * shown[:, None, None, None] / shown.sum().clamp(min=1)
+        error = (drawn - target).square()
+        picture = (weight * error).mean((1, 2, 3)).sum()
+        leaps = self._leaps(canvas, target, weight, generator) if step // 2 % 2 else torch.zeros_like(picture)
+        end, reward = self._outcome(batch, seen)
+        loss = picture + LEAP_WEIGHT * leaps + END_WEIGHT * end + REWARD_WEIGHT * reward
+        one_step = shown * (tau == 0)
+        mse = (one_step * error.mean((1, 2, 3))).sum() / one_step.sum().clamp(min=1)
+        named = {"picture": picture, "one_step_mse": mse, "leaps": leaps, "end": end, "reward": reward}
+        return loss, {name: value.detach() for name, value in named.items()}
 
     def _levels(self, count: int, generator: torch.Generator) -> Tensor:
         tau, pure = (torch.rand(count, generator=generator, device=generator.device) for _ in range(2))
@@ -66,12 +80,18 @@ class DynamicsLoss(nn.Module):
         before = torch.cat([noisy[:, :1], noisy[:, :-1]], dim=1)
         return self.dynamics.remember(noisy, before, actions, level)
 
-    def _draw(
-        self, seen: HistoryOut, context: Tensor, target: Tensor, tau: Tensor, generator: torch.Generator
-    ) -> Tensor:
+    def _draw(self, canvas: Canvas, target: Tensor, tau: Tensor, generator: torch.Generator) -> Tensor:
         noise = torch.randn(target.shape, generator=generator, device=target.device)
         mix = tau[:, None, None, None]
-        return self.dynamics.denoise(seen, context.flatten(0, 1), mix * target + (1 - mix) * noise, tau).float()
+        return self.dynamics.denoise(canvas, mix * target + (1 - mix) * noise, tau, torch.zeros_like(tau)).float()
+
+    def _leaps(self, canvas: Canvas, target: Tensor, weight: Tensor, generator: torch.Generator) -> Tensor:
+        """The loss of some frames' leaps; the history learns from pictures alone."""
+        count = max(round(LEAPS * len(target)), 1)
+        rows = torch.randperm(len(target), generator=generator, device=target.device)[:count]
+        drawn, goal = leap(self.dynamics, canvas.rows(rows).detach(), target[rows], generator)
+        share = count / len(target)
+        return (weight[rows] * (drawn - goal).square()).mean((1, 2, 3)).sum() / share
 
     @torch.no_grad()
     def _own_frames(self, frames: Tensor, target: Tensor, actions: Tensor, generator: torch.Generator) -> Tensor:
@@ -79,38 +99,28 @@ class DynamicsLoss(nn.Module):
         depth = int(torch.randint(1, MAX_DEPTH + 1, (), generator=generator, device=frames.device))
         own = frames
         for _ in range(depth):
-            seen = self._remember(own, actions, generator)
+            canvas = self.dynamics.prepare(self._remember(own, actions, generator), own.flatten(0, 1))
             known = OWN_FROM * torch.rand(len(target), generator=generator, device=target.device)
-            drawn = self._draw(seen, own, target, known, generator)
+            drawn = self._draw(canvas, target, known, generator)
             drawn = drawn[:, : frames.shape[2]].unflatten(0, frames.shape[:2])
             drawn = torch.cat([frames[:, :1], drawn[:, :-1]], dim=1)  # the first frame stays
             replace = torch.rand(frames.shape[:2], generator=generator, device=frames.device) < OWN_FRAMES
             own = torch.where(replace[..., None, None, None], drawn, frames)
         return own
 
-    def _sum(
-        self, batch: dict[str, Tensor], frames: Tensor, target: Tensor, drawn: Tensor, tau: Tensor,
-        seen: HistoryOut,
-    ) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
+    def _outcome(self, batch: dict[str, Tensor], seen: HistoryOut) -> tuple[Tensor, Tensor]:
+        """The losses of ending and reward."""
         valid = batch["valid"][:, 1:].flatten().float()
         ended = batch["terminated"][:, 1:].flatten().float()
-        shown = _shown(batch)
-        count = shown.sum().clamp(min=1)
-        previous = frames.flatten(0, 1)
-        change = (target[:, : previous.shape[1]] - previous).square().mean(1, keepdim=True)
-        error = (drawn - target).square()
-        weighted = ((1 + change.clamp(max=MAX_CHANGE)) * error).mean((1, 2, 3))
-        picture = (shown * weighted).sum() / count
-        end = F.binary_cross_entropy_with_logits(seen.end_logit, ended, weight=valid)
         wanted = batch["rewards"][:, 1:].flatten() / self.reward_scale
-        reward = (valid * (seen.reward - wanted).square()).mean()
-        loss = picture + END_WEIGHT * end + REWARD_WEIGHT * reward
-        one_step = shown * (tau == 0)
-        mse = (one_step * error.mean((1, 2, 3))).sum() / one_step.sum().clamp(min=1)
-        return loss, {
-            "picture": picture.detach(), "one_step_mse": mse.detach(),
-            "end": end.detach(), "reward": reward.detach(),
-        }  # fmt: skip
+        end = F.binary_cross_entropy_with_logits(seen.end_logit, ended, weight=valid)
+        return end, (valid * (seen.reward - wanted).square()).mean()
+
+
+def _weight(target: Tensor, previous: Tensor) -> Tensor:
+    """What a place counts, (F, 1, h, w): more where the picture changed."""
+    change = (target[:, : previous.shape[1]] - previous).square().mean(1, keepdim=True)
+    return 1 + change.clamp(max=MAX_CHANGE)
 
 
 def _shown(batch: dict[str, Tensor]) -> Tensor:

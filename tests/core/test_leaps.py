@@ -1,0 +1,107 @@
+"""Learning to draw in few steps."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+import torch
+from lively import lively_dynamics
+
+from worldsim.sampling import FINE, SamplingConfig, leap_of, levels, toward
+from worldsim.train import leaps
+
+
+@pytest.fixture
+def model():
+    return lively_dynamics()
+
+
+def some_canvas(model, frames=6, seed=0):
+    c, random = model.config, torch.Generator().manual_seed(seed)
+    latents = torch.randn((2, frames // 2, c.channels, c.height, c.width), generator=random)
+    actions = torch.randint(c.actions, latents.shape[:2], generator=random)
+    seen = model.remember(latents, latents, actions, torch.zeros(latents.shape[:2]))
+    canvas = model.prepare(seen, latents.flatten(0, 1))
+    target = torch.randn((frames, c.drawn_channels, c.height, c.width), generator=random)
+    return canvas.detach(), target
+
+
+def test_leaps_of_all_sizes_lie_on_the_grid_of_the_small_steps():
+    fine = [*levels(FINE), 1.0]
+    for steps in set(leaps.STEPS):
+        assert set(levels(steps)) <= set(fine) and leap_of(steps) == 1 / steps
+    assert leap_of(FINE) == 0.0
+
+
+def test_where_the_prediction_is_always_the_same_the_goal_is_that_prediction(model, monkeypatch):
+    canvas, target = some_canvas(model)
+    answer = torch.randn_like(target)
+    monkeypatch.setattr(model, "denoise", lambda canvas, z, tau, leap: answer)
+    for seed in range(8):
+        drawn, goal = leaps.leap(model, canvas, target, torch.Generator().manual_seed(seed))
+        assert drawn is answer
+        torch.testing.assert_close(goal, answer, rtol=1e-4, atol=1e-4)
+
+
+def test_the_line_to_the_goal_passes_where_the_small_steps_end(model, monkeypatch):
+    canvas, target = some_canvas(model)
+    asked = []
+    real = model.denoise
+
+    def listen(canvas, z, tau, leap):
+        asked.append((z, tau[0].item(), leap[0].item()))
+        return real(canvas, z, tau, leap)
+
+    monkeypatch.setattr(model, "denoise", listen)
+    seen = set()
+    for seed in range(12):
+        asked.clear()
+        with torch.no_grad():
+            _, goal = leaps.leap(model, canvas, target, torch.Generator().manual_seed(seed))
+        *small, (start, begin, size) = asked
+        assert torch.equal(small[0][0], start) and {s[2] for s in small} == {0.0} and len(small) == round(size * FINE)
+        taus = [s[1] for s in small]
+        for (z, tau, _), (after, next_tau, _) in pairwise(small):
+            torch.testing.assert_close(after, toward(z, real(canvas, z, *at(tau, z)).detach(), tau, next_tau))
+        end = [*levels(FINE), 1.0][[round(t, 5) for t in map(float, levels(FINE))].index(round(taus[-1], 5)) + 1]
+        z, tau, _ = small[-1]
+        last = toward(z, real(canvas, z, *at(tau, z)).detach(), tau, end)
+        torch.testing.assert_close(toward(start, goal, begin, end), last, rtol=1e-4, atol=1e-4)
+        seen.add((size, round(begin, 3)))
+    assert len(seen) > 3  # sizes and places vary
+
+
+def at(tau, z):
+    return torch.full((len(z),), tau), torch.zeros(len(z))
+
+
+def test_a_model_learns_to_draw_in_two_steps_what_it_draws_in_many(model, monkeypatch):
+    monkeypatch.setattr(leaps, "STEPS", (2,))
+    canvas, target = some_canvas(model)
+    teacher = lively_dynamics()
+    optimizer = torch.optim.Adam([*model.tau.parameters(), *model.painter.parameters()], lr=3e-3)
+
+    def gap() -> float:
+        noise = torch.randn(target.shape, generator=torch.Generator().manual_seed(9))
+        with torch.no_grad():
+            few, many = (walk(m, canvas, noise, steps) for m, steps in ((model, 2), (teacher, FINE)))
+        return (few - many).square().mean().item()
+
+    before = gap()
+    for step in range(150):
+        generator = torch.Generator().manual_seed(step)
+        drawn, _ = leaps.leap(model, canvas, target, generator)
+        _, goal = leaps.leap(teacher, canvas, target, generator.manual_seed(step))
+        optimizer.zero_grad()
+        (drawn - goal).square().mean().backward()
+        optimizer.step()
+    assert gap() < 0.5 * before
+
+
+def walk(model, canvas, noise, steps):
+    taus, z = [*levels(SamplingConfig(steps).steps), 1.0], noise
+    far = torch.full((len(z),), leap_of(steps))
+    for tau, after in pairwise(taus):
+        z = toward(z, model.denoise(canvas, z, torch.full((len(z),), tau), far), tau, after)
+    return z
