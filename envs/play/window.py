@@ -10,7 +10,7 @@ import time
 import pygame
 
 from worldsim.envs.play import theme
-from worldsim.envs.play.feed import Shot
+from worldsim.envs.play.feed import Shot, View
 from worldsim.envs.play.game import Game
 from worldsim.envs.play.keys import ActionKeys, bind_commands
 from worldsim.envs.play.layout import window_size
@@ -66,6 +66,7 @@ class Window:
         self.session = Session(game, self.actions, settings, self._wake)
         self.runner = Runner(self.session, self._wake)
         self.shown = 0  # pictures that reached the screen
+        self.view: View = ()  # the last of them
         self.first_shown_at: float | None = None
         self.closed = False
         self.painter = Painter(self.spec, *table_rows(self.actions, bound), self.actions.names)
@@ -193,7 +194,7 @@ class Window:
     def _count(self, shot: Shot) -> None:
         """A picture has just reached the screen."""
         now = time.perf_counter()
-        self.shown += 1
+        self.shown, self.view = self.shown + 1, shot.view
         if self.first_shown_at is None:
             self.first_shown_at = now
         self._rate.tick(now)
