@@ -11,7 +11,8 @@ from small_training import CLIP, latent_store, loss_of, narrow_dynamics_task, to
 from tiny import tiny_episodes
 
 from worldsim.errors import InvalidInput
-from worldsim.train import dynamics_loss
+from worldsim.train import dynamics_loss, dynamics_task
+from worldsim.train.dynamics_task import changes
 
 pytestmark = pytest.mark.usefixtures("float32")
 LENGTHS = (30, 5, 25, 40)  # one is shorter than a clip
@@ -78,7 +79,8 @@ def test_short_episodes_are_masked_and_long_ones_are_not(numbered, store):
     assert short.any() and (batch["valid"][short].sum(1) == 5).all() and batch["valid"][~short].all()
 
 
-def test_every_row_is_learned_from_about_equally_often(numbered, store):
+def test_every_row_is_learned_from_about_equally_often_in_plain_clips(numbered, store, monkeypatch):
+    monkeypatch.setattr(dynamics_task, "EVENTFUL", 0.0)
     met: Counter[int] = Counter()
     for step in range(12):
         batch = numbered.batch(step, 0)
@@ -91,11 +93,33 @@ def test_every_row_is_learned_from_about_equally_often(numbered, store):
         assert (0.2 if row in short else 0.5) * mean < count < 2.2 * mean, (row, count, mean)
 
 
+def test_change_is_counted_from_the_row_before_but_not_from_another_episode(clips, store):
+    latents = np.zeros(clips.latents.shape, np.float16)
+    latents[7:, 0] = 2.0  # a picture that changes once, in the third episode's midst at 40, and at its beginning at 35
+    latents[35:40, 0], latents[40:, 0] = 1.0, 4.0
+    found = changes(dataclasses.replace(clips, latents=latents))
+    assert store.ends[1] == 35
+    assert found[7] == 4 and found[40] == 9 and np.flatnonzero(found).tolist() == [7, 40]
+    assert (changes(dataclasses.replace(clips, latents=0 * latents)) == 1).all()
+
+
+def test_eventful_clips_hold_the_row_where_much_changes_at_any_place(clips, monkeypatch):
+    monkeypatch.setattr(dynamics_task, "EVENTFUL", 1.0)
+    latents = np.zeros(clips.latents.shape, np.float16)
+    latents[80:, 0] = 1.0  # the last episode has rows 60 to 99
+    rows = np.arange(len(clips.rewards), dtype=np.float32)
+    task = narrow_dynamics_task([dataclasses.replace(clips, latents=latents, rewards=rows)], monkeypatch, batch=200)
+    drawn = task.batch(0, 0)["rewards"][:, 1:].int()
+    assert (drawn == 80).any(1).all()
+    assert set((drawn == 80).float().argmax(1).tolist()) == set(range(CLIP))
+
+
 def test_stores_are_drawn_from_by_their_size(clips, store, monkeypatch):
     few = int(store.ends[0])
     small = dataclasses.replace(
         clips, latents=clips.latents[:few], ends=store.ends[:1], rewards=clips.rewards[:few] * 0 + 9
     )
+    monkeypatch.setattr(dynamics_task, "EVENTFUL", 0.0)
     task = narrow_dynamics_task([clips, small], monkeypatch, batch=1000)
     share = (task.batch(0, 0)["rewards"][:, 1] == 9).float().mean()
     assert share == pytest.approx(few / (few + int(store.ends[-1])), abs=0.04)

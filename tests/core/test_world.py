@@ -233,10 +233,10 @@ def test_pictures_are_encoded_as_a_start_from_them_is(world):
 
 
 def test_sampling_changes_in_a_copy_that_shares_the_weights(world):
-    other = world.with_sampling(temperature=0.0, steps=2)
+    other = world.with_sampling(temperature=0.0, steps=3)
     assert other.dynamics is world.dynamics and other.spec == world.spec
-    assert (other.config.sampling.temperature, other.config.sampling.steps) == (0.0, 2)
-    assert (world.config.sampling.temperature, world.config.sampling.steps) == (1.0, 4)
+    assert (other.config.sampling.temperature, other.config.sampling.steps) == (0.0, 3)
+    assert (world.config.sampling.temperature, world.config.sampling.steps) == (1.0, 2)
     actions = actions_of(3, 2)
     assert play(other, other.reset(seed=[3, 4]), actions)[1] != play(world, world.reset(seed=[3, 4]), actions)[1]
     with pytest.raises(InvalidInput, match="temperature is -1"):
