@@ -6,8 +6,9 @@ One step, in order:
     denoiser  draws the next latents from noise, given the history's output, in a few steps
     heads     reward and ending, from the history's output
 
-What cannot be foreseen (a monster throws a fireball, a texture shimmers) is decided by the noise: a single denoising
-step would average it away, a few draw one of the things that can happen.
+What cannot be foreseen (a monster throws a fireball, a texture shimmers) is decided by the noise. The best guess of a
+single denoising step averages it away, many small ones draw one of the things that can happen, and leaps are trained to
+end where those do.
 
 The history never sees the frame that is being drawn, so one pass a step both reads and writes its cache: there is no
 separate clean pass, and more denoising steps cost only the small denoiser.

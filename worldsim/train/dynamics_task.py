@@ -18,7 +18,8 @@ from worldsim.train.dynamics_loss import DynamicsLoss
 from worldsim.train.latents import LatentEpisodes, weights_digest
 
 # Share of the clips that are chosen for a row where much changes: an explosion fills the picture in one row of a
-# hundred, and a dream that errs there is lost. What leads up to it comes somewhat too often, too.
+# hundred, and a dream that errs there is lost. Only what comes after that row is learned from: to learn from what leads
+# up to it, in clips chosen because it came, would make it come too often in dreams.
 EVENTFUL = 0.5
 EMPHASIS = 4  # such a row's chance grows with its change to this power
 
@@ -68,23 +69,24 @@ class DynamicsTask:
         return {name: torch.from_numpy(np.stack([clip[name] for clip in clips])) for name in clips[0]}
 
     def _clip(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """One clip. Of the plain ones every row of the data is met equally often, the first and last ones too."""
+        """One clip, plain or eventful. Of the plain ones every row of the data is met equally often."""
         eventful = rng.random() < EVENTFUL
         share = self._events if eventful else self._rows
         number = int(rng.choice(len(self.stores), p=share / share.sum()))
         store = self.stores[number]
-        if eventful:  # the row may be any of the clip's that are drawn
+        if eventful:
             row = int(np.searchsorted(self._changes[number], rng.random() * self._changes[number][-1]))
         else:
             row = int(rng.integers(len(store.latents)))
         episode = int(np.searchsorted(store.ends, row, side="right"))
         first, end = int(store.ends[episode - 1]) if episode else 0, int(store.ends[episode])
-        low, high = (row - self.steps, row) if eventful else (first - self.steps + 1, end - 1)
+        low, high = (row - self.steps // 2, row) if eventful else (first - self.steps + 1, end - 1)
         start = int(np.clip(rng.integers(low, high), first, max(first, end - 1 - self.steps)))
-        rows = np.minimum(np.arange(start, start + self.steps + 1), end - 1)  # a short episode repeats its last row
+        clip = np.arange(start, start + self.steps + 1)
+        rows = np.minimum(clip, end - 1)  # a short episode repeats its last row
         return {
             "latents": store.latents[rows], "actions": store.actions[rows], "rewards": store.rewards[rows],
-            "terminated": store.terminated[rows], "valid": np.arange(start, start + self.steps + 1) < end,
+            "terminated": store.terminated[rows], "valid": (clip < end) & (clip > row if eventful else True),
         }  # fmt: skip
 
     def pictures(self, averaged: nn.Module) -> np.ndarray:
