@@ -20,7 +20,7 @@ FINE = 8  # denoising steps that draw well without having learned to leap
 class SamplingConfig:
     """How a step is drawn."""
 
-    steps: int = 2  # denoising steps; what cannot be foreseen is decided in them, one alone averages much of it
+    steps: int = 2  # denoising steps: 1, 2 and 4 are learned as leaps, from 8 on they are small; others lie between
     temperature: float = 1.0  # size of the noise that a picture is drawn from: what is rare comes more often above 1
     context_noise: float = 0.05  # level of noise put on the last frames, as in training; holds drift back
 

@@ -115,6 +115,11 @@ def test_of_eventful_clips_what_follows_the_change_is_learned_and_not_what_leads
     assert set((row == 80).float().argmax(1).tolist()) == set(range(1, CLIP // 2 + 1))
 
 
+def test_a_clip_without_a_past_is_refused(clips, store):
+    with pytest.raises(InvalidInput, match="clip is 1"):
+        dynamics_task.DynamicsTask([clips], tokenizer_task(store).model.tokenizer, clip=1)
+
+
 def test_stores_are_drawn_from_by_their_size(clips, store, monkeypatch):
     few = int(store.ends[0])
     small = dataclasses.replace(

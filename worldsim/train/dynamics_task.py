@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from worldsim.errors import InvalidInput
 from worldsim.media import contact_sheet
 from worldsim.models.dynamics import Dynamics, DynamicsConfig
 from worldsim.models.tokenizer import Tokenizer, to_frames
@@ -35,6 +36,8 @@ class DynamicsTask:
         reward_scale: float | None = None,
     ) -> None:  # fmt: skip
         """`reward_scale` (default: the mean size of the data's rewards) is that of the weights to go on with."""
+        if clip < 2:
+            raise InvalidInput(f"clip is {clip}; give at least 2 steps, so that there is a past to learn from")
         self.stores, self.tokenizer, self.clips, self.steps, self.seed = stores, tokenizer, batch, clip, seed
         meta, between = stores[0].store.meta, stores[0].latents.shape[1] - 1
         grid = tokenizer.config
