@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.utils import ConstantSchedule
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from tqdm import tqdm
 
@@ -24,6 +25,7 @@ from worldsim.policies.observation import ObservationConfig
 from worldsim.world import World
 
 AGENT, REWARDS, CURVE = "agent.zip", "rewards.pkl", "curve.json"
+LEAST_RATE = 0.05  # of the learning rate, which falls in a straight line over the budget, is left at its end
 
 Measure = Callable[[Agent], dict[str, Score]]  # an agent's scores, by the name of where it played
 
@@ -147,6 +149,10 @@ class Course(BaseCallback):
 
     def _on_rollout_end(self) -> None:
         used = min(self._used(), 1.0)
+        # Stable-Baselines3 knows budgets of steps alone.
+        rate = self.model.learning_rate
+        assert isinstance(rate, float)
+        self.model.lr_schedule = ConstantSchedule(rate * max(1 - used, LEAST_RATE))
         self._bar.update(round(used * self._bar.total) - self._bar.n)
         point = self._add_point()
         self._bar.set_postfix_str(", ".join(f"{k} {v:.0f}" for k, v in point.items() if k.startswith("return")))

@@ -11,7 +11,7 @@ from worldsim.evaluate.actions import measure_actions
 from worldsim.evaluate.drift import measure_drift
 from worldsim.evaluate.effort import QUICK
 from worldsim.evaluate.fireballs import measure_fireballs
-from worldsim.evaluate.horizons import measure_horizons
+from worldsim.evaluate.horizons import compare, measure_horizons
 from worldsim.evaluate.table import save_json
 from worldsim.evaluate.tokenizer import measure_tokenizer
 
@@ -60,6 +60,15 @@ def test_the_report_has_every_section(report):
         assert row["above_copy"] == pytest.approx(row["psnr"] - row["copy_psnr"])
     assert figures["endings"]["actions"] == "fresh"
     assert {"precision", "recall", "calibration_error"} <= set(figures["endings"]["teacher_forced"])
+
+
+def test_the_median_gain_is_that_of_the_clip_in_the_middle():
+    real = np.zeros((3, 16, 16, 3), np.uint8)
+    dreamed = real + np.array([10, 10, 250], np.uint8)[:, None, None, None]  # one clip is lost
+    copied = real + np.uint8(100)
+    figures = compare(real, dreamed, copied, copied, real)
+    assert figures["median_above_copy"] == pytest.approx(20.0)
+    assert figures["above_copy"] < 0
 
 
 def test_the_folder_gets_pictures_and_plots(report):

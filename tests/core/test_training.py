@@ -233,6 +233,19 @@ def test_own_frames_know_what_happened(task, batch, monkeypatch):
     assert 0 < torch.cat(got).mean() < torch.cat(got).max() <= dynamics_loss.OWN_FROM
 
 
+def test_own_frames_err_by_less_than_what_can_happen_in_a_place(task, batch, monkeypatch):
+    monkeypatch.setattr(dynamics_loss, "OWN_FRAMES", 1.0)
+    frames, target = batch["latents"][:, :-1, 0].float(), batch["latents"][:, 1:].float().flatten(0, 1).flatten(1, 2)
+    there = torch.zeros_like(target)
+    there[:, :, 0, 0] = 40 / target.shape[1] ** 0.5  # something that the model made up in one place
+    there[:, 0, 1, 1] = 0.1
+    monkeypatch.setattr(task.model, "_draw", lambda *args: target + there)
+    own = task.model._own_frames(frames, target, batch["actions"][:, 1:], torch.Generator().manual_seed(0))
+    error = (own - frames)[:, 1:].norm(dim=2)
+    torch.testing.assert_close(error[..., 0, 0], torch.full_like(error[..., 0, 0], dynamics_loss.MAX_OWN_ERROR))
+    torch.testing.assert_close(error[..., 1, 1], torch.full_like(error[..., 1, 1], 0.1))
+
+
 def test_own_frames_come_in_every_other_step_once_there_is_something_to_see(task, batch, monkeypatch):
     called = []
     own = task.model._own_frames

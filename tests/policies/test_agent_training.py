@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from game import COUNTER, counter_world
+from stable_baselines3 import PPO
 
 from worldsim.cli.record import record
 from worldsim.episodes import Episodes
@@ -53,6 +54,20 @@ def test_training_goes_to_the_end_of_its_steps_and_is_judged_on_the_way(world, f
     assert [sorted(p.get("scores", {})) for p in points] == [[], ["dream", "real"], [], []]
     assert list((tmp_path / "tensorboard").rglob("events*"))
     judge.close()
+
+
+def test_the_learning_rate_falls_over_the_budget(world, folder, tmp_path, monkeypatch):
+    rates, learn = [], PPO.train
+
+    def train(model):
+        learn(model)
+        rates.append(model.policy.optimizer.param_groups[0]["lr"])
+
+    monkeypatch.setattr(PPO, "train", train)
+    start(world, folder, tmp_path, learning_rate=1e-3).run(steps=64)
+    assert rates == pytest.approx([0.75e-3, 0.5e-3, 0.25e-3, 0.05e-3])
+    start(world, folder, tmp_path, resume=True).run(steps=128)
+    assert rates[4:] == pytest.approx([0.375e-3, 0.25e-3, 0.125e-3, 0.05e-3])
 
 
 def test_training_goes_to_the_end_of_its_time(world, folder, tmp_path):

@@ -25,6 +25,13 @@ def format_report(report: dict[str, Any]) -> str:
             f"    {row['above_copy']:+.2f} {_ci(row['above_copy_ci'], 1):13s}"
             f" {row['above_shuffled']:+.2f} {_ci(row['above_shuffled_ci'], 1)}"
         )
+    lines += ["", "steps  clip by clip, the median: over copy       over shuffled"]
+    for steps, row in report["horizons"].items():
+        over_copy, over_shuffled = (
+            f"{row[f'median_above_{rival}']:+.2f} {_ci(row[f'median_above_{rival}_ci'], 1)}"
+            for rival in ("copy", "shuffled")
+        )
+        lines.append(f"{steps:>5s} {over_copy:>35s} {over_shuffled:>19s}")
     lines += ["", *_drift(report["drift"]), "", *_endings(report["endings"])]
     if "fireballs" in report:
         lines += ["", *_fireballs(report["fireballs"])]

@@ -6,8 +6,10 @@ half of the batches, the model's own predictions in place of true frames (schedu
 parallel over the clip). The drawn latents start from pure noise or from a random level between noise and picture, and
 the network predicts the clean latents. Some frames teach it to do so in few steps, too (`leaps`).
 
-Own predictions are drawn from a mixture of truth and noise, so that what happened in them is what happened in truth: a
-fireball that the model made up, in a clip that goes on without it, would teach it that fireballs vanish.
+Own predictions are held near the truth, so that what happened in them is what happened in truth: a fireball that the
+model made up, in a clip that goes on without it, would teach it that fireballs vanish, and one that it lost, that they
+come from nowhere. They are drawn from a mixture of truth and noise, and where they still err by as much as a fireball,
+they err by less.
 """
 
 from __future__ import annotations
@@ -25,8 +27,11 @@ MAX_CHANGE = 12.0  # extra weight of places that changed, as much as they did, u
 OWN_FRAMES_AFTER = 1500  # training steps before own predictions are worth seeing
 OWN_FRAMES = 0.7  # share of a clip's frames that are replaced by own predictions, where they are
 OWN_FROM = 0.5  # own predictions start from levels up to this
+MAX_OWN_ERROR = (
+    3.0  # of a place's latents, as a length: one of unit size is 4 long, the smallest fireball makes 6 to 11
+)
 MAX_DEPTH = 3  # steps that own predictions are made of own predictions, 1 to this
-LEAPS = 0.25  # share of the frames that are drawn once more, in a leap, in two batches of four
+LEAPS = 0.5  # share of the frames that are drawn once more, in a leap, in two batches of four
 LEAP_WEIGHT = 0.5
 END_WEIGHT = 0.1
 REWARD_WEIGHT = 0.1
@@ -104,6 +109,7 @@ class DynamicsLoss(nn.Module):
             drawn = self._draw(canvas, target, known, generator)
             drawn = drawn[:, : frames.shape[2]].unflatten(0, frames.shape[:2])
             drawn = torch.cat([frames[:, :1], drawn[:, :-1]], dim=1)  # the first frame stays
+            drawn = frames + _shorten(drawn - frames, MAX_OWN_ERROR)
             replace = torch.rand(frames.shape[:2], generator=generator, device=frames.device) < OWN_FRAMES
             own = torch.where(replace[..., None, None, None], drawn, frames)
         return own
@@ -115,6 +121,11 @@ class DynamicsLoss(nn.Module):
         wanted = batch["rewards"][:, 1:].flatten() / self.reward_scale
         end = F.binary_cross_entropy_with_logits(seen.end_logit, ended, weight=valid)
         return end, (valid * (seen.reward - wanted).square()).mean()
+
+
+def _shorten(error: Tensor, longest: float) -> Tensor:
+    """Errors (B, T, C, h, w), none of a place longer than that."""
+    return error * (longest / error.norm(dim=2, keepdim=True).clamp(min=1e-6)).clamp(max=1.0)
 
 
 def _weight(target: Tensor, previous: Tensor) -> Tensor:

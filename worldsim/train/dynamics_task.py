@@ -21,7 +21,7 @@ from worldsim.train.latents import LatentEpisodes, weights_digest
 # Share of the clips that are chosen for a row where much changes: an explosion fills the picture in one row of a
 # hundred, and a dream that errs there is lost. Only what comes after that row is learned from: to learn from what leads
 # up to it, in clips chosen because it came, would make it come too often in dreams.
-EVENTFUL = 0.5
+EVENTFUL = 0.25
 EMPHASIS = 4  # such a row's chance grows with its change to this power
 
 
