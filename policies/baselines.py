@@ -5,6 +5,8 @@ Chance comes from torch's generator, as an agent's does.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import combinations
 from typing import Any
 
 import gymnasium as gym
@@ -65,6 +67,42 @@ class Always:
     ) -> Prediction:
         """That action for every row."""
         return np.full(len(observation), self.action), None
+
+
+class ToAndFro:
+    """One discrete action for `steps` calls, then another for as many, and so on; an episode begins in mid-course."""
+
+    def __init__(self, first: int, second: int, steps: int) -> None:
+        self.first, self.second, self.steps = first, second, steps
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> Prediction:
+        """An action for every row; `state` counts the calls of its episode."""
+        calls = np.zeros(len(observation), np.int64) if state is None else state[0]
+        if episode_start is not None:
+            calls = np.where(episode_start, 0, calls)
+        back = (calls + self.steps // 2) // self.steps % 2 == 1
+        return np.where(back, self.second, self.first), (calls + 1,)
+
+
+def blind_policies(actions: ActionSpec, periods: Sequence[int]) -> dict[str, HeldRandom | Always | ToAndFro]:
+    """Policies from bad to good for many games of few discrete actions: one for ever, two in turn, random ones."""
+    names = list(enumerate(actions.meanings))
+    return {
+        **{f"always {name}": Always(i) for i, name in names},
+        **{
+            f"{one} and {other}, {steps} steps each": ToAndFro(i, k, steps)
+            for (i, one), (k, other) in combinations(names, 2)
+            for steps in periods
+        },
+        "random": HeldRandom(actions.to_space()),
+        "random, held": HeldRandom(actions.to_space(), mean_steps=10),
+    }
 
 
 def baselines(actions: ActionSpec, *, hold: int) -> dict[str, HeldRandom | Always]:

@@ -1,0 +1,59 @@
+"""Whether a dream tells which policies are better in the real game: how well the two places agree about them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from worldsim.evaluate.plots import require_matplotlib
+from worldsim.policies.evaluate import Score
+
+
+def agreement(dream: Sequence[float], real: Sequence[float]) -> dict[str, float]:
+    """Of policies by their scores in both places: Pearson's r, Spearman's rank correlation, and "mmrv".
+
+    The last is the mean maximum rank violation of Li et al. (SIMPLER, 2024), in units of the score: for every policy
+    the largest real difference to one that the dream ranks wrongly beside it, averaged; 0 if all are ranked right.
+    Policies that all score alike have no correlation: NaN.
+    """
+    d, r = np.asarray(dream, np.float64), np.asarray(real, np.float64)
+    wrong = (d[:, None] < d[None]) != (r[:, None] < r[None])
+    violations = np.abs(r[:, None] - r[None]) * wrong
+    return {
+        "pearson": _correlation(d, r),
+        "spearman": _correlation(_ranks(d), _ranks(r)),
+        "mmrv": float(violations.max(1).mean()),
+    }
+
+
+def save_scatter(path: Path, scores: dict[str, dict[str, Score]]) -> None:
+    """Draw every policy's mean survival in the dream against that in the real game, with 95 % intervals."""
+    require_matplotlib()
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 6), layout="constrained")
+    axes = figure.subplots()
+    for name, places in scores.items():
+        x, y = places["real"], places["dream"]
+        spread = [np.abs(np.array([s.interval_tics()]).T - s.mean_tics) for s in (x, y)]
+        axes.errorbar(x.mean_tics, y.mean_tics, xerr=spread[0], yerr=spread[1], fmt="o", capsize=2, markersize=4)
+        axes.annotate(name, (x.mean_tics, y.mean_tics), xytext=(4, 4), textcoords="offset points", fontsize=6)
+    most = max(s.interval_tics()[1] for places in scores.values() for s in places.values())
+    axes.plot([0, most], [0, most], color="black", linewidth=0.8, linestyle=":")
+    axes.set(xlabel="survival in the real game, tics", ylabel="in the dream, tics", xlim=(0, most), ylim=(0, most))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> float:
+    if len(a) < 2 or not a.std() or not b.std():
+        return float("nan")
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks from 0; equal values share the mean of theirs."""
+    below, equal = (values[None] < values[:, None]).sum(1), (values[None] == values[:, None]).sum(1)
+    return below + (equal - 1) / 2

@@ -1,0 +1,58 @@
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from worldsim.policies.agreement import agreement
+from worldsim.policies.baselines import ToAndFro, blind_policies
+from worldsim.spec import ActionSpec
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "compare_policies.py"
+
+
+def test_a_dream_that_ranks_all_policies_right_agrees():
+    agreed = agreement([10, 200, 3000], [1, 2, 3])
+    assert agreed["spearman"] == pytest.approx(1.0) and agreed["mmrv"] == 0.0
+    assert 0.8 < agreed["pearson"] < 0.95  # the right order, other distances
+
+
+def test_a_wrong_rank_costs_what_it_is_about():
+    agreed = agreement([1, 3, 2, 4], [100, 200, 250, 900])  # the second and third are changed round, 50 apart
+    assert agreed["mmrv"] == pytest.approx(25.0) and agreed["spearman"] == pytest.approx(0.8)
+    assert agreement([4, 3, 2, 1], [1, 2, 3, 4])["spearman"] == pytest.approx(-1.0)
+
+
+def test_equal_scores_share_a_rank_and_all_equal_ones_have_no_correlation():
+    assert agreement([1, 1, 2], [5, 5, 9])["spearman"] == pytest.approx(1.0)
+    assert np.isnan(agreement([1, 1], [1, 2])["pearson"])
+
+
+def test_to_and_fro_begins_each_episode_in_mid_course():
+    policy, state = ToAndFro(1, 2, 4), None
+    taken = []
+    for step in range(10):
+        actions, state = policy.predict(np.zeros((2, 1)), state, np.array([step == 0, step in (0, 5)]))
+        taken.append(actions.tolist())
+    first, second = zip(*taken, strict=True)
+    assert first == (1, 1, 2, 2, 2, 2, 1, 1, 1, 1)
+    assert second == (1, 1, 2, 2, 2, 1, 1, 2, 2, 2)
+
+
+def test_blind_policies_are_named_by_what_they_do():
+    policies = blind_policies(ActionSpec(n=3, meanings=("NOOP", "LEFT", "RIGHT")), [20])
+    assert {"always NOOP", "LEFT and RIGHT, 20 steps each", "random, held"} <= set(policies) and len(policies) == 8
+
+
+def test_the_example_compares_policies(world, tmp_path, monkeypatch, capsys):
+    world.save_pretrained(tmp_path / "tiny")
+    options = ("--world", tmp_path / "tiny", "--out", tmp_path / "out", "--episodes", 2, "--periods", 2)
+    monkeypatch.setattr(sys, "argv", ["compare_policies.py", *map(str, options)])
+    runpy.run_path(str(EXAMPLE), run_name="__main__")
+    assert "spearman" in capsys.readouterr().out
+    figures = json.loads((tmp_path / "out" / "policies.json").read_text())
+    assert set(figures["agreement"]) == {"pearson", "spearman", "mmrv"}
+    assert set(figures["policies"]["random"]) == {"dream", "real"}
+    assert (tmp_path / "out" / "policies.png").stat().st_size > 1000
