@@ -40,9 +40,11 @@ def save_scatter(path: Path, scores: dict[str, dict[str, Score]]) -> None:
         spread = [np.abs(np.array([s.interval_tics()]).T - s.mean_tics) for s in (x, y)]
         axes.errorbar(x.mean_tics, y.mean_tics, xerr=spread[0], yerr=spread[1], fmt="o", capsize=2, markersize=4)
         axes.annotate(name, (x.mean_tics, y.mean_tics), xytext=(4, 4), textcoords="offset points", fontsize=6)
-    most = max(s.interval_tics()[1] for places in scores.values() for s in places.values())
-    axes.plot([0, most], [0, most], color="black", linewidth=0.8, linestyle=":")
-    axes.set(xlabel="survival in the real game, tics", ylabel="in the dream, tics", xlim=(0, most), ylim=(0, most))
+    ends = [end for places in scores.values() for s in places.values() for end in s.interval_tics()]
+    limits = min(ends) / 1.1, max(ends) * 1.1
+    axes.plot(limits, limits, color="black", linewidth=0.8, linestyle=":")
+    axes.set(xscale="log", yscale="log", xlim=limits, ylim=limits)
+    axes.set(xlabel="survival in the real game, tics", ylabel="in the dream, tics")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
 
