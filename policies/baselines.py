@@ -13,6 +13,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 
+from worldsim.errors import InvalidInput
 from worldsim.spec import ActionSpec
 
 Prediction = tuple[np.ndarray, tuple[np.ndarray, ...] | None]
@@ -73,6 +74,8 @@ class ToAndFro:
     """One discrete action for `steps` calls, then another for as many, and so on; an episode begins in mid-course."""
 
     def __init__(self, first: int, second: int, steps: int) -> None:
+        if steps < 1:
+            raise InvalidInput(f"an action is to be held for {steps} steps; give at least 1")
         self.first, self.second, self.steps = first, second, steps
 
     def predict(
@@ -91,7 +94,7 @@ class ToAndFro:
 
 
 def blind_policies(actions: ActionSpec, periods: Sequence[int]) -> dict[str, HeldRandom | Always | ToAndFro]:
-    """Policies from bad to good for many games of few discrete actions: one for ever, two in turn, random ones."""
+    """Policies from bad to good for many games of few discrete actions: one for ever, two in turn, the baselines."""
     names = list(enumerate(actions.meanings))
     return {
         **{f"always {name}": Always(i) for i, name in names},
@@ -100,8 +103,7 @@ def blind_policies(actions: ActionSpec, periods: Sequence[int]) -> dict[str, Hel
             for (i, one), (k, other) in combinations(names, 2)
             for steps in periods
         },
-        "random": HeldRandom(actions.to_space()),
-        "random, held": HeldRandom(actions.to_space(), mean_steps=10),
+        **baselines(actions, hold=1),
     }
 
 

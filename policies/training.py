@@ -149,10 +149,10 @@ class Course(BaseCallback):
 
     def _on_rollout_end(self) -> None:
         used = min(self._used(), 1.0)
-        # Stable-Baselines3 knows budgets of steps alone.
+        # Stable-Baselines3 knows budgets of steps alone. A schedule of the caller's own stays.
         rate = self.model.learning_rate
-        assert isinstance(rate, float)
-        self.model.lr_schedule = ConstantSchedule(rate * max(1 - used, LEAST_RATE))
+        if not callable(rate):
+            self.model.lr_schedule = ConstantSchedule(rate * max(1 - used, LEAST_RATE))
         self._bar.update(round(used * self._bar.total) - self._bar.n)
         point = self._add_point()
         self._bar.set_postfix_str(", ".join(f"{k} {v:.0f}" for k, v in point.items() if k.startswith("return")))

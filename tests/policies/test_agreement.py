@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from worldsim.errors import InvalidInput
 from worldsim.policies.agreement import agreement
 from worldsim.policies.baselines import ToAndFro, blind_policies
 from worldsim.spec import ActionSpec
@@ -39,6 +40,11 @@ def test_to_and_fro_begins_each_episode_in_mid_course():
     first, second = zip(*taken, strict=True)
     assert first == (1, 1, 2, 2, 2, 2, 1, 1, 1, 1)
     assert second == (1, 1, 2, 2, 2, 1, 1, 2, 2, 2)
+
+
+def test_a_period_of_no_steps_is_refused():
+    with pytest.raises(InvalidInput, match="0 steps; give at least 1"):
+        blind_policies(ActionSpec(n=2, meanings=("LEFT", "RIGHT")), [0])
 
 
 def test_blind_policies_are_named_by_what_they_do():

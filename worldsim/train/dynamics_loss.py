@@ -27,9 +27,7 @@ MAX_CHANGE = 12.0  # extra weight of places that changed, as much as they did, u
 OWN_FRAMES_AFTER = 1500  # training steps before own predictions are worth seeing
 OWN_FRAMES = 0.7  # share of a clip's frames that are replaced by own predictions, where they are
 OWN_FROM = 0.5  # own predictions start from levels up to this
-MAX_OWN_ERROR = (
-    3.0  # of a place's latents, as a length: one of unit size is 4 long, the smallest fireball makes 6 to 11
-)
+MAX_OWN_ERROR = 3.0  # length of a place's error: its latents are about 4 long, the smallest fireball makes 6 to 11
 MAX_DEPTH = 3  # steps that own predictions are made of own predictions, 1 to this
 LEAPS = 0.5  # share of the frames that are drawn once more, in a leap, in two batches of four
 LEAP_WEIGHT = 0.5
