@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import pytest
 import torch
 from lively import lively_dynamics
 
-from worldsim.sampling import FINE, SamplingConfig, leap_of, levels, toward
+from worldsim.sampling import FINE, SamplingConfig, follow, leap_of, levels, toward
 from worldsim.train import leaps
 
 
@@ -61,13 +59,12 @@ def test_the_line_to_the_goal_passes_where_the_small_steps_end(model, monkeypatc
             _, goal = leaps.leap(model, canvas, target, torch.Generator().manual_seed(seed))
         *small, (start, begin, size) = asked
         assert torch.equal(small[0][0], start) and {s[2] for s in small} == {0.0} and len(small) == round(size * FINE)
-        taus = [s[1] for s in small]
-        for (z, tau, _), (after, next_tau, _) in pairwise(small):
-            torch.testing.assert_close(after, toward(z, real(canvas, z, *at(tau, z)).detach(), tau, next_tau))
-        end = [*levels(FINE), 1.0][[round(t, 5) for t in map(float, levels(FINE))].index(round(taus[-1], 5)) + 1]
-        z, tau, _ = small[-1]
-        last = toward(z, real(canvas, z, *at(tau, z)).detach(), tau, end)
-        torch.testing.assert_close(toward(start, goal, begin, end), last, rtol=1e-4, atol=1e-4)
+        fine = [*levels(FINE), 1.0]
+        first = round(FINE * begin ** (1 / 1.5))
+        assert [s[1] for s in small] == pytest.approx(fine[first : first + len(small)])
+        end = fine[first + len(small)]
+        reached = follow(lambda z, tau: real(canvas, z, *at(tau, z)), start, fine[first:][: len(small) + 1], small=True)
+        torch.testing.assert_close(toward(start, goal, begin, end), reached.detach(), rtol=1e-4, atol=1e-4)
         seen.add((size, round(begin, 3)))
     assert len(seen) > 3  # sizes and places vary
 
@@ -100,8 +97,8 @@ def test_a_model_learns_to_draw_in_two_steps_what_it_draws_in_many(model, monkey
 
 
 def walk(model, canvas, noise, steps):
-    taus, z = [*levels(SamplingConfig(steps).steps), 1.0], noise
-    far = torch.full((len(z),), leap_of(steps))
-    for tau, after in pairwise(taus):
-        z = toward(z, model.denoise(canvas, z, torch.full((len(z),), tau), far), tau, after)
-    return z
+    far = torch.full((len(noise),), leap_of(steps))
+    taus = [*levels(SamplingConfig(steps).steps), 1.0]
+    return follow(
+        lambda z, tau: model.denoise(canvas, z, torch.full((len(z),), tau), far), noise, taus, small=steps >= FINE
+    )

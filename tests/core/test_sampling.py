@@ -1,18 +1,13 @@
 """Drawing one step in some denoising steps, from given noise only; rolling on over recorded actions."""
 
 import dataclasses
+import math
 
 import pytest
 import torch
 from lively import SIZES, lively_dynamics
 
-from worldsim.sampling import (
-    SamplingConfig,
-    empty_cache,
-    look_back,
-    sample_step,
-    step_noise,
-)
+from worldsim.sampling import FINE, SamplingConfig, empty_cache, follow, levels, look_back, sample_step, step_noise
 from worldsim.train.dream import dream
 
 BATCH = 3
@@ -168,3 +163,19 @@ def test_a_dream_does_not_see_what_was_recorded_after_its_context(model):
     assert torch.equal(run(model, latents, actions), old)
     latents[:, 2, 0] += 1
     assert not torch.equal(run(model, latents, actions)[:, 3:], old[:, 3:])
+
+
+def test_small_steps_draw_what_is_rare_about_as_often_as_it_happens():
+    rate, size = 0.002, 8.0
+    noise = torch.randn(200_000, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    event = torch.tensor([size, 0.0], dtype=torch.float64)
+
+    def best_guess(z, tau):
+        """The mean of what is, given z: nothing (0, 0), or rarely the event; the exact answer of a perfect network."""
+        ratio = ((z.square() - (z - tau * event).square()).sum(1)) / (2 * (1 - tau) ** 2)
+        return torch.sigmoid(ratio + math.log(rate / (1 - rate)))[:, None] * event
+
+    taus = [*levels(FINE), 1.0]
+    drawn, straight = (follow(best_guess, noise, taus, small=small)[:, 0] > size / 2 for small in (True, False))
+    assert 0.85 * rate < drawn.double().mean() < 1.1 * rate
+    assert straight.double().mean() < 0.9 * drawn.double().mean()

@@ -212,6 +212,27 @@ def test_a_level_of_zero_is_pure_noise(task, batch, monkeypatch):
     assert torch.equal(got["noisy"], noisy) and noisy.std() == pytest.approx(1, abs=0.05)
 
 
+def test_places_count_more_where_the_picture_has_just_changed_and_nowhere_else():
+    frames = torch.zeros(1, 4, 2, 5, 6)
+    frames[0, 2:, :, 1, 4] = 2.0  # appears in the third frame and stays
+    weight = dynamics_loss._weight(frames)
+    assert weight.shape == (4, 1, 5, 6)
+    expected = torch.ones(4, 1, 5, 6)
+    expected[2, :, 0:3, 3:6] = 1 + 4.0  # what comes after that frame, there and beside
+    torch.testing.assert_close(weight, expected)
+
+
+def test_what_is_to_come_does_not_change_what_a_place_counts(task, batch, monkeypatch):
+    counted = []
+    real = dynamics_loss._weight
+    monkeypatch.setattr(dynamics_loss, "_weight", lambda *args: counted.append(real(*args)) or counted[-1])
+    for last in (0.0, 5.0):
+        latents = batch["latents"].clone()
+        latents[:, -1] = last
+        task.model(batch | {"latents": latents}, 0, torch.Generator().manual_seed(0))
+    assert torch.equal(*counted) and counted[0].max() > 1
+
+
 def test_own_frames_stand_where_the_frames_they_were_drawn_for_stood(task, batch, monkeypatch):
     monkeypatch.setattr(dynamics_loss, "OWN_FRAMES", 1.0)
     frames, target = (

@@ -23,7 +23,7 @@ from worldsim.train.leaps import leap
 
 MAX_CONTEXT_NOISE = 0.3  # most frames get far less: the level is drawn squared
 PURE_NOISE = 0.15  # share of frames that are drawn from pure noise; the others lie closer to noise than to the picture
-MAX_CHANGE = 12.0  # extra weight of places that changed, as much as they did, up to this: most stand still
+MAX_CHANGE = 12.0  # extra weight of places that have changed, as much as they did, up to this: most stand still
 OWN_FRAMES_AFTER = 1500  # training steps before own predictions are worth seeing
 OWN_FRAMES = 0.7  # share of a clip's frames that are replaced by own predictions, where they are
 OWN_FROM = 0.5  # own predictions start from levels up to this
@@ -59,7 +59,7 @@ class DynamicsLoss(nn.Module):
         tau = self._levels(len(target), generator)
         drawn = self._draw(canvas, target, tau, generator)
         shown = _shown(batch)
-        weight = _weight(target, frames.flatten(0, 1)) * shown[:, None, None, None] / shown.sum().clamp(min=1)
+        weight = _weight(frames) * shown[:, None, None, None] / shown.sum().clamp(min=1)
         error = (drawn - target).square()
         picture = (weight * error).mean((1, 2, 3)).sum()
         leaps = self._leaps(canvas, target, weight, generator) if step // 2 % 2 else torch.zeros_like(picture)
@@ -126,10 +126,16 @@ def _shorten(error: Tensor, longest: float) -> Tensor:
     return error * (longest / error.norm(dim=2, keepdim=True).clamp(min=1e-6)).clamp(max=1.0)
 
 
-def _weight(target: Tensor, previous: Tensor) -> Tensor:
-    """What a place counts, (F, 1, h, w): more where the picture changed."""
-    change = (target[:, : previous.shape[1]] - previous).square().mean(1, keepdim=True)
-    return 1 + change.clamp(max=MAX_CHANGE)
+def _weight(frames: Tensor) -> Tensor:
+    """What a place of clips (B, T, C, h, w) counts when the next frames are drawn, (F, 1, h, w).
+
+    More where the picture has just changed, there or beside. What is to come must have no say: were the places that
+    will change to count more, then what appears or vanishes would do so too often.
+    """
+    change = (frames[:, 1:] - frames[:, :-1]).square().mean(2)  # (B, T - 1, h, w)
+    near = F.max_pool2d(change, 3, stride=1, padding=1)
+    weight = 1 + near.clamp(max=MAX_CHANGE)
+    return torch.cat([torch.ones_like(weight[:, :1]), weight], dim=1).flatten(0, 1)[:, None]
 
 
 def _shown(batch: dict[str, Tensor]) -> Tensor:

@@ -7,13 +7,11 @@ to size.
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import torch
 from torch import Tensor
 
 from worldsim.models.dynamics import Canvas, Dynamics
-from worldsim.sampling import FINE, leap_of, levels, toward
+from worldsim.sampling import FINE, follow, leap_of, levels
 
 STEPS = (1, 2, 2, 4)  # numbers of denoising steps to learn, as often as they stand here
 TEMPERATURES = (0.6, 1.4)  # sizes of the noise that leaps begin from
@@ -34,9 +32,7 @@ def leap(dynamics: Dynamics, canvas: Canvas, target: Tensor, generator: torch.Ge
     taus = [*levels(FINE), 1.0][which * FINE // steps : (which + 1) * FINE // steps + 1]
     start = taus[0] * target + (1 - taus[0]) * noise
     with torch.no_grad():
-        z = start
-        for tau, after in pairwise(taus):
-            z = toward(z, _predict(dynamics, canvas, z, tau, 0.0), tau, after)
+        z = follow(lambda z, tau: _predict(dynamics, canvas, z, tau, 0.0), start, taus, small=True)
     goal = start + (z - start) * ((1 - taus[0]) / (taus[-1] - taus[0]))
     return _predict(dynamics, canvas, start, taus[0], leap_of(steps)), goal
 
