@@ -16,6 +16,7 @@ from worldsim.models.cache import KVCache
 from worldsim.models.dynamics import Dynamics, HistoryOut
 
 FINE = 16  # denoising steps that draw well without having learned to leap: with fewer, rare events come too seldom
+SETTLED = 0.8  # the level from which a picture is drawn in one step
 
 
 @dataclass(frozen=True)
@@ -141,9 +142,10 @@ def _log_ratio(tau: float) -> float:
 def levels(steps: int) -> list[float]:
     """The level each denoising step begins at, from 0 (noise) towards 1 (picture).
 
-    They lie closer where there is more noise: what is rare and small is decided there.
+    They lie closer where there is more noise: what is rare and small is decided there. What has not come by SETTLED
+    must not come any more: small steps beyond it let traces grow to things that never were.
     """
-    return [(k / steps) ** 1.5 for k in range(steps)]
+    return [SETTLED * (k / steps) ** 1.5 for k in range(steps)]
 
 
 def leap_of(steps: int) -> float:

@@ -60,7 +60,7 @@ def test_the_line_to_the_goal_passes_where_the_small_steps_end(model, monkeypatc
         *small, (start, begin, size) = asked
         assert torch.equal(small[0][0], start) and {s[2] for s in small} == {0.0} and len(small) == round(size * FINE)
         fine = [*levels(FINE), 1.0]
-        first = round(FINE * begin ** (1 / 1.5))
+        first = min(range(FINE), key=lambda k: abs(fine[k] - begin))
         assert [s[1] for s in small] == pytest.approx(fine[first : first + len(small)])
         end = fine[first + len(small)]
         reached = follow(lambda z, tau: real(canvas, z, *at(tau, z)), start, fine[first:][: len(small) + 1], small=True)

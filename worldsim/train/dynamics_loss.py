@@ -22,7 +22,8 @@ from worldsim.models.dynamics import Canvas, Dynamics, HistoryOut
 from worldsim.train.leaps import leap
 
 MAX_CONTEXT_NOISE = 0.3  # most frames get far less: the level is drawn squared
-PURE_NOISE = 0.15  # share of frames that are drawn from pure noise; the others lie closer to noise than to the picture
+PURE_NOISE = 0.15  # share of frames that are drawn from pure noise
+LEVEL_MEAN = -0.7  # of the others' levels, as a logit: most lie where it is decided what comes, from 0.1 to 0.6
 MAX_CHANGE = 12.0  # extra weight of places that have changed, as much as they did, up to this: most stand still
 OWN_FRAMES_AFTER = 1500  # training steps before own predictions are worth seeing
 OWN_FRAMES = 0.7  # share of a clip's frames that are replaced by own predictions, where they are
@@ -59,10 +60,11 @@ class DynamicsLoss(nn.Module):
         tau = self._levels(len(target), generator)
         drawn = self._draw(canvas, target, tau, generator)
         shown = _shown(batch)
-        weight = _weight(frames) * shown[:, None, None, None] / shown.sum().clamp(min=1)
+        part = shown / shown.sum().clamp(min=1)  # of the loss
+        weight = _weight(frames)
         error = (drawn - target).square()
-        picture = (weight * error).mean((1, 2, 3)).sum()
-        leaps = self._leaps(canvas, target, weight, generator) if step // 2 % 2 else torch.zeros_like(picture)
+        picture = (part * (weight * error).mean((1, 2, 3))).sum()
+        leaps = self._leaps(canvas, target, weight, part, generator) if step // 2 % 2 else torch.zeros_like(picture)
         end, reward = self._outcome(batch, seen)
         loss = picture + LEAP_WEIGHT * leaps + END_WEIGHT * end + REWARD_WEIGHT * reward
         one_step = shown * (tau == 0)
@@ -71,8 +73,10 @@ class DynamicsLoss(nn.Module):
         return loss, {name: value.detach() for name, value in named.items()}
 
     def _levels(self, count: int, generator: torch.Generator) -> Tensor:
-        tau, pure = (torch.rand(count, generator=generator, device=generator.device) for _ in range(2))
-        return tau**1.5 * (pure >= PURE_NOISE)
+        """Pure noise, or levels of a logit-normal distribution (Esser et al., 2024)."""
+        logit = LEVEL_MEAN + torch.randn(count, generator=generator, device=generator.device)
+        pure = torch.rand(count, generator=generator, device=generator.device) < PURE_NOISE
+        return torch.sigmoid(logit) * ~pure
 
     def _remember(self, context: Tensor, actions: Tensor, generator: torch.Generator) -> HistoryOut:
         """Run the history over noised frames (B, T, C, h, w)."""
@@ -88,13 +92,18 @@ class DynamicsLoss(nn.Module):
         mix = tau[:, None, None, None]
         return self.dynamics.denoise(canvas, mix * target + (1 - mix) * noise, tau, torch.zeros_like(tau)).float()
 
-    def _leaps(self, canvas: Canvas, target: Tensor, weight: Tensor, generator: torch.Generator) -> Tensor:
+    def _leaps(
+        self, canvas: Canvas, target: Tensor, weight: Tensor, part: Tensor, generator: torch.Generator
+    ) -> Tensor:
         """The loss of some frames' leaps; the history learns from pictures alone."""
         count = max(round(LEAPS * len(target)), 1)
         rows = torch.randperm(len(target), generator=generator, device=target.device)[:count]
-        drawn, goal = leap(self.dynamics, canvas.rows(rows).detach(), target[rows], generator)
-        share = count / len(target)
-        return (weight[rows] * (drawn - goal).square()).mean((1, 2, 3)).sum() / share
+        some = canvas.rows(rows).detach()
+        drawn, goal = leap(self.dynamics, some, target[rows], generator)
+        # Where a leap has to end follows from where it begins, so what is to come may have a say here.
+        coming = _change(goal[:, : some.previous.shape[1]] - some.previous)
+        error = ((weight[rows] + coming) * (drawn - goal).square()).mean((1, 2, 3))
+        return (part[rows] * error).sum() * len(target) / count
 
     @torch.no_grad()
     def _own_frames(self, frames: Tensor, target: Tensor, actions: Tensor, generator: torch.Generator) -> Tensor:
@@ -132,10 +141,14 @@ def _weight(frames: Tensor) -> Tensor:
     More where the picture has just changed, there or beside. What is to come must have no say: were the places that
     will change to count more, then what appears or vanishes would do so too often.
     """
-    change = (frames[:, 1:] - frames[:, :-1]).square().mean(2)  # (B, T - 1, h, w)
-    near = F.max_pool2d(change, 3, stride=1, padding=1)
-    weight = 1 + near.clamp(max=MAX_CHANGE)
-    return torch.cat([torch.ones_like(weight[:, :1]), weight], dim=1).flatten(0, 1)[:, None]
+    change = _change((frames[:, 1:] - frames[:, :-1]).flatten(0, 1))
+    near = F.max_pool2d(change, 3, stride=1, padding=1).unflatten(0, (len(frames), -1))  # (B, T - 1, 1, h, w)
+    return 1 + torch.cat([torch.zeros_like(near[:, :1]), near], dim=1).flatten(0, 1)
+
+
+def _change(difference: Tensor) -> Tensor:
+    """How much each place of pictures changed by (F, C, h, w), up to MAX_CHANGE: (F, 1, h, w)."""
+    return difference.square().mean(1, keepdim=True).clamp(max=MAX_CHANGE)
 
 
 def _shown(batch: dict[str, Tensor]) -> Tensor:
