@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from worldsim import noise
@@ -25,6 +26,7 @@ class SamplingConfig:
 
     steps: int = 2  # denoising steps: 1, 2 and 4 are learned as leaps, from 16 on they are small; others lie between
     temperature: float = 1.0  # size of the noise that a picture is drawn from: what is rare comes more often above 1
+    surprise: float = 0.0  # chance of a place to be the middle of a patch of three by three with twice the noise
     context_noise: float = 0.05  # level of noise put on the last frames, as in training; holds drift back
 
     def __post_init__(self) -> None:
@@ -32,6 +34,8 @@ class SamplingConfig:
             raise InvalidInput(f"sampling steps is {self.steps}; give at least 1 denoising step")
         if not 0 <= self.temperature < math.inf:
             raise InvalidInput(f"sampling temperature is {self.temperature}; give 0 or more, 1 for what was learned")
+        if not 0 <= self.surprise <= 1:
+            raise InvalidInput(f"sampling surprise is {self.surprise}; give a chance from 0 to 1")
         if not 0 <= self.context_noise <= 1:
             raise InvalidInput(f"sampling context_noise is {self.context_noise}; give a level from 0 to 1")
 
@@ -42,6 +46,7 @@ class StepNoise:
 
     context: Tensor  # (F, 2, C, h, w) standard normal
     picture: Tensor  # (F, drawn, h, w) standard normal
+    place: Tensor  # (F, 1, h, w) uniform from 0 to 1: where the picture's noise is larger
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,7 @@ def step_noise(dynamics: Dynamics, seeds: Tensor, episodes: Tensor, steps: Tenso
     return StepNoise(
         to_weights(noise.normal(*keys, noise.STREAM_CONTEXT, (2, c.channels, *grid))),
         to_weights(noise.normal(*keys, noise.STREAM_PICTURE, (c.drawn_channels, *grid))),
+        torch.as_tensor(noise.uniform(*keys, noise.STREAM_SURPRISE, (1, *grid))).to(weight.device),
     )
 
 
@@ -105,8 +111,21 @@ def draw(dynamics: Dynamics, config: SamplingConfig, past: Tensor, seen: History
         return dynamics.denoise(canvas, z, torch.full((len(past),), tau, device=past.device), leap)
 
     taus = [*levels(config.steps), 1.0]
-    z = follow(predict, config.temperature * drawn_from.picture, taus, small=config.steps >= FINE)
+    z = follow(predict, _first_noise(config, drawn_from), taus, small=config.steps >= FINE)
     return Drawn(z, seen.reward, seen.end_logit)
+
+
+def _first_noise(config: SamplingConfig, drawn_from: StepNoise) -> Tensor:
+    """What a picture is drawn from, (F, drawn, h, w).
+
+    Noise with heavy tails makes what is rare more frequent and leaves the rest as it is (compare Pandey et al., 2024,
+    "Heavy-tailed diffusion models"); a higher temperature makes all of the picture less certain.
+    """
+    z = config.temperature * drawn_from.picture
+    if not config.surprise:
+        return z
+    middle = (drawn_from.place < config.surprise).to(z.dtype)
+    return z * (1 + F.max_pool2d(middle, 3, stride=1, padding=1))
 
 
 def follow(predict: Callable[[Tensor, float], Tensor], z: Tensor, taus: list[float], *, small: bool) -> Tensor:

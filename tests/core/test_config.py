@@ -99,6 +99,8 @@ def test_an_absent_config_is_refused(tmp_path):
         {"steps": 0},
         {"temperature": -1.0},
         {"temperature": float("inf")},
+        {"surprise": -0.1},
+        {"surprise": 1.5},
         {"context_noise": -0.1},
         {"context_noise": 2.0},
     ],

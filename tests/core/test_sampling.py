@@ -106,11 +106,26 @@ def test_the_temperature_is_the_size_of_the_noise_that_a_picture_is_drawn_from(m
     assert got[0].std() > 0.5 and not got[2].any()
 
 
+def test_surprise_doubles_the_noise_in_patches_and_leaves_the_rest(model, monkeypatch):
+    got = []
+    monkeypatch.setattr(model, "denoise", lambda canvas, z, tau, leap: got.append(z) or torch.zeros_like(z))
+    drawn_from = step_noise(model, torch.arange(BATCH), ZEROS, ZEROS)
+    place = torch.full_like(drawn_from.place, 0.9)
+    place[1, 0, 0, 0] = 0.01  # the middle of a patch, in a corner of the picture
+    drawn_from = dataclasses.replace(drawn_from, place=place)
+    for surprise in (0.0, 0.005, 0.02, 1.0):
+        draw(model, SamplingConfig(1, surprise=surprise), drawn_from)
+    assert torch.equal(got[0], got[1]) and torch.equal(got[3], 2 * got[0])
+    expected = got[0].clone()
+    expected[1, :, :2, :2] *= 2
+    assert torch.equal(got[2], expected)
+
+
 def test_the_noise_of_a_world_is_a_function_of_its_key(model):
     seeds, steps = torch.tensor([4, 5]), torch.tensor([0, 7])
     both = step_noise(model, seeds, ZEROS[:2], steps)
     single = step_noise(model, seeds[1:], ZEROS[:1], steps[1:])
-    for part in ("context", "picture"):
+    for part in ("context", "picture", "place"):
         assert torch.equal(getattr(both, part)[1:], getattr(single, part))
         assert not torch.equal(getattr(both, part)[0], getattr(both, part)[1])
 

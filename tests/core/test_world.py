@@ -12,6 +12,7 @@ from lively import lively_files, lively_world
 
 from worldsim.errors import InvalidInput, InvalidState
 from worldsim.models.tokenizer import to_frames
+from worldsim.sampling import SamplingConfig
 from worldsim.spec import WorldProtocol
 from worldsim.tree import clone, put_rows, select_rows, tree_map
 from worldsim.tree_io import load_tree, save_tree
@@ -233,9 +234,9 @@ def test_pictures_are_encoded_as_a_start_from_them_is(world):
 
 
 def test_sampling_changes_in_a_copy_that_shares_the_weights(world):
-    other = world.with_sampling(temperature=0.0, steps=3)
+    other = world.with_sampling(temperature=0.0, surprise=0.5, steps=3)
     assert other.dynamics is world.dynamics and other.spec == world.spec
-    assert (other.config.sampling.temperature, other.config.sampling.steps) == (0.0, 3)
+    assert other.config.sampling == SamplingConfig(steps=3, temperature=0.0, surprise=0.5)
     assert (world.config.sampling.temperature, world.config.sampling.steps) == (1.0, 2)
     actions = actions_of(3, 2)
     assert play(other, other.reset(seed=[3, 4]), actions)[1] != play(world, world.reset(seed=[3, 4]), actions)[1]
