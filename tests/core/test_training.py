@@ -11,6 +11,7 @@ from small_training import CLIP, latent_store, loss_of, narrow_dynamics_task, to
 from tiny import tiny_episodes
 
 from worldsim.errors import InvalidInput
+from worldsim.models.dynamics import Canvas
 from worldsim.train import dynamics_loss, dynamics_task
 from worldsim.train.dynamics_task import changes
 
@@ -231,6 +232,27 @@ def test_what_is_to_come_does_not_change_what_a_place_counts(task, batch, monkey
         latents[:, -1] = last
         task.model(batch | {"latents": latents}, 0, torch.Generator().manual_seed(0))
     assert torch.equal(*counted) and counted[0].max() > 1
+
+
+def test_a_leap_counts_more_where_it_leads_to_a_change(task, monkeypatch):
+    sizes = task.model.dynamics.config
+    grid = (2, sizes.channels, sizes.height, sizes.width)
+    numbers = torch.arange(2.0)[:, None]  # the frames come in another order
+    canvas = Canvas(torch.zeros(2, 1, 1), numbers, torch.zeros(grid), torch.zeros(2, 1, 1, 1))
+    goal = torch.zeros(2, sizes.drawn_channels, *grid[2:])
+    goal[1, : sizes.channels, 0, 0] = 2.0
+    monkeypatch.setattr(dynamics_loss, "LEAPS", 1.0)
+    for place, counts in (((0, 0), 1 + 4.0), ((0, 1), 1.0)):
+        drawn = goal.clone()
+        drawn[1, :, *place] += 1.0  # the only error
+
+        def leap(dynamics, some, target, generator, drawn=drawn):
+            rows = some.cond[:, 0].long()
+            return drawn[rows], goal[rows]
+
+        monkeypatch.setattr(dynamics_loss, "leap", leap)
+        loss = task.model._leaps(canvas, goal, torch.ones(2, 1, *grid[2:]), torch.full((2,), 0.5), torch.Generator())
+        assert loss.item() == pytest.approx(0.5 * counts / (grid[2] * grid[3]))
 
 
 def test_own_frames_stand_where_the_frames_they_were_drawn_for_stood(task, batch, monkeypatch):
