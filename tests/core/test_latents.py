@@ -1,13 +1,19 @@
 """Latents of whole stores: the right ones, computed once, and made again when they are not whole."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
+from recordings import META, STREAMS, rows
 from small_training import fixed_tokenizer, latent_store
 from tiny import tiny_episodes
 
+from worldsim.episode_writer import EpisodeWriter
+from worldsim.episodes import Episodes, StreamSpec
+from worldsim.errors import InvalidInput
 from worldsim.train import latents
-from worldsim.train.latents import cache_latents, encode_frames
+from worldsim.train.latents import cache_latents, encode_frames, harms
 
 LENGTHS = (30, 5, 25, 40)
 
@@ -78,3 +84,24 @@ def test_stores_of_one_name_and_length_are_not_mixed_up(store, tmp_path):
     one, other = latent_store(store, tmp_path), latent_store(twin, tmp_path)
     assert not (one.latents == other.latents).all()
     assert (latent_store(store, tmp_path).latents == one.latents).all()
+
+
+def test_harm_is_an_ending_or_a_loss_of_health(tmp_path):
+    levels = [[100, 100, 79, 79], [100, 37, 58], [40, 40]]  # the last episode begins with less than the one before had
+    streams = {**STREAMS, "variables": StreamSpec((2,), "float32")}
+    meta = dataclasses.replace(META, streams=streams, variable_names=("ARMOR", "HEALTH"))
+    with EpisodeWriter(tmp_path / "hurt", meta) as writer:
+        for level in levels:
+            for row, health in zip(rows(len(level)), level, strict=True):
+                writer.append({**row, "variables": np.array([health % 7, health], np.float32)})
+            writer.end_episode()
+    store = Episodes.open(tmp_path / "hurt")
+    assert np.flatnonzero(harms(store, None)).tolist() == [3, 6, 8]  # the endings
+    assert np.flatnonzero(harms(store, "HEALTH")).tolist() == [2, 3, 5, 6, 8]
+    with pytest.raises(InvalidInput, match="no variable 'LIVES'; its variables are ARMOR, HEALTH"):
+        harms(store, "LIVES")
+
+
+def test_a_store_without_variables_says_so(store):
+    with pytest.raises(InvalidInput, match="its variables are none"):
+        harms(store, "HEALTH")

@@ -108,6 +108,7 @@ def test_the_temperature_is_the_size_of_the_noise_that_a_picture_is_drawn_from(m
 
 def test_surprise_doubles_the_noise_in_patches_and_leaves_the_rest(model, monkeypatch):
     got = []
+    monkeypatch.setattr("worldsim.sampling.MOVING", math.inf)
     monkeypatch.setattr(model, "denoise", lambda canvas, z, tau, leap: got.append(z) or torch.zeros_like(z))
     drawn_from = step_noise(model, torch.arange(BATCH), ZEROS, ZEROS)
     place = torch.full_like(drawn_from.place, 0.9)
@@ -119,6 +120,21 @@ def test_surprise_doubles_the_noise_in_patches_and_leaves_the_rest(model, monkey
     expected = got[0].clone()
     expected[1, :, :2, :2] *= 2
     assert torch.equal(got[2], expected)
+
+
+def test_what_moves_is_not_surprised(model, monkeypatch):
+    got = []
+    monkeypatch.setattr(model, "denoise", lambda canvas, z, tau, leap: got.append(z) or torch.zeros_like(z))
+    past = torch.zeros_like(inputs()[0])
+    past[0, 0, :, 0, 0] = 3.0  # came there in the last step
+    past[1, :, :, 0, 0] = 3.0  # has been there before
+    drawn_from = step_noise(model, torch.arange(BATCH), ZEROS, ZEROS)
+    for surprise in (0.0, 1.0):
+        cache = empty_cache(model, BATCH)
+        sample_step(model, SamplingConfig(1, surprise=surprise), past, inputs()[1], cache, drawn_from)
+    doubled = 2 * got[0]
+    doubled[0, :, :2, :2] = got[0][0, :, :2, :2]
+    assert torch.equal(got[1], doubled)
 
 
 def test_the_noise_of_a_world_is_a_function_of_its_key(model):

@@ -12,8 +12,9 @@ from tiny import tiny_episodes
 
 from worldsim.errors import InvalidInput
 from worldsim.models.dynamics import Canvas
+from worldsim.train import clips as clips_module
 from worldsim.train import dynamics_loss, dynamics_task
-from worldsim.train.dynamics_task import changes
+from worldsim.train.clips import changes
 
 pytestmark = pytest.mark.usefixtures("float32")
 LENGTHS = (30, 5, 25, 40)  # one is shorter than a clip
@@ -39,7 +40,8 @@ def task(clips, monkeypatch):
 @pytest.fixture
 def numbered(clips, monkeypatch):
     """A task of plain clips whose rewards are the numbers of the rows."""
-    monkeypatch.setattr(dynamics_task, "EVENTFUL", 0.0)
+    monkeypatch.setattr(clips_module, "EVENTFUL", 0.0)
+    monkeypatch.setattr(clips_module, "HARMFUL", 0.0)
     rows = np.arange(len(clips.rewards), dtype=np.float32)
     return narrow_dynamics_task([dataclasses.replace(clips, rewards=rows)], monkeypatch, batch=500)
 
@@ -105,7 +107,7 @@ def test_change_is_counted_from_the_row_before_but_not_from_another_episode(clip
 
 
 def test_of_eventful_clips_what_follows_the_change_is_learned_and_not_what_leads_to_it(clips, monkeypatch):
-    monkeypatch.setattr(dynamics_task, "EVENTFUL", 1.0)
+    monkeypatch.setattr(clips_module, "EVENTFUL", 1.0)
     latents = np.zeros(clips.latents.shape, np.float16)
     latents[80:, 0] = 1.0  # the last episode has rows 60 to 99
     rows = np.arange(len(clips.rewards), dtype=np.float32)
@@ -116,6 +118,33 @@ def test_of_eventful_clips_what_follows_the_change_is_learned_and_not_what_leads
     assert set((row == 80).float().argmax(1).tolist()) == set(range(1, CLIP // 2 + 1))
 
 
+def test_clips_with_harm_come_more_often_and_count_the_less(clips, store, monkeypatch):
+    monkeypatch.setattr(clips_module, "EVENTFUL", 0.0)
+    rows = np.arange(len(clips.rewards), dtype=np.float32)
+    harmed = np.isin(rows, (70, int(store.ends[3]) - 1))  # in the midst and at the end of the last episode
+
+    def met(share):
+        monkeypatch.setattr(clips_module, "HARMFUL", share)
+        numbered = dataclasses.replace(clips, rewards=rows, harmed=harmed)
+        batch = narrow_dynamics_task([numbered], monkeypatch, batch=6000).batch(0, 0)
+        row, valid = batch["rewards"][:, 1:].int(), batch["valid"][:, 1:]
+        often = torch.bincount(row[valid], minlength=len(rows))
+        counted = torch.bincount(row[valid], batch["weight"][:, 1:][valid], minlength=len(rows))
+        return often.numpy(), counted.numpy()
+
+    (plain, same), (often, counted) = met(0.0), met(0.5)
+    assert (plain == same).all()
+    assert (often[harmed] > 3 * plain[harmed]).all()
+    np.testing.assert_allclose(counted, plain, rtol=0.25)
+    np.testing.assert_allclose(counted.sum(), plain.sum(), rtol=0.03)
+
+
+def test_data_without_harm_makes_plain_clips(clips, monkeypatch):
+    nothing = np.zeros_like(clips.harmed)
+    batch = narrow_dynamics_task([dataclasses.replace(clips, harmed=nothing)], monkeypatch, batch=50).batch(0, 0)
+    assert (batch["weight"] == 1).all() and not batch["harmed"].any()
+
+
 def test_a_clip_without_a_past_is_refused(clips, store):
     with pytest.raises(InvalidInput, match="clip is 1"):
         dynamics_task.DynamicsTask([clips], tokenizer_task(store).model.tokenizer, clip=1)
@@ -124,9 +153,11 @@ def test_a_clip_without_a_past_is_refused(clips, store):
 def test_stores_are_drawn_from_by_their_size(clips, store, monkeypatch):
     few = int(store.ends[0])
     small = dataclasses.replace(
-        clips, latents=clips.latents[:few], ends=store.ends[:1], rewards=clips.rewards[:few] * 0 + 9
-    )
-    monkeypatch.setattr(dynamics_task, "EVENTFUL", 0.0)
+        clips, latents=clips.latents[:few], ends=store.ends[:1], rewards=clips.rewards[:few] * 0 + 9,
+        terminated=clips.terminated[:few], harmed=clips.harmed[:few],
+    )  # fmt: skip
+    monkeypatch.setattr(clips_module, "EVENTFUL", 0.0)
+    monkeypatch.setattr(clips_module, "HARMFUL", 0.0)
     task = narrow_dynamics_task([clips, small], monkeypatch, batch=1000)
     share = (task.batch(0, 0)["rewards"][:, 1] == 9).float().mean()
     assert share == pytest.approx(few / (few + int(store.ends[-1])), abs=0.04)
@@ -322,25 +353,48 @@ def test_rows_beyond_an_episode_carry_no_loss_at_all(task, batch):
     other["latents"][:, -2:] += 1
     other["rewards"][:, -2:] += 5
     other["terminated"][:, -2:] = True
+    other["harmed"][:, -2:] = ~other["harmed"][:, -2:]
     other["actions"][:, -2:] = (other["actions"][:, -2:] + 1) % 3
     assert evaluate(task, masked) == evaluate(task, other)
-    for name in ("latents", "rewards", "terminated", "actions"):
+    for name in ("latents", "rewards", "terminated", "harmed", "actions"):
         changed = altered(batch, **{name: other[name]})
         assert evaluate(task, changed)["loss"] != evaluate(task, batch)["loss"], name
 
 
 def test_a_batch_in_which_nothing_counts_is_no_harm(task, batch):
     nothing = evaluate(task, altered(batch, valid=torch.zeros_like(batch["valid"])))
-    assert nothing["loss"] == nothing["picture"] == nothing["end"] == nothing["reward"] == 0
+    assert nothing["loss"] == nothing["picture"] == nothing["end"] == nothing["harm"] == nothing["reward"] == 0
 
 
-@pytest.mark.parametrize(("metric", "name"), [("reward", "rewards"), ("end", "terminated")])
+@pytest.mark.parametrize(("metric", "name"), [("reward", "rewards"), ("end", "terminated"), ("harm", "harmed")])
 def test_rewards_and_endings_belong_to_the_row_they_are_in(task, batch, metric, name):
     first, last = batch[name].clone(), batch[name].clone()
     first[:, 0], last[:, -1] = 1 - first[:, 0].float(), 1 - last[:, -1].float()
     before = evaluate(task, batch)[metric]
     assert evaluate(task, altered(batch, **{name: first.to(batch[name].dtype)}))[metric] == before  # leads nowhere
     assert evaluate(task, altered(batch, **{name: last.to(batch[name].dtype)}))[metric] != before
+
+
+def test_all_of_the_loss_counts_as_much_as_its_rows(task, batch):
+    whole = evaluate(task, batch, step=2)  # a step with leaps
+    half = evaluate(task, altered(batch, weight=0.5 * batch["weight"]), step=2)
+    for name in ("picture", "leaps", "end", "harm", "reward"):
+        assert half[name] == pytest.approx(0.5 * whole[name], rel=1e-3) and whole[name] > 0, name
+
+
+def test_what_a_step_leads_to_is_told_without_some_features_in_training(task, batch, monkeypatch):
+    kept = []
+    judge = task.model.dynamics.judge
+
+    def spy(tokens, keep=1.0):
+        kept.append(keep)
+        return judge(tokens, keep)
+
+    monkeypatch.setattr(task.model.dynamics, "judge", spy)
+    evaluate(task, batch)
+    dropped = (kept[-1] == 0).float().mean()
+    assert dropped == pytest.approx(dynamics_loss.OUTCOME_DROPOUT, abs=0.05)
+    assert kept[-1].mean() == pytest.approx(1.0, abs=0.05)
 
 
 def test_rewards_are_learned_in_units_of_their_usual_size(clips, monkeypatch):

@@ -7,15 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_training import brief, narrow, tokenizer_task
+from small_training import brief, fixed_tokenizer, narrow, tokenizer_task
 from tiny import tiny_episodes
 
 from worldsim.cli.main import main
 from worldsim.cli.train import fit, open_stores
+from worldsim.episodes import Episodes
 from worldsim.errors import DamagedCheckpoint, InvalidInput, MissingDependency
 from worldsim.train import dynamics_task
 from worldsim.train.checkpoint import load_checkpoint
-from worldsim.train.export import CONTEXT, export_world
+from worldsim.train.export import CONTEXT, export_world, pick_starts
 from worldsim.train.latents import encode_frames, load_tokenizer
 from worldsim.world import World
 
@@ -196,6 +197,23 @@ def test_an_exported_world_has_the_averaged_weights(exported, run):
         for name, tensor in world._files.model.items():
             if name.startswith(f"{kind}."):
                 assert torch.equal(tensor, trained[prefix + name.split(".", 1)[1]].to(torch.bfloat16)), name
+
+
+def test_a_start_lies_in_an_episode_as_often_as_it_is_long(tmp_path, monkeypatch):
+    store = tiny_episodes(tmp_path / "uneven", lengths=(7, 39, 7, 7))
+    taken, read = [], Episodes.read
+
+    def spy(self, name, start, stop):
+        taken.append(start)
+        return read(self, name, start, stop)
+
+    monkeypatch.setattr(Episodes, "read", spy)
+    starts = pick_starts(fixed_tokenizer(), [store], 80)
+    assert len(starts.latents) == 80
+    anywhere = np.array(taken[40:80])  # the pictures of the later half of the starts
+    # Rows from which 6 more follow: one in each short episode, 33 in the long one.
+    inside = (anywhere >= 7) & (anywhere < 46)
+    assert inside.mean() == pytest.approx(33 / 36, abs=0.04) and len(set(anywhere[inside].tolist())) > 25
 
 
 def test_the_starts_are_the_beginnings_and_other_places_of_the_data(exported, data, run):

@@ -46,6 +46,7 @@ class DynamicsCommand:
     batch: int = 4  # clips
     clip: int = 16  # steps in a clip, and so of the history that the model can use
     patch: tuple[int, int] = (8, 1)  # latents (rows, columns) in a token
+    health: str | None = None  # a recorded variable whose fall comes before an ending; teaches what leads to one
     resume: bool = False
     loop: Annotated[LoopConfig, tyro.conf.arg(name="")] = field(default_factory=LoopConfig)
 
@@ -56,7 +57,10 @@ class DynamicsCommand:
         from worldsim.train.latents import cache_latents, load_tokenizer
 
         tokenizer = load_tokenizer(self.out, self.loop.device)
-        clips = [cache_latents(tokenizer, store, self.out, self.loop.device) for store in open_stores(self.data)]
+        clips = [
+            cache_latents(tokenizer, store, self.out, self.loop.device, health=self.health)
+            for store in open_stores(self.data)
+        ]
         path = self.out / "dynamics.safetensors"
         begun = load_checkpoint(path)[1].get("config", {}) if self.resume and path.exists() else {}
         sizes: dict[str, Any] = {"batch": self.batch, "clip": self.clip, "patch": self.patch}

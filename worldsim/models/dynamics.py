@@ -42,6 +42,7 @@ from worldsim.models.layers import (
 )
 
 LEVEL_FEATURES = 32
+SQUEEZED = 32  # features of a token that reward, ending and harm are told from
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ class HistoryOut:
     cond: Tensor  # (F, cond_dim)
     reward: Tensor  # (F,), in units of the reward scale
     end_logit: Tensor  # (F,)
+    harm_logit: Tensor  # (F,), of an ending or what comes before one, such as a hit that is survived
 
 
 @dataclass(frozen=True)
@@ -184,8 +186,8 @@ class Dynamics(nn.Module):
         self.place = nn.Parameter(torch.randn(c.tokens, d) * 0.02)
         self.history = nn.ModuleList(HistoryBlock(c) for _ in range(c.history_blocks))
         self.history_mods = Modulation(c.cond_dim, d, HistoryBlock.PARTS, c.history_blocks)
-        self.squeeze = nn.Linear(d, 32)
-        self.outcome = nn.Sequential(nn.Linear(32 * c.tokens, 128), nn.GELU(), nn.Linear(128, 2))
+        self.squeeze = nn.Linear(d, SQUEEZED)
+        self.outcome = nn.Sequential(nn.Linear(SQUEEZED * c.tokens, 128), nn.GELU(), nn.Linear(128, 3))
         self.noisy_embed = nn.Linear(c.drawn_channels * cells, d)
         self.tau = nn.Linear(2 * LEVEL_FEATURES, c.cond_dim)  # of level and leap
         self.denoiser = nn.ModuleList(DenoiserBlock(c) for _ in range(c.denoiser_blocks))
@@ -219,9 +221,16 @@ class Dynamics(nn.Module):
         return local, tokens, cond
 
     def _leave(self, local: Tensor, tokens: Tensor, cond: Tensor) -> HistoryOut:
-        squeezed = F.gelu(self.squeeze(F.layer_norm(tokens, tokens.shape[-1:])))
-        reward, end = self.outcome(squeezed.flatten(1)).float().unbind(-1)
-        return HistoryOut(tokens, local, cond, reward, end)
+        return HistoryOut(tokens, local, cond, *self.judge(tokens))
+
+    def judge(self, tokens: Tensor, keep: Tensor | float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
+        """What a step leads to, from the history's tokens (F, N, D): reward, logits of ending and of harm, (F,) each.
+
+        `keep` (F, N, SQUEEZED) is for training: factors of the features, some of them 0 (dropout).
+        """
+        squeezed = F.gelu(self.squeeze(F.layer_norm(tokens, tokens.shape[-1:]))) * keep
+        reward, end, harm = self.outcome(squeezed.flatten(1)).float().unbind(-1)
+        return reward, end, harm
 
     def remember(self, previous: Tensor, before: Tensor, actions: Tensor, level: Tensor) -> HistoryOut:
         """A whole clip at once: latents (B, T, C, h, w), actions (B, T, ...), level (B, T) -> F = B * T frames."""

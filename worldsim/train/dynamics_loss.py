@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from worldsim.models.dynamics import Canvas, Dynamics, HistoryOut
+from worldsim.models.dynamics import SQUEEZED, Canvas, Dynamics, HistoryOut
 from worldsim.train.leaps import leap
 
 MAX_CONTEXT_NOISE = 0.3  # most frames get far less: the level is drawn squared
@@ -32,8 +32,10 @@ MAX_OWN_ERROR = 3.0  # length of a place's error: its latents are about 4 long, 
 MAX_DEPTH = 3  # steps that own predictions are made of own predictions, 1 to this
 LEAPS = 0.5  # share of the frames that are drawn once more, in a leap, in two batches of four
 LEAP_WEIGHT = 0.5
-END_WEIGHT = 0.1
+END_WEIGHT = 2.0
+HARM_WEIGHT = 2.0
 REWARD_WEIGHT = 0.1
+OUTCOME_DROPOUT = 0.3  # share of the features that ending, harm and reward are told without: endings are few
 
 
 class DynamicsLoss(nn.Module):
@@ -47,7 +49,7 @@ class DynamicsLoss(nn.Module):
     def forward(
         self, batch: dict[str, Tensor], step: int, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """`latents` (B, T + 1, 1 + between, C, h, w), `actions`, `rewards`, `terminated`, `valid` (B, T + 1, ...)."""
+        """`latents` (B, T + 1, 1 + between, C, h, w); the others as in `Clips.draw`, (B, T + 1, ...)."""
         latents = batch["latents"].float()
         frames = latents[:, :-1, 0]  # (B, T, C, h, w), what each step comes from
         target = latents[:, 1:].flatten(0, 1).flatten(1, 2)  # (F, drawn, h, w), F = B * T
@@ -60,16 +62,18 @@ class DynamicsLoss(nn.Module):
         tau = self._levels(len(target), generator)
         drawn = self._draw(canvas, target, tau, generator)
         shown = _shown(batch)
-        part = shown / shown.sum().clamp(min=1)  # of the loss
+        counted = batch["weight"][:, 1:].flatten()
+        part = counted * shown / shown.sum().clamp(min=1)  # of the loss
         weight = _weight(frames)
         error = (drawn - target).square()
         picture = (part * (weight * error).mean((1, 2, 3))).sum()
         leaps = self._leaps(canvas, target, weight, part, generator) if step // 2 % 2 else torch.zeros_like(picture)
-        end, reward = self._outcome(batch, seen)
-        loss = picture + LEAP_WEIGHT * leaps + END_WEIGHT * end + REWARD_WEIGHT * reward
+        end, harm, reward = self._outcome(batch, seen, generator)
+        loss = picture + LEAP_WEIGHT * leaps + END_WEIGHT * end + HARM_WEIGHT * harm + REWARD_WEIGHT * reward
         one_step = shown * (tau == 0)
         mse = (one_step * error.mean((1, 2, 3))).sum() / one_step.sum().clamp(min=1)
-        named = {"picture": picture, "one_step_mse": mse, "leaps": leaps, "end": end, "reward": reward}
+        named = {"picture": picture, "one_step_mse": mse, "leaps": leaps}
+        named |= {"end": end, "harm": harm, "reward": reward}
         return loss, {name: value.detach() for name, value in named.items()}
 
     def _levels(self, count: int, generator: torch.Generator) -> Tensor:
@@ -121,13 +125,20 @@ class DynamicsLoss(nn.Module):
             own = torch.where(replace[..., None, None, None], drawn, frames)
         return own
 
-    def _outcome(self, batch: dict[str, Tensor], seen: HistoryOut) -> tuple[Tensor, Tensor]:
-        """The losses of ending and reward."""
-        valid = batch["valid"][:, 1:].flatten().float()
-        ended = batch["terminated"][:, 1:].flatten().float()
+    def _outcome(
+        self, batch: dict[str, Tensor], seen: HistoryOut, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The losses of ending, harm and reward."""
+        shape = (*seen.tokens.shape[:2], SQUEEZED)
+        kept = torch.rand(shape, generator=generator, device=seen.tokens.device) >= OUTCOME_DROPOUT
+        reward, *logits = self.dynamics.judge(seen.tokens, kept / (1 - OUTCOME_DROPOUT))
+        counted = batch["valid"][:, 1:].flatten() * batch["weight"][:, 1:].flatten()
+        end, harm = (
+            F.binary_cross_entropy_with_logits(logit, batch[name][:, 1:].flatten().float(), weight=counted)
+            for logit, name in zip(logits, ("terminated", "harmed"), strict=True)
+        )
         wanted = batch["rewards"][:, 1:].flatten() / self.reward_scale
-        end = F.binary_cross_entropy_with_logits(seen.end_logit, ended, weight=valid)
-        return end, (valid * (seen.reward - wanted).square()).mean()
+        return end, harm, (counted * (reward - wanted).square()).mean()
 
 
 def _shorten(error: Tensor, longest: float) -> Tensor:

@@ -68,7 +68,7 @@ def _weights(tokenizer: Tokenizer, tensors: dict[str, Tensor]) -> dict[str, Tens
 
 
 def pick_starts(tokenizer: Tokenizer, stores: list[Episodes], count: int) -> Starts:
-    """Half of the starts are beginnings of episodes, half lie anywhere but at an end; spread evenly over the data."""
+    """Half of the starts are beginnings of episodes, half lie anywhere but at an end, any row as likely as another."""
     rng = np.random.default_rng(0)
     places = [(store, int(e - n), int(e)) for store in stores for e, n in zip(store.ends, store.lengths, strict=True)]
     places = [p for p in places if p[2] - p[1] > 2 * CONTEXT]
@@ -76,7 +76,13 @@ def pick_starts(tokenizer: Tokenizer, stores: list[Episodes], count: int) -> Sta
         raise InvalidInput(f"no episode is longer than {2 * CONTEXT} steps; record longer episodes to take starts from")
     begin = [places[i] for i in np.linspace(0, len(places) - 1, max(count // 2, 1)).astype(int)]
     firsts = [(store, first) for store, first, _ in begin]
-    firsts += [(store, int(rng.integers(first, end - 2 * CONTEXT))) for store, first, end in begin]
+    # By rows, not by episodes: most of the time in a game is spent in the long ones, and late in them.
+    widths = np.array([end - 2 * CONTEXT - first for _, first, end in places])
+    lasts = np.cumsum(widths)
+    for nth in ((np.arange(len(begin)) + rng.random(len(begin))) / len(begin) * lasts[-1]).astype(int):
+        index = int(np.searchsorted(lasts, nth, side="right"))
+        store, first, _ = places[index]
+        firsts.append((store, first + int(nth - (lasts[index] - widths[index]))))
     latents = [encode_frames(tokenizer, store.read("rgb", row, row + CONTEXT)).cpu().numpy() for store, row in firsts]
     actions = [store.read("action", row + 1, row + CONTEXT) for store, row in firsts]
     return Starts.pack(np.stack(latents), np.stack(actions), beginnings=len(begin))

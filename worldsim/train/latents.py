@@ -32,6 +32,7 @@ class LatentEpisodes:
     actions: np.ndarray  # (T,) int64 or (T, A) float32
     rewards: np.ndarray  # (T,) float32
     terminated: np.ndarray  # (T,) bool
+    harmed: np.ndarray  # (T,) bool, an ending or, where the health is recorded, a loss of it
     ends: np.ndarray  # (episodes,) int64
     store: Episodes
 
@@ -67,11 +68,15 @@ def encode_frames(tokenizer: Tokenizer, frames: np.ndarray) -> Tensor:
         return tokenizer.encode(pictures).float()
 
 
-def cache_latents(tokenizer: Tokenizer, store: Episodes, run: Path, device: str = "auto") -> LatentEpisodes:
+def cache_latents(
+    tokenizer: Tokenizer, store: Episodes, run: Path, device: str = "auto", *, health: str | None = None
+) -> LatentEpisodes:
     """Encode a store, or open what an earlier call encoded with the same tokenizer from the same rows.
 
-    Of several processes on one machine, the first one encodes and the others wait for it.
+    `health` names a recorded variable whose fall comes before an ending. Of several processes on one machine, the
+    first one encodes and the others wait for it.
     """
+    harmed = harms(store, health)
     folder = run / "latents" / f"{store.path.name}-{weights_digest(tokenizer)}-{store.num_steps}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with open(folder.parent / ".lock", "w") as lock:
@@ -84,9 +89,29 @@ def cache_latents(tokenizer: Tokenizer, store: Episodes, run: Path, device: str 
         actions=store.read("action", 0, rows),
         rewards=store.read("reward", 0, rows),
         terminated=store.read("terminated", 0, rows),
+        harmed=harmed,
         ends=store.ends,
         store=store,
     )
+
+
+def harms(store: Episodes, health: str | None) -> np.ndarray:
+    """The rows that ended the episode or came with less of the variable `health` than the row before, (T,) bool.
+
+    Raises InvalidInput if the store has no such variable.
+    """
+    harmed = store.read("terminated", 0, store.num_steps)
+    if health is None:
+        return harmed
+    names = store.meta.variable_names if "variables" in store.streams else ()
+    if health not in names:
+        raise InvalidInput(
+            f"episode store {store.path} has no variable {health!r}; its variables are {', '.join(names) or 'none'}"
+        )
+    level = store.read("variables", 0, store.num_steps)[:, names.index(health)]
+    fell = np.concatenate([[False], level[1:] < level[:-1]])
+    fell[store.ends - store.lengths] = False  # an episode may begin with less than the one before ended with
+    return harmed | fell
 
 
 def _rows_digest(store: Episodes) -> str:

@@ -1,0 +1,112 @@
+"""Which rows of the data make a training clip, and how much each of them counts.
+
+A clip is one of three kinds, by chance:
+
+    eventful  chosen for a row where much changes: an explosion fills the picture in one row of a hundred, and a dream
+              that errs there is lost. Only what comes after that row is learned from: to learn from what leads up to
+              it, in clips chosen because it came, would make it come too often in dreams.
+    harmful   chosen because the player is harmed in it, in one row of a hundred. Its rows count the less for being
+              chosen more often (importance sampling), so that all of it is learned from and nothing comes too often.
+    plain     anywhere; every row of the data is met about equally often.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from worldsim.train.latents import LatentEpisodes
+
+EVENTFUL = 0.25  # share of the clips
+EMPHASIS = 4  # an eventful row's chance grows with its change to this power
+HARMFUL = 0.25  # share of the clips that are not eventful
+
+
+class Clips:
+    """Draws clips of `steps` + 1 successive rows of one episode."""
+
+    def __init__(self, stores: list[LatentEpisodes], steps: int) -> None:
+        self.stores, self.steps = stores, steps
+        self._rows = np.array([len(s.latents) for s in stores])
+        # Running sums, to draw rows by how much changes in them.
+        self._changes = [np.cumsum(changes(s) ** EMPHASIS) for s in stores]
+        self._events = np.array([running[-1] for running in self._changes])
+        self._harms = [np.flatnonzero(s.harmed) for s in stores]
+        self._harmed = np.array([len(rows) for rows in self._harms])
+        self._harmful = HARMFUL if self._harmed.any() else 0.0
+        self._weights = [self._count(store, harms) for store, harms in zip(stores, self._harms, strict=True)]
+
+    def draw(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """What the stores hold of a clip, and of each row whether to learn from it (`valid`) and its `weight`."""
+        eventful = rng.random() < EVENTFUL
+        harmful = not eventful and rng.random() < self._harmful
+        number = _pick(self._events if eventful else self._harmed if harmful else self._rows, rng)
+        store = self.stores[number]
+        row = self._row(number, rng, eventful=eventful, harmful=harmful)
+        episode = int(np.searchsorted(store.ends, row, side="right"))
+        first, end = int(store.ends[episode - 1]) if episode else 0, int(store.ends[episode])
+        low, high = first - self.steps + 1, end - 1
+        if eventful or harmful:
+            low, high = row - (self.steps // 2 if eventful else self.steps), row
+        start = int(np.clip(rng.integers(low, high), first, max(first, end - 1 - self.steps)))
+        clip = np.arange(start, start + self.steps + 1)
+        rows = np.minimum(clip, end - 1)  # a short episode repeats its last row
+        return {
+            "latents": store.latents[rows], "actions": store.actions[rows], "rewards": store.rewards[rows],
+            "terminated": store.terminated[rows], "harmed": store.harmed[rows],
+            "valid": (clip < end) & (clip > row if eventful else True),
+            "weight": np.ones(len(rows), np.float32) if eventful else self._weights[number][rows],
+        }  # fmt: skip
+
+    def _row(self, number: int, rng: np.random.Generator, *, eventful: bool, harmful: bool) -> int:
+        """The row of a store that a clip is chosen for; of a plain one, any row of its episode."""
+        if eventful:
+            return int(np.searchsorted(self._changes[number], rng.random() * self._changes[number][-1]))
+        return int(rng.choice(self._harms[number])) if harmful else int(rng.integers(self._rows[number]))
+
+    def _count(self, store: LatentEpisodes, harms: np.ndarray) -> np.ndarray:
+        """What each row counts in clips that are not eventful, (T,) float32.
+
+        The chance that a plain clip shows it over the chance that one of either kind does.
+        """
+        lengths = np.diff(store.ends, prepend=0)
+        ways = lengths + self.steps - 2  # to draw a start in each episode
+        episodes = np.repeat(np.arange(len(lengths)), ways)
+        nth = np.arange(len(episodes)) - np.repeat(np.cumsum(ways) - ways, ways)
+        starts = (store.ends - lengths)[episodes] - self.steps + 1 + nth
+        plain = self._shown(store, episodes, starts, (lengths / ways)[episodes] / self._rows.sum())
+        episodes = np.repeat(np.searchsorted(store.ends, harms, side="right"), self.steps)
+        starts = (harms[:, None] - np.arange(1, self.steps + 1)).ravel()
+        chance = 1 / (self.steps * max(self._harmed.sum(), 1))
+        either = (1 - self._harmful) * plain
+        either += self._harmful * self._shown(store, episodes, starts, np.full(len(starts), chance))
+        return np.divide(plain, either, out=np.ones_like(plain), where=either > 0).astype(np.float32)
+
+    def _shown(self, store: LatentEpisodes, episodes: np.ndarray, starts: np.ndarray, chance: np.ndarray) -> np.ndarray:
+        """The chance that a clip shows each row after its first, (T,), if it starts at each of `starts` with `chance`.
+
+        Starts outside of their episode are moved into it, as `draw` does.
+        """
+        first = np.concatenate([[0], store.ends])[episodes]
+        start = np.clip(starts, first, np.maximum(first, store.ends[episodes] - 1 - self.steps))
+        change = np.zeros(len(store.latents) + 1)
+        np.add.at(change, np.minimum(start + 1, store.ends[episodes]), chance)
+        np.add.at(change, np.minimum(start + self.steps + 1, store.ends[episodes]), -chance)
+        return np.maximum(np.cumsum(change)[:-1], 0)
+
+
+def _pick(sizes: np.ndarray, rng: np.random.Generator) -> int:
+    """An index, as likely as its size."""
+    return int(rng.choice(len(sizes), p=sizes / sizes.sum()))
+
+
+def changes(store: LatentEpisodes) -> np.ndarray:
+    """Mean square change of the latents from the row before, (T,) float64; 0 for the first row of an episode.
+
+    A sequence that never changes gets equal chances.
+    """
+    change = np.zeros(len(store.latents))
+    for start in range(1, len(change), 2000):
+        rows = store.latents[start - 1 : start + 2000, 0].astype(np.float32)
+        change[start : start + 2000] = np.square(np.diff(rows, axis=0)).mean((1, 2, 3))
+    change[np.concatenate([[0], store.ends[:-1]])] = 0
+    return change if change.any() else np.ones_like(change)
