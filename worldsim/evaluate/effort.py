@@ -21,6 +21,7 @@ class Effort:
     drift_every: int = 10  # steps between the pictures that are looked at
     ending_dreams: int = 200
     ending_steps: int = 350  # nobody is watched for longer, so that a world without endings ends too
+    growth_dreams: int = 114
     fireball_clips: int = 72
     fireball_steps: int = 200
     probe_rows: int = 6000  # real rows the inverse-dynamics probe is trained on
@@ -37,6 +38,7 @@ QUICK = Effort(
     drift_every=5,
     ending_dreams=4,
     ending_steps=100,
+    growth_dreams=4,
     fireball_clips=3,
     fireball_steps=40,
     probe_rows=200,

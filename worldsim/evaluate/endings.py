@@ -85,7 +85,7 @@ def measure_hazard(world: World, store: Episodes, draw: DrawActions | None, effo
     for first in tqdm(range(0, len(episodes), BATCH), desc="endings"):
         batch = episodes[first : first + BATCH]
         if draw is None:
-            actions, lengths = _recorded(store, batch, limit)
+            actions, lengths = recorded_actions(store, batch, limit)
         else:
             actions = draw(len(batch), limit, effort.seed + first)
             lengths = np.full(len(batch), limit)
@@ -101,7 +101,7 @@ def measure_hazard(world: World, store: Episodes, draw: DrawActions | None, effo
     return EndingResult(table, real, dreamed)
 
 
-def _recorded(store: Episodes, episodes: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
+def recorded_actions(store: Episodes, episodes: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
     """Up to `limit` actions after the context, padded with the last one, and how many there are."""
     firsts = store.ends[episodes] - store.lengths[episodes] + CONTEXT
     lengths = np.minimum(store.ends[episodes] - firsts, limit)

@@ -14,6 +14,7 @@ from worldsim.evaluate.drift import DriftResult, measure_drift
 from worldsim.evaluate.effort import Effort
 from worldsim.evaluate.ending_head import measure_ending_head
 from worldsim.evaluate.endings import DrawActions, EndingResult, measure_hazard
+from worldsim.evaluate.growth import measure_growth
 from worldsim.evaluate.horizons import HorizonResult, measure_horizons
 from worldsim.evaluate.tokenizer import measure_tokenizer
 from worldsim.world import World
@@ -77,6 +78,7 @@ def run_study(
     if world.config.source.name == fireballs.SOURCE:
         balls = timed("fireballs", lambda: fireballs.measure_fireballs(world, random, effort))
         report["fireballs"] = balls.table
+        report["growth"] = timed("growth", lambda: measure_growth(world, random, ending_actions, effort))
     if world.config.actions.discrete:
         report["actions"] = timed("actions", lambda: measure_actions(world, held_out, horizons, stores.probe, effort))
     return Study({**report, "seconds": seconds}, horizons, drift, endings, balls)

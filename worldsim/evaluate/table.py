@@ -34,7 +34,7 @@ def format_report(report: dict[str, Any]) -> str:
         lines.append(f"{steps:>5s} {over_copy:>35s} {over_shuffled:>19s}")
     lines += ["", *_drift(report["drift"]), "", *_endings(report["endings"])]
     if "fireballs" in report:
-        lines += ["", *_fireballs(report["fireballs"])]
+        lines += ["", *_fireballs(report["fireballs"]), "", *_growth(report["growth"])]
     if "actions" in report:
         row = report["actions"]
         lines += [
@@ -90,6 +90,17 @@ def _fireballs(balls: dict[str, Any]) -> list[str]:
         lines.append(
             f"  the detector on real pictures: precision {found['precision']:.3f} of {found['blobs']} blobs, "
             f"recall {found['recall']:.3f} of {found['boxes']} boxes"
+        )
+    return lines
+
+
+def _growth(growth: dict[str, Any]) -> list[str]:
+    lines = [f"whole games, policy {growth['policy']} ({growth['actions']} actions): fireballs in sight"]
+    lines.append("  steps since the beginning   real   dream   ratio")
+    for row in growth["in_sight"]:
+        span = f"{row['from']} to {row['to']}"
+        lines.append(
+            f"  {span:26s}{row['real']:6.2f} {row['dream']:7.2f}   {row['ratio']:.2f} {_ci(row['ratio_ci'], 2)}"
         )
     return lines
 
