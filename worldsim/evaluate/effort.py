@@ -21,7 +21,7 @@ class Effort:
     drift_every: int = 10  # steps between the pictures that are looked at
     ending_dreams: int = 200
     ending_steps: int = 350  # nobody is watched for longer, so that a world without endings ends too
-    growth_dreams: int = 114
+    growth_dreams: int = 114  # from the beginning of a game
     fireball_clips: int = 72
     fireball_steps: int = 200
     probe_rows: int = 6000  # real rows the inverse-dynamics probe is trained on
