@@ -13,6 +13,7 @@ from worldsim.errors import InvalidInput
 from worldsim.spec import WorldSpec
 
 SEED_LIMIT = 1 << 63  # seeds are reported in int64 arrays
+OF_A_START = ("frames", "actions", "age")  # options of `reset`
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Start:
 
     frames: np.ndarray  # (T, H, W, 3) uint8, T >= 1
     actions: np.ndarray  # (T - 1,) int64 or (T - 1, A) float32
+    age: int = 0  # of the first picture: steps since the beginning of its episode
 
 
 def check_seed(seed: Any) -> int | None:
@@ -42,7 +44,7 @@ def check_seeds(seed: Any, rows: int) -> list[int | None]:
     return [None if first is None else check_seed(first + row) for row in range(rows)]
 
 
-def check_options(options: Any, known: tuple[str, ...] = ("frames", "actions")) -> dict[str, Any]:
+def check_options(options: Any, known: tuple[str, ...] = OF_A_START) -> dict[str, Any]:
     """The options as a dict of known keys; raises InvalidInput for anything else."""
     if options is None:
         return {}
@@ -54,11 +56,13 @@ def check_options(options: Any, known: tuple[str, ...] = ("frames", "actions")) 
     return dict(options)
 
 
-def check_start(spec: WorldSpec, frames: Any, actions: Any) -> Start | None:
-    """Pictures (T, H, W, 3) uint8 and the T - 1 actions between them, or None when neither is given."""
+def check_start(spec: WorldSpec, given: Mapping[str, Any]) -> Start | None:
+    """Of options: pictures (T, H, W, 3) uint8, the T - 1 actions between them and their age; None for none of them."""
+    frames, actions, age = (given.get(name) for name in OF_A_START)
     if frames is None:
-        if actions is not None:
-            raise InvalidInput("options['actions'] came without options['frames']; pass the pictures too")
+        for name in OF_A_START[1:]:
+            if given.get(name) is not None:
+                raise InvalidInput(f"options[{name!r}] came without options['frames']; pass the pictures too")
         return None
     pictures = np.asarray(frames)
     if pictures.dtype != np.uint8 or pictures.ndim != 4 or pictures.shape[1:] != (spec.height, spec.width, 3):
@@ -71,13 +75,26 @@ def check_start(spec: WorldSpec, frames: Any, actions: Any) -> Start | None:
         raise InvalidInput(f"options['frames'] has {between + 1} pictures; pass the {between} actions between them")
     if actions is None:
         actions = np.zeros((0,) if spec.actions.discrete else (0, len(spec.actions.low)))
-    return Start(pictures, check_actions(spec.actions, actions, len(pictures) - 1))
+    return Start(pictures, check_actions(spec.actions, actions, len(pictures) - 1), _check_age(spec, age))
 
 
-def check_starts(spec: WorldSpec, frames: Any, actions: Any, rows: int) -> list[Start | None]:
-    """One start a row: pictures (T, H, W, 3) serve every row, (rows, T, H, W, 3) give each its own."""
-    if frames is None or np.ndim(frames) != 5:
-        return [check_start(spec, frames, actions)] * rows
-    if len(frames) != rows or (actions is not None and len(actions) != rows):
-        raise InvalidInput(f"options hold starts for {len(frames)} environments instead of {rows}; pass one for each")
-    return [check_start(spec, frames[row], None if actions is None else actions[row]) for row in range(rows)]
+def _check_age(spec: WorldSpec, age: Any) -> int:
+    """Steps since the beginning of the episode, 0 where nothing is said of it."""
+    if age is None:
+        return 0
+    if not spec.ages:
+        raise InvalidInput(f"world {spec.name!r} is not told how late it is; leave options['age'] out")
+    if isinstance(age, bool) or not isinstance(age, int | np.integer) or not 0 <= int(age) < SEED_LIMIT:
+        raise InvalidInput(f"options['age'] is {age!r}; pass steps since the beginning of the episode, 0 or more")
+    return int(age)
+
+
+def check_starts(spec: WorldSpec, given: Mapping[str, Any], rows: int) -> list[Start | None]:
+    """One start a row: pictures (T, H, W, 3) serve every row, (rows, T, H, W, 3) and all else give each its own."""
+    if np.ndim(given.get("frames", ())) != 5:
+        return [check_start(spec, given)] * rows
+    own = {name: given[name] for name in OF_A_START if given.get(name) is not None}
+    for name, values in own.items():
+        if np.ndim(values) == 0 or len(values) != rows:
+            raise InvalidInput(f"options[{name!r}] is not for {rows} environments; pass one for each")
+    return [check_start(spec, {name: values[row] for name, values in own.items()}) for row in range(rows)]

@@ -16,7 +16,7 @@ from worldsim.envs.infos import batched
 from worldsim.envs.observing import Observation, Observer
 from worldsim.envs.progress import Counters, Outcome, Progress
 from worldsim.envs.speculating import make_speculator
-from worldsim.envs.starts import Start, check_options, check_seeds, check_starts
+from worldsim.envs.starts import OF_A_START, Start, check_options, check_seeds, check_starts
 from worldsim.envs.state import EnvState, pack, unpack
 from worldsim.errors import InvalidInput, InvalidState
 from worldsim.spec import WorldProtocol
@@ -82,13 +82,13 @@ class WorldVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Begin episodes in all rows, or in those of `options["reset_mask"]` (N,) bool.
 
-        An integer seed becomes seed + i in row i. The options "frames" and "actions" of `WorldEnv.reset`
-        serve every row, or each its own with the rows as first axis.
+        An integer seed becomes seed + i in row i. The options "frames", "actions" and "age" of
+        `WorldEnv.reset` serve every row, or each its own with the rows as first axis.
         """
         seeds = check_seeds(seed, self.num_envs)
-        given = check_options(options, known=("frames", "actions", "reset_mask"))
+        given = check_options(options, known=(*OF_A_START, "reset_mask"))
         rows = self._rows_to_reset(given)
-        starts = check_starts(self.world.spec, given.get("frames"), given.get("actions"), self.num_envs)
+        starts = check_starts(self.world.spec, given, self.num_envs)
         self._begin(np.flatnonzero(rows).tolist(), seeds, starts)
         if isinstance(seed, int | np.integer):
             super().reset(seed=int(seed))

@@ -84,11 +84,12 @@ class WorldEnv(gym.Env[np.ndarray, Any]):
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Begin an episode, from a recorded start or from the pictures given in `options`.
 
-        `options` may hold "frames" (T, H, W, 3) uint8, oldest first, and the T - 1 "actions" between them.
+        `options` may hold "frames" (T, H, W, 3) uint8, oldest first, the T - 1 "actions" between them, and, where the
+        first of them is not the beginning of an episode, its "age" in steps.
         """
         seed = check_seed(seed)
         given = check_options(options)
-        start = check_start(self.world.spec, given.get("frames"), given.get("actions"))
+        start = check_start(self.world.spec, given)
         base, episode = self._progress.next_start(0, seed, self.np_random)
         self.ahead.forget()
         state = worlds.reset_world(self.world, base, episode, start, self.start)

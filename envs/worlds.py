@@ -89,6 +89,7 @@ def reset_world(world: WorldProtocol, seed: int, episode: int, start: Start | No
     options: dict[str, Any] = {} if kind == DEFAULT_START else {"start": kind}
     if start is not None:
         options = {"frames": start.frames[None], "actions": start.actions[None]}
+        options |= {"age": [start.age]} if start.age else {}
     return world.reset([seed], episode=[episode], **options)
 
 

@@ -13,6 +13,7 @@ from worldsim import World
 from worldsim.evaluate.plots import require_matplotlib
 from worldsim.evaluate.table import save_json
 from worldsim.policies.agent_envs import dream_envs, real_envs, tics_per_action
+from worldsim.policies.ages import format_ages
 from worldsim.policies.baselines import baselines
 from worldsim.policies.controls import ShuffledActions
 from worldsim.policies.curves import save_curves
@@ -40,6 +41,7 @@ def arguments():
     add("--start", default="anywhere", help="where dreams begin: anywhere in a recorded episode, or at its beginning")
     add("--dream-steps", type=int, default=300, help="steps of the world after which a dream is cut off in training")
     add("--temperature", type=float, help="of the noise in training: above 1 the dream is less predictable")
+    add("--ending-cost", type=float, help="in training dreams do not end: the chance of an ending costs so much reward")
     add("--seed", type=int, default=0)
     add("--seeds", type=int, default=1, help="agents to train, with the seeds that follow")
     add("--stages", type=int, default=6, help="parts of the training between which the agent is judged")
@@ -65,6 +67,7 @@ def train(args, world, observation, judge, seed, out):
     seed = 1000 * seed  # the rows of a batch take the seeds that follow
     if args.real is None:
         options = {"max_episode_steps": args.dream_steps, "start": args.start, "temperature": args.temperature}
+        options |= {"ending_cost": args.ending_cost}
         envs = dream_envs(world, args.num_envs, observation, seed=seed, **options)
         budget = {"steps": args.steps} if args.steps is not None else {"minutes": args.minutes}
     else:
@@ -115,6 +118,8 @@ def main():
     judge.close()
 
     print(format_table(rows, learned))
+    for name, row in rows.items():
+        print(f"\n{name}, by the age of the game:\n{format_ages({k: score.ages for k, score in row.items()})}")
     print("mean survival of the trained agents, tics: " + ", ".join(f"{k} {v:.0f}" for k, v in means.items()))
     place = "dream" if args.no_real else "real"
     levels = {name: scores[place].mean for name, scores in rows.items() if name not in curves}

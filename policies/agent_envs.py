@@ -6,6 +6,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor
 
 from worldsim.envs.held import HeldWorld, held_steps
 from worldsim.envs.sb3 import WorldVecEnv
+from worldsim.envs.soft_endings import SoftEndings
 from worldsim.envs.source_env import SourceEnv
 from worldsim.envs.sources.matching import matching_source
 from worldsim.envs.worlds import DEFAULT_START, TimeLimit, load_world
@@ -22,15 +23,19 @@ def dream_envs(
     max_episode_steps: TimeLimit = "world",
     start: str = DEFAULT_START,
     temperature: float | None = None,
+    ending_cost: float | None = None,
     seed: int = 0,
     between: bool = False,
 ) -> VecEnv:
     """`num_envs` dreams in one batch, seeds `seed`, `seed` + 1, …; returns and lengths are in the infos ("episode").
 
     `max_episode_steps` counts steps of the world, each action being held for `observation.hold` of them. `between`
-    puts the pictures before the last one of a step into the infos, for videos.
+    puts the pictures before the last one of a step into the infos, for videos. With `ending_cost` dreams do not end but
+    by that limit: the chance of an ending costs so much reward instead (`SoftEndings`).
     """
     drawn = load_world(world, start=start, temperature=temperature)
+    if ending_cost is not None:
+        drawn = SoftEndings(drawn, ending_cost)
     if isinstance(max_episode_steps, int):
         max_episode_steps = held_steps(max_episode_steps, observation.hold)
     envs: VecEnv = WorldVecEnv(

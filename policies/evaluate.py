@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from stable_baselines3.common.type_aliases import PolicyPredictor
 from stable_baselines3.common.vec_env import VecEnv
 
 from worldsim.evaluate.metrics import interval
+from worldsim.policies.ages import Age, Ages, Count
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Score:
 
     returns: tuple[float, ...]  # of each episode, in the game's own units
     tics: tuple[int, ...]  # each episode lasted, ticks of the simulator
+    ages: tuple[Age, ...] = ()  # what happened when
 
     @property
     def mean(self) -> float:
@@ -49,6 +51,7 @@ class Score:
             "tics_ci": self.interval_tics(),
             "returns": list(self.returns),
             "tics": list(self.tics),
+            "ages": [asdict(age) for age in self.ages],
         }
 
     def __str__(self) -> str:
@@ -64,20 +67,23 @@ def evaluate(
     tics_per_action: int,
     seed: int = 0,
     deterministic: bool = True,
+    count: Count | None = None,
 ) -> Score:
     """Play `episodes` whole episodes with seeds that follow from `seed`; the same again gives the same score.
 
     `envs` are those of `dream_envs` or `real_envs`. A `deterministic` agent takes its likeliest action; otherwise it
-    draws, from a generator of its own.
+    draws, from a generator of its own. `count` counts things in pictures that are looked at now and then.
     """
+    ages = Ages(tics_per_action, count)
     envs.seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         returns, lengths = evaluate_policy(
-            policy, envs, n_eval_episodes=episodes, deterministic=deterministic, return_episode_rewards=True
-        )
+            policy, envs, n_eval_episodes=episodes, deterministic=deterministic, return_episode_rewards=True,
+            callback=ages,
+        )  # fmt: skip
     assert isinstance(returns, list) and isinstance(lengths, list)
-    return Score(tuple(map(float, returns)), tuple(int(n) * tics_per_action for n in lengths))
+    return Score(tuple(map(float, returns)), tuple(int(n) * tics_per_action for n in lengths), ages.rows())
 
 
 def _interval(values: tuple[float, ...] | tuple[int, ...]) -> list[float]:

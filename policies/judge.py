@@ -9,6 +9,7 @@ from stable_baselines3.common.type_aliases import PolicyPredictor
 from stable_baselines3.common.vec_env import VecEnv
 
 from worldsim.policies.agent_envs import dream_envs, real_envs, tics_per_action
+from worldsim.policies.ages import counter
 from worldsim.policies.evaluate import Score, evaluate
 from worldsim.policies.observation import ObservationConfig
 from worldsim.world import World
@@ -28,6 +29,7 @@ class Judge:
         self.episodes = episodes
         self._seed = seed
         self._tics = tics_per_action(world, observation)
+        self._count = counter(world.config.source.name)
         self._places: dict[str, VecEnv] = {"dream": dream_envs(world, min(DREAMS, episodes), observation)}
         if real:
             self._places["real"] = real_envs(world, min(GAMES, episodes), observation)
@@ -37,7 +39,7 @@ class Judge:
         return {
             name: evaluate(
                 policy, envs, episodes or self.episodes,
-                tics_per_action=self._tics, seed=self._seed, deterministic=deterministic,
+                tics_per_action=self._tics, seed=self._seed, deterministic=deterministic, count=self._count,
             )
             for name, envs in self._places.items()
         }  # fmt: skip

@@ -18,7 +18,6 @@ from worldsim.models.dynamics import Dynamics, HistoryOut
 
 FINE = 16  # denoising steps that draw well without having learned to leap: with fewer, rare events come too seldom
 SETTLED = 0.8  # the level from which a picture is drawn in one step
-MOVING = 5.0  # mean square change of latents from which a place is taken to move: fireballs do, most walls stay below
 
 
 @dataclass(frozen=True)
@@ -27,8 +26,7 @@ class SamplingConfig:
 
     steps: int = 2  # denoising steps: 1, 2 and 4 are learned as leaps, from 16 on they are small; others lie between
     temperature: float = 1.0  # size of the noise that a picture is drawn from: what is rare comes more often above 1
-    surprise: float = 0.0  # chance of a place to be the middle of a patch of three by three with twice the noise,
-    # which leaves out what moves
+    surprise: float = 0.0  # chance of a place to be the middle of a patch of three by three with twice the noise
     context_noise: float = 0.05  # level of noise put on the last frames, as in training; holds drift back
 
     def __post_init__(self) -> None:
@@ -60,11 +58,11 @@ class Drawn:
     end_logit: Tensor  # (F,)
 
 
-def empty_cache(dynamics: Dynamics, batch: int) -> KVCache:
-    """A cache for a batch of worlds, in the weights' number format and on their device."""
+def empty_cache(dynamics: Dynamics, ages: Tensor) -> KVCache:
+    """A cache for a batch of worlds of some ages (B,) int64, in the weights' number format and on their device."""
     c, weight = dynamics.config, dynamics.place
     return KVCache.empty(
-        batch, c.history_blocks, c.tokens, c.heads, c.window, c.dim // c.heads, dtype=weight.dtype, device=weight.device
+        ages, c.history_blocks, c.tokens, c.heads, c.window, c.dim // c.heads, dtype=weight.dtype, device=weight.device
     )
 
 
@@ -113,12 +111,12 @@ def draw(dynamics: Dynamics, config: SamplingConfig, past: Tensor, seen: History
         return dynamics.denoise(canvas, z, torch.full((len(past),), tau, device=past.device), leap)
 
     taus = [*levels(config.steps), 1.0]
-    z = follow(predict, _first_noise(config, past, drawn_from), taus, small=config.steps >= FINE)
+    z = follow(predict, _first_noise(config, drawn_from), taus, small=config.steps >= FINE)
     return Drawn(z, seen.reward, seen.end_logit)
 
 
-def _first_noise(config: SamplingConfig, past: Tensor, drawn_from: StepNoise) -> Tensor:
-    """What a picture is drawn from, (F, drawn, h, w), after the last two frames `past` (F, 2, C, h, w).
+def _first_noise(config: SamplingConfig, drawn_from: StepNoise) -> Tensor:
+    """What a picture is drawn from, (F, drawn, h, w).
 
     Noise with heavy tails makes what is rare more frequent and leaves the rest as it is (compare Pandey et al., 2024,
     "Heavy-tailed diffusion models"); a higher temperature makes all of the picture less certain.
@@ -126,15 +124,8 @@ def _first_noise(config: SamplingConfig, past: Tensor, drawn_from: StepNoise) ->
     z = config.temperature * drawn_from.picture
     if not config.surprise:
         return z
-    surprising = _spread((drawn_from.place < config.surprise).to(z.dtype))
-    change = (past[:, 0] - past[:, 1]).float().square().mean(1, keepdim=True)
-    moving = _spread((change > MOVING).to(z.dtype))  # what is on its way must go on, not be surprised out of being
-    return z * (1 + surprising * (1 - moving))
-
-
-def _spread(places: Tensor) -> Tensor:
-    """Places (F, 1, h, w) and those beside them."""
-    return F.max_pool2d(places, 3, stride=1, padding=1)
+    places = (drawn_from.place < config.surprise).to(z.dtype)
+    return z * (1 + F.max_pool2d(places, 3, stride=1, padding=1))
 
 
 def follow(predict: Callable[[Tensor, float], Tensor], z: Tensor, taus: list[float], *, small: bool) -> Tensor:

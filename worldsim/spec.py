@@ -49,6 +49,7 @@ class WorldSpec:
     weights: str = ""  # fingerprint of the weights; a saved state fits no others
     latent_shape: tuple[int, int, int] | None = None  # (C, h, w) of a frame's latents in a `LatentWorld`; else None
     starts: tuple[str, ...] = ()  # kinds of recorded starts that `reset(start=...)` takes; empty: it has no `start`
+    ages: bool = False  # whether it is told how late in an episode given pictures are: `reset(frames=..., age=...)`
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,8 @@ class WorldProtocol(Protocol):
         """Start B = len(seed) worlds; all their randomness derives from (seed, episode, step).
 
         `episode` counts an environment's resets since it was last seeded (default 0). `frames` (B, T, H, W, 3) uint8
-        and the T-1 `actions` between them (B, T-1, ...) start from given pictures instead of a recorded start.
+        and the T-1 `actions` between them (B, T-1, ...) start from given pictures instead of a recorded start. A world
+        whose `spec.ages` is set takes their `age` (B,), too.
         """
         ...
 

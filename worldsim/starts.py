@@ -23,21 +23,22 @@ class Starts:
     latents: Tensor  # (S, T, C, h, w) int8
     scale: float  # int8 -> latent
     actions: Tensor  # (S, T-1) int64 or (S, T-1, A) float32
+    ages: Tensor  # (S,) int64, of the first frame: steps since the beginning of its episode
     beginnings: int
 
     @classmethod
-    def pack(cls, latents: np.ndarray, actions: np.ndarray, beginnings: int) -> Starts:
-        """From float latents (S, T, C, h, w)."""
+    def pack(cls, latents: np.ndarray, actions: np.ndarray, ages: np.ndarray, beginnings: int) -> Starts:
+        """From float latents (S, T, C, h, w); the rest as above."""
         scale = float(np.abs(latents).max()) / 127
-        return cls(
-            torch.from_numpy(np.round(latents / scale).astype(np.int8)), scale, torch.from_numpy(actions), beginnings
-        )
+        packed = torch.from_numpy(np.round(latents / scale).astype(np.int8))
+        return cls(packed, scale, torch.from_numpy(actions), torch.from_numpy(ages), beginnings)
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor]) -> Starts:
         """From the tensors of `starts.safetensors`."""
         try:
-            return cls(tensors["latents"], float(tensors["scale"]), tensors["actions"], int(tensors["beginnings"]))
+            scale, beginnings = float(tensors["scale"]), int(tensors["beginnings"])
+            return cls(tensors["latents"], scale, tensors["actions"], tensors["ages"], beginnings)
         except KeyError as error:
             raise DamagedWorld(f"starts.safetensors lacks {error}; restore the world's folder") from error
 
@@ -52,6 +53,7 @@ class Starts:
         starts, frames = self.latents.shape[:2]
         wanted = (starts, frames - 1) if spec.discrete else (starts, frames - 1, len(spec.low))
         fits = self.latents.shape[2:] == grid and self.actions.shape == wanted and 0 <= self.beginnings <= starts
+        fits = fits and self.ages.shape == (starts,) and bool((self.ages >= 0).all())
         try:
             check_actions(spec, self.actions.flatten(0, 1).numpy(), starts * (frames - 1))
         except InvalidAction:
@@ -59,22 +61,23 @@ class Starts:
         if not fits:
             raise DamagedWorld(
                 f"starts.safetensors does not fit config.json (latents {tuple(self.latents.shape)}, actions "
-                f"{tuple(self.actions.shape)}, {self.beginnings} beginnings); restore the world's folder"
+                f"{tuple(self.actions.shape)}, ages {tuple(self.ages.shape)}, {self.beginnings} beginnings); restore "
+                "the world's folder"
             )
 
     def to_tensors(self) -> dict[str, Tensor]:
         """The tensors of `starts.safetensors`."""
         return {
             "latents": self.latents, "scale": torch.tensor(self.scale, dtype=torch.float64),
-            "actions": self.actions, "beginnings": torch.tensor(self.beginnings),
+            "actions": self.actions, "ages": self.ages, "beginnings": torch.tensor(self.beginnings),
         }  # fmt: skip
 
-    def choose(self, seed: int, episode: int, kind: str) -> tuple[Tensor, np.ndarray]:
-        """The start of an episode: latents (T, C, h, w) float32 and the actions between them (T-1, ...)."""
+    def choose(self, seed: int, episode: int, kind: str) -> tuple[Tensor, np.ndarray, int]:
+        """The start of an episode: latents (T, C, h, w) float32, the actions between them (T-1, ...) and the age."""
         if kind not in KINDS:
             raise InvalidInput(f"start {kind!r} is unknown; use one of {', '.join(map(repr, KINDS))}")
         first, last = (0, self.beginnings) if kind == "beginning" else (self.beginnings, len(self.latents))
         if first == last:
             raise InvalidInput(f"this world ships no start of kind {kind!r}; use another, or give frames of your own")
         index = int(noise.generator(seed, episode, 0, noise.STREAM_START).integers(first, last))
-        return self.latents[index].float() * self.scale, self.actions[index].numpy()
+        return self.latents[index].float() * self.scale, self.actions[index].numpy(), int(self.ages[index])

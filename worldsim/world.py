@@ -109,15 +109,17 @@ class World:
         episode: Sequence[int] | None = None,
         frames: np.ndarray | None = None,
         actions: np.ndarray | None = None,
+        age: Sequence[int] | None = None,
         start: str = "beginning",
     ) -> WorldState:
         """Start B = len(seed) worlds.
 
         Each begins from a recorded start that its seed chooses: the `beginning` of an episode, or `anywhere` in one.
         Or give pictures of your own: `frames` (B, T, H, W, 3) uint8, T >= 1, and the T-1 `actions` between them,
-        (B, T-1) or (B, T-1, A). `episode` (default 0) tells apart the resets of one seed.
-        Raises InvalidInput for seeds that are not 64-bit integers and for pictures of another size or type,
-        InvalidAction for actions that are not the world's.
+        (B, T-1) or (B, T-1, A), and, where the first of them is not the beginning of an episode, its `age` (B,) in
+        steps since then: a world knows how late it is. `episode` (default 0) tells apart the resets of one seed.
+        Raises InvalidInput for seeds that are not 64-bit integers, for pictures of another size or type and for ages
+        below 0, InvalidAction for actions that are not the world's.
         """
         seeds = _integers("seed", [seed] if np.ndim(seed) == 0 else seed)  # type: ignore[list-item,arg-type]
         episodes = [0] * len(seeds) if episode is None else _integers("episode", episode)
@@ -125,16 +127,18 @@ class World:
             raise InvalidInput(
                 f"reset got {len(seeds)} seeds and {len(episodes)} episode numbers; give one each a world"
             )
-        if frames is None and actions is not None:
-            raise InvalidInput("reset got actions without frames; give the frames they lie between too")
+        if frames is None and (actions is not None or age is not None):
+            raise InvalidInput("reset got actions or an age without frames; give the frames they belong to")
+        ages = _ages(age, len(seeds))
         # One world at a time, so that a start does not depend on what else starts in the same call.
         states = []
         for row, (s, e) in enumerate(zip(seeds, episodes, strict=True)):
             if frames is None:
-                past, taken = self.starts.choose(s, e, start)
+                past, taken, began = self.starts.choose(s, e, start)
             else:
                 past, taken = self._encode_context(frames, actions, row, len(seeds))
-            states.append(self._begin(past.to(self.device), taken, s, e))
+                began = ages[row]
+            states.append(self._begin(past.to(self.device), taken, began, s, e))
         return _stack(states)
 
     def _encode_context(
@@ -157,11 +161,11 @@ class World:
             )
         return self._encode(frames[row]), check_actions(self.config.actions, taken[row], between)
 
-    def _begin(self, latents: Tensor, taken: np.ndarray, seed: int, episode: int) -> WorldState:
-        """One world whose history has read the given latents (T, C, h, w) and the T-1 actions between them."""
+    def _begin(self, latents: Tensor, taken: np.ndarray, age: int, seed: int, episode: int) -> WorldState:
+        """One world whose history has read latents (T, C, h, w), the first of that age, and the T-1 actions between."""
         latents = latents.to(self.dtype)
         keys = [torch.tensor([v], dtype=torch.int64, device=self.device) for v in (seed, episode, 0)]
-        cache = empty_cache(self.dynamics, 1)
+        cache = empty_cache(self.dynamics, torch.tensor([age]))
         for t, action in enumerate(torch.as_tensor(taken, device=self.device)):
             past = torch.stack([latents[t], latents[max(t - 1, 0)]])[None]
             drawn_from = step_noise(self.dynamics, keys[0], keys[1], keys[2] + t)
@@ -268,6 +272,7 @@ def _spec(config: WorldConfig, starts: Starts) -> WorldSpec:
         weights=config.sha256.get(MODEL, "")[:16],
         latent_shape=(config.tokenizer.channels, config.tokenizer.latent_height, config.tokenizer.latent_width),
         starts=starts.kinds,
+        ages=True,
     )
 
 
@@ -278,6 +283,13 @@ def _integers(name: str, values: Sequence[int]) -> list[int]:
         if not number or not -(2**63) <= value < 2**63:
             raise InvalidInput(f"{name} {value!r} is no 64-bit integer; give one for each world, each with its seed")
     return [int(value) for value in values]
+
+
+def _ages(values: Sequence[int] | None, count: int) -> list[int]:
+    ages = [0] * count if values is None else _integers("age", values)
+    if len(ages) != count or min(ages, default=0) < 0:
+        raise InvalidInput(f"ages are {ages}; give one of 0 or more for each of the {count} worlds, in steps")
+    return ages
 
 
 def _array(name: str, value: Any) -> np.ndarray:

@@ -9,7 +9,7 @@ WINDOW = 3
 
 def new_cache(batch: int = 1, blocks: int = 2) -> KVCache:
     return KVCache.empty(
-        batch,
+        torch.arange(batch),
         blocks,
         tokens=2,
         heads=2,
@@ -74,6 +74,13 @@ def test_every_world_has_its_own_clock():
     assert place.slot.tolist() == [0, 2]
     assert place.distance[1].tolist() == [3, 1, 0, 2]
     assert cache.written.tolist() == [[0, -1, -1, -1], [0, 4, 5, 3]] and cache.time.tolist() == [1, 6]
+
+
+def test_ages_go_on_from_the_first_step_of_each_world():
+    cache = new_cache(batch=2)
+    assert cache.ages.tolist() == [0, 1]
+    advance(cache, 2 * WINDOW)
+    assert cache.ages.tolist() == [2 * WINDOW, 2 * WINDOW + 1]
 
 
 def test_a_long_run_allocates_nothing_new():

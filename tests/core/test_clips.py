@@ -38,8 +38,10 @@ def numbered(clips, monkeypatch):
 def test_a_clip_is_a_run_of_rows_of_one_episode(numbered, store):
     batch = numbered.batch(0, 0)
     first, ends = store.ends - store.lengths, store.ends
-    for rows, valid in zip(batch["rewards"].int().numpy(), batch["valid"].numpy(), strict=True):
+    columns = (batch[name].numpy() for name in ("rewards", "valid", "ages"))
+    for rows, valid, ages in zip(*columns, strict=True):
         episode = int(np.searchsorted(ends, rows[0], side="right"))
+        assert (ages == rows - first[episode]).all()
         assert first[episode] <= rows[0] and rows[-1] < ends[episode]
         count = int(valid.sum())
         assert valid[:count].all() and (rows[:count] == rows[0] + np.arange(count)).all()

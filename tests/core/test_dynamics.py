@@ -16,7 +16,7 @@ OUTPUTS = ("tokens", "reward", "end_logit")
 
 
 def make_clip(batch: int, steps: int, config=SIZES, seed: int = 0) -> list[torch.Tensor]:
-    """Frames (B, T, C, h, w), the frames before them, actions (B, T), noise levels (B, T)."""
+    """Frames (B, T, C, h, w), the frames before them, actions, noise levels and ages (B, T)."""
     random = torch.Generator().manual_seed(seed)
     frames = torch.randn((batch, steps, config.channels, config.height, config.width), generator=random)
     return with_frames(frames, random, config)
@@ -29,7 +29,8 @@ def with_frames(frames: torch.Tensor, random: torch.Generator, config) -> list[t
         actions = torch.randint(config.actions, shape, generator=random)
     else:
         actions = torch.rand((*shape, config.action_dim), generator=random)
-    return [frames, before, actions, 0.3 * torch.rand(shape, generator=random)]
+    began = torch.randint(config.oldest, (shape[0], 1), generator=random)
+    return [frames, before, actions, 0.3 * torch.rand(shape, generator=random), began + torch.arange(shape[1])]
 
 
 def in_parallel(model: Dynamics, clip: list[torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -39,10 +40,10 @@ def in_parallel(model: Dynamics, clip: list[torch.Tensor]) -> dict[str, torch.Te
 
 
 def step_by_step(model: Dynamics, clip: list[torch.Tensor], cache=None) -> dict[str, torch.Tensor]:
-    batch, steps = clip[0].shape[:2]
-    cache = cache or empty_cache(model, batch)
+    steps = clip[0].shape[1]
+    cache = cache or empty_cache(model, clip[4][:, 0])
     with torch.no_grad():
-        outs = [model.advance(*(part[:, t] for part in clip), cache) for t in range(steps)]
+        outs = [model.advance(*(part[:, t] for part in clip[:4]), cache) for t in range(steps)]
     return {name: torch.stack([getattr(out, name) for out in outs], dim=1) for name in OUTPUTS}
 
 
@@ -89,13 +90,29 @@ def test_a_frame_conditions_what_follows_it_only(model, run, t):
         assert (changed[:, t:] > 1e-7).all(), name
 
 
-@pytest.mark.parametrize("part", range(4), ids=["previous", "before", "action", "level"])
+@pytest.mark.parametrize("part", range(5), ids=["previous", "before", "action", "level", "age"])
 def test_every_input_matters(model, part):
     clip = make_clip(1, 1)
     old = in_parallel(model, clip)
-    clip[part] = (clip[part] + 1) % 3 if part == 2 else clip[part] + 0.5
+    clip[part] = {2: (clip[2] + 1) % 3, 4: clip[4] + 1}.get(part, clip[part] + 0.5)
     new = in_parallel(model, clip)
     assert all((new[name] - old[name]).abs().max() > 1e-5 for name in OUTPUTS)
+
+
+@pytest.mark.parametrize(
+    ("age", "other", "same"),
+    [
+        (SIZES.oldest, SIZES.oldest + SIZES.cycle, True),  # it gets no later, and the clock has come round
+        (SIZES.oldest, SIZES.oldest + 1, False),  # the clock goes on for ever
+        (0, SIZES.cycle, False),  # the clock has come round, but it is later
+    ],
+)
+def test_an_age_tells_how_late_it_is_and_what_the_clock_of_the_game_shows(model, age, other, same):
+    clip = make_clip(1, 1)
+    outs = []
+    for clip[4] in (torch.tensor([[age]]), torch.tensor([[other]])):
+        outs.append(in_parallel(model, clip)["tokens"])
+    assert torch.equal(*outs) == same
 
 
 @pytest.mark.parametrize("steps", [1, SIZES.window, SIZES.window + 1])
@@ -150,7 +167,7 @@ def test_the_first_step_is_never_forgotten_and_one_beyond_the_window_is(t, matte
 
 def test_worlds_of_one_batch_with_different_clocks_do_not_influence_each_other(model):
     histories = [make_clip(1, steps, seed=steps) for steps in (1, 3, 11)]
-    caches = [empty_cache(model, 1) for _ in histories]
+    caches = [empty_cache(model, history[4][:, 0]) for history in histories]
     for history, cache in zip(histories, caches, strict=True):
         step_by_step(model, history, cache)
     together = select_rows(caches[0], [0, 0, 0])
@@ -165,10 +182,10 @@ def test_worlds_of_one_batch_with_different_clocks_do_not_influence_each_other(m
 
 
 def test_a_world_that_restarts_leaves_no_trace_of_its_past(model):
-    cache = empty_cache(model, 2)
-    step_by_step(model, make_clip(2, 9), cache)
-    put_rows(cache, [1], empty_cache(model, 1))
     future = make_clip(2, 6, seed=2)
+    cache = empty_cache(model, torch.zeros(2))
+    step_by_step(model, make_clip(2, 9), cache)
+    put_rows(cache, [1], empty_cache(model, future[4][1:, 0]))
     going_on = clone(cache)
     joint = step_by_step(model, future, cache)
     fresh = step_by_step(model, [part[1:] for part in future])

@@ -5,6 +5,7 @@ from tiny import tiny_world
 from worldsim.evaluate.dreams import Dreams, decode, dream_along, encode
 
 CONTEXT, STEPS = 4, 6
+AGES = np.array([0, 5, 30])  # of the clips' first rows
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +22,7 @@ def clips():
 
 
 def begin(world, frames, actions, seeds):
-    return Dreams(world, encode(world, frames), actions[:, 1:CONTEXT], seeds)
+    return Dreams(world, encode(world, frames), actions[:, 1:CONTEXT], AGES[-len(frames) :], seeds)
 
 
 def close(a, b):
@@ -32,7 +33,7 @@ def close(a, b):
 def test_a_dream_is_what_the_world_steps_through(world, clips):
     frames, actions = clips
     dreams = begin(world, frames, actions, [7, 8, 9])
-    state = world.reset([7, 8, 9], frames=frames, actions=actions[:, 1:CONTEXT])
+    state = world.reset([7, 8, 9], frames=frames, actions=actions[:, 1:CONTEXT], age=AGES)
     for t in range(CONTEXT, CONTEXT + STEPS):
         dreamed = dreams.step(actions[:, t])
         state, step = world.step(state, actions[:, t])
@@ -43,7 +44,7 @@ def test_a_dream_is_what_the_world_steps_through(world, clips):
 
 def test_dreams_move(world, clips):
     frames, actions = clips
-    pictures = decode(world, dream_along(world, frames, actions, context=CONTEXT, seed=0))
+    pictures = decode(world, dream_along(world, frames, actions, AGES, context=CONTEXT, seed=0))
     assert pictures.shape == (3, STEPS, 16, 32, 3)
     assert np.abs(np.diff(pictures.astype(int), axis=1)).max() > 0
 
@@ -62,13 +63,14 @@ def test_a_seed_dreams_the_same_in_any_batch_and_after_others_left(world, clips)
 
 def test_observing_gives_the_same_ending_as_dreaming_the_step(world, clips):
     frames, actions = clips
-    one, other = begin(world, frames, actions, [0, 1, 2]), begin(world, frames, actions, [0, 1, 2])
+    one, other = (begin(world, frames, actions, [0, 1, 2]) for _ in range(2))
     said = one.observe(encode(world, frames[:, 0]), actions[:, CONTEXT])
     assert said == pytest.approx(other.step(actions[:, CONTEXT]).end_probability)
 
 
 def test_endings_are_drawn_as_often_as_they_are_likely(world, clips):
     frames, actions = (np.repeat(a[:1], 200, axis=0) for a in clips)
-    dreamed = begin(world, frames, actions, range(200)).step(actions[:, CONTEXT])
+    ages = np.zeros(200, np.int64)
+    dreamed = Dreams(world, encode(world, frames), actions[:, 1:CONTEXT], ages, range(200)).step(actions[:, CONTEXT])
     expected = float(dreamed.end_probability.mean())
     assert abs(dreamed.ended.mean() - expected) < 4 * np.sqrt(expected * (1 - expected) / 200)

@@ -19,7 +19,7 @@ def some_canvas(model, frames=6, seed=0):
     c, random = model.config, torch.Generator().manual_seed(seed)
     latents = torch.randn((2, frames // 2, c.channels, c.height, c.width), generator=random)
     actions = torch.randint(c.actions, latents.shape[:2], generator=random)
-    seen = model.remember(latents, latents, actions, torch.zeros(latents.shape[:2]))
+    seen = model.remember(latents, latents, actions, torch.zeros(latents.shape[:2]), torch.zeros_like(actions))
     canvas = model.prepare(seen, latents.flatten(0, 1))
     target = torch.randn((frames, c.drawn_channels, c.height, c.width), generator=random)
     return canvas.detach(), target

@@ -128,7 +128,7 @@ def wide_world():
     }
     shape = (dynamics.channels, dynamics.height, dynamics.width)
     latents = np.random.default_rng(0).standard_normal((2, 3, *shape), dtype=np.float32)
-    starts = Starts.pack(latents, np.zeros((2, 2), np.int64), beginnings=1)
+    starts = Starts.pack(latents, np.zeros((2, 2), np.int64), np.zeros(2, np.int64), beginnings=1)
     return World(WorldFiles(config, weights, starts.to_tensors(), ""), device="cpu")
 
 

@@ -95,9 +95,9 @@ def test_the_history_gets_each_frame_with_the_action_that_leads_on_from_it(task,
     monkeypatch.setattr(dynamics_loss, "MAX_CONTEXT_NOISE", 0.0)
     got, remember = {}, task.model.dynamics.remember
 
-    def spy(previous, before, actions, level):
-        got.update(previous=previous, before=before, actions=actions)
-        return remember(previous, before, actions, level)
+    def spy(previous, before, actions, level, ages):
+        got.update(previous=previous, before=before, actions=actions, ages=ages)
+        return remember(previous, before, actions, level, ages)
 
     monkeypatch.setattr(task.model.dynamics, "remember", spy)
     evaluate(task, batch)
@@ -105,6 +105,7 @@ def test_the_history_gets_each_frame_with_the_action_that_leads_on_from_it(task,
     assert torch.equal(got["previous"], frames[:, :-1])
     assert torch.equal(got["before"], frames[:, [0, *range(CLIP - 1)]])
     assert torch.equal(got["actions"], batch["actions"][:, 1:])
+    assert torch.equal(got["ages"], batch["ages"][:, :-1])
 
 
 def test_what_is_drawn_is_the_frame_after_the_action_and_the_pictures_before_it(task, batch, monkeypatch):
@@ -186,7 +187,7 @@ def test_own_frames_stand_where_the_frames_they_were_drawn_for_stood(task, batch
         batch["latents"][:, :-1, 0].float(),
         batch["latents"][:, 1:].float().flatten(0, 1).flatten(1, 2),
     )
-    arguments = frames, target, batch["actions"][:, 1:], torch.Generator().manual_seed(0)
+    arguments = frames, target, batch["actions"][:, 1:], batch["ages"][:, :-1], torch.Generator().manual_seed(0)
     own = task.model._own_frames(*arguments)
     assert torch.equal(own[:, 0], frames[:, 0]) and ((own - frames)[:, 1:].abs().amax((2, 3, 4)) > 1e-4).all()
     monkeypatch.setattr(task.model, "_draw", lambda *args: target)
@@ -197,7 +198,9 @@ def test_own_frames_know_what_happened(task, batch, monkeypatch):
     got = []
     monkeypatch.setattr(task.model, "_draw", lambda canvas, target, tau, g: got.append(tau) or target)
     frames, target = batch["latents"][:, :-1, 0].float(), batch["latents"][:, 1:].float().flatten(0, 1).flatten(1, 2)
-    task.model._own_frames(frames, target, batch["actions"][:, 1:], torch.Generator().manual_seed(0))
+    task.model._own_frames(
+        frames, target, batch["actions"][:, 1:], batch["ages"][:, :-1], torch.Generator().manual_seed(0)
+    )
     assert 0 < torch.cat(got).mean() < torch.cat(got).max() <= dynamics_loss.OWN_FROM
 
 
@@ -208,7 +211,9 @@ def test_own_frames_err_by_less_than_what_can_happen_in_a_place(task, batch, mon
     there[:, :, 0, 0] = 40 / target.shape[1] ** 0.5  # something that the model made up in one place
     there[:, 0, 1, 1] = 0.1
     monkeypatch.setattr(task.model, "_draw", lambda *args: target + there)
-    own = task.model._own_frames(frames, target, batch["actions"][:, 1:], torch.Generator().manual_seed(0))
+    own = task.model._own_frames(
+        frames, target, batch["actions"][:, 1:], batch["ages"][:, :-1], torch.Generator().manual_seed(0)
+    )
     error = (own - frames)[:, 1:].norm(dim=2)
     torch.testing.assert_close(error[..., 0, 0], torch.full_like(error[..., 0, 0], dynamics_loss.MAX_OWN_ERROR))
     torch.testing.assert_close(error[..., 1, 1], torch.full_like(error[..., 1, 1], 0.1))
@@ -250,9 +255,20 @@ def test_rows_beyond_an_episode_carry_no_loss_at_all(task, batch):
     other["harmed"][:, -2:] = ~other["harmed"][:, -2:]
     other["actions"][:, -2:] = (other["actions"][:, -2:] + 1) % 3
     assert evaluate(task, masked) == evaluate(task, other)
-    for name in ("latents", "rewards", "terminated", "harmed", "actions"):
+    other["ages"][:, -2:] += 1
+    for name in ("latents", "rewards", "terminated", "harmed", "actions", "ages"):
         changed = altered(batch, **{name: other[name]})
         assert evaluate(task, changed)["loss"] != evaluate(task, batch)["loss"], name
+
+
+def test_frames_at_a_stroke_of_the_clock_count_more(task, clips, batch, monkeypatch):
+    ages = torch.arange(7)[None]
+    assert (task.model._strokes(ages) == 1).all()  # a game without a clock
+    timed = narrow_dynamics_task([clips], monkeypatch, cycle=3)
+    assert (timed.model._strokes(ages) > 1).tolist() == [[True, False, False, True, False, False, True]]
+    before = evaluate(timed, batch)["picture"]
+    monkeypatch.setattr(dynamics_loss, "STROKE_WEIGHT", 1.0)
+    assert evaluate(timed, batch)["picture"] < before
 
 
 def test_a_batch_in_which_nothing_counts_is_no_harm(task, batch):

@@ -36,7 +36,7 @@ def run(data, tmp_path_factory):
         patched.setattr(dynamics_task, "DynamicsConfig", narrow)
         for stage, *own in (
             ["tokenizer", "--channels", "4"],
-            ["dynamics", "--clip", "8", "--patch", "2", "1"],
+            ["dynamics", "--clip", "8", "--patch", "2", "1", "--cycle", "3", "--mirror"],
         ):
             main(
                 [
@@ -213,6 +213,7 @@ def test_a_start_lies_in_an_episode_as_often_as_it_is_long(tmp_path, monkeypatch
     anywhere = np.array(taken[40:80])  # the pictures of the later half of the starts
     # Rows from which 6 more follow: one in each short episode, 33 in the long one.
     inside = (anywhere >= 7) & (anywhere < 46)
+    assert (starts.ages[:40] == 0).all() and (starts.ages[40:][inside] == torch.from_numpy(anywhere[inside] - 7)).all()
     assert inside.mean() == pytest.approx(33 / 36, abs=0.04) and len(set(anywhere[inside].tolist())) > 25
 
 
@@ -269,7 +270,7 @@ def test_an_exported_world_is_unpacked_and_trained_on(exported, data, tmp_path, 
         assert torch.equal(tensors[f"average.dynamics.{name}"], tensor.float())
     more = tiny_episodes(tmp_path / "more", lengths=(12, 3), seed=1).path  # its usual reward is another
     arguments = ["--data", data, more, "--out", out, "--steps", 21, "--batch", 3, "--clip", 8, "--patch", 2, 1]
-    command("train", "dynamics", *arguments, "--resume", *OPTIONS)
+    command("train", "dynamics", *arguments, "--cycle", 3, "--resume", *OPTIONS)
     assert load_checkpoint(out / "dynamics.safetensors")[1]["step"] == 21
     with pytest.raises(SystemExit):
         command("train", "unpack", "--world", exported, "--out", out)

@@ -128,8 +128,18 @@ def test_weights_that_do_not_fit_the_config_are_refused(folder, change):
         lambda tensors: tensors.update(actions=torch.zeros(4, 1, dtype=torch.int64)),
         lambda tensors: tensors.update(actions=torch.full((4, 2), 3)),
         lambda tensors: tensors.update(beginnings=torch.tensor(5)),
+        lambda tensors: tensors.update(ages=torch.zeros(3, dtype=torch.int64)),
+        lambda tensors: tensors.update(ages=torch.full((4,), -1)),
     ],
-    ids=["no scale", "another grid", "too few actions", "unknown actions", "too many beginnings"],
+    ids=[
+        "no scale",
+        "another grid",
+        "too few actions",
+        "unknown actions",
+        "too many beginnings",
+        "too few ages",
+        "ages below 0",
+    ],
 )
 def test_starts_that_do_not_fit_the_config_are_refused(folder, change):
     replace_tensors(folder, STARTS, change)

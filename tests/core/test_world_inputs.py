@@ -133,9 +133,16 @@ def test_one_frame_needs_no_actions(world):
     assert same(state, world.reset(seed=[0, 1], frames=FRAMES[:, :1], actions=ACTIONS[:, :0]))
 
 
-def test_actions_without_frames_are_refused(world):
+@pytest.mark.parametrize("given", [{"actions": ACTIONS}, {"age": [0, 0]}], ids=str)
+def test_what_belongs_to_frames_is_refused_without_them(world, given):
     with pytest.raises(InvalidInput, match="without frames"):
-        world.reset(seed=[0, 1], actions=ACTIONS)
+        world.reset(seed=[0, 1], **given)
+
+
+@pytest.mark.parametrize("age", [[0], [0, 1, 2], [0, -1], [0, 1.5]], ids=str)
+def test_ages_that_no_frames_can_have_are_refused(world, age):
+    with pytest.raises(InvalidInput, match="age"):
+        world.reset(seed=[0, 1], frames=FRAMES, actions=ACTIONS, age=age)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from lively import STEERING, lively_files, lively_world
+from tiny import CONTEXT
 
 from worldsim.errors import InvalidInput
 from worldsim.models.tokenizer import to_frames, to_pictures
@@ -73,18 +74,19 @@ def test_the_last_frame_of_a_step_is_the_one_that_is_remembered(float32):
 # -- where a history comes from
 
 
-@pytest.mark.parametrize("count", [1, 2, 4])
-def test_a_step_after_given_frames_sees_what_training_showed(float32, count):
+@pytest.mark.parametrize(("count", "began"), [(1, 0), (2, 7), (4, 0), (4, 11)])
+def test_a_step_after_given_frames_sees_what_training_showed(float32, count, began):
     """The clip of frames and the actions between them, as the loss arranges it, ends in the same reward."""
     world = lively_world(sampling=QUIET)
     frames, actions = random_frames(1, count), np.random.default_rng(1).integers(0, 3, (1, count))
-    state = world.reset(seed=[0], frames=frames, actions=actions[:, :-1])
+    state = world.reset(seed=[0], frames=frames, actions=actions[:, :-1], age=[began])
     assert state.time.tolist() == [count - 1]
     _, step = world.step(state, actions[:, -1])
     with torch.no_grad():
         latents = world.tokenizer.encode(to_pictures(torch.from_numpy(frames[0])))[None]
         before = torch.cat([latents[:, :1], latents[:, :-1]], dim=1)
-        out = world.dynamics.remember(latents, before, torch.from_numpy(actions), torch.zeros(1, count))
+        ages = began + torch.arange(count)[None]
+        out = world.dynamics.remember(latents, before, torch.from_numpy(actions), torch.zeros(1, count), ages)
     assert step.reward[0] == pytest.approx(out.reward[-1].item(), abs=2e-5)
     probability = torch.sigmoid(out.end_logit[-1]).item()
     assert step.extras["termination_probability"][0] == pytest.approx(probability, abs=1e-5)
@@ -101,9 +103,9 @@ def test_dreamed_frames_are_remembered_as_training_showed_recorded_ones(float32,
         latents.append(state.past[0, 0])
         rewards.append(step.reward[0])
     clip = torch.stack(latents)[None, :4]
-    before = torch.cat([clip[:, :1], clip[:, :-1]], dim=1)
+    before, ages = torch.cat([clip[:, :1], clip[:, :-1]], dim=1), torch.arange(4)[None]
     with torch.no_grad():
-        out = world.dynamics.remember(clip, before, torch.from_numpy(actions), torch.zeros(1, 4))
+        out = world.dynamics.remember(clip, before, torch.from_numpy(actions), torch.zeros(1, 4), ages)
     np.testing.assert_allclose(rewards, out.reward[given - 1 :], atol=2e-5)
 
 
@@ -158,6 +160,13 @@ def test_the_start_is_chosen_by_seed_from_its_kind():
     assert start(5, "anywhere") == start(5, "anywhere")
 
 
+def test_a_start_is_as_old_as_where_it_was_recorded():
+    world = lively_world()
+    ages = {int(world.reset(seed=seed, start="anywhere").cache.ages) for seed in range(8)}
+    assert ages == {age + CONTEXT - 1 for age in (5, 30)}
+    assert world.reset(seed=0).cache.ages.tolist() == [CONTEXT - 1]
+
+
 def test_a_kind_of_start_that_is_unknown_or_absent_is_refused():
     files = lively_files()
     only_beginnings = dataclasses.replace(Starts.from_tensors(files.starts), beginnings=4).to_tensors()
@@ -170,9 +179,10 @@ def test_a_kind_of_start_that_is_unknown_or_absent_is_refused():
 
 def test_starts_are_packed_within_a_step_of_their_scale(tmp_path):
     latents = np.random.default_rng(0).standard_normal((3, 2, 4, 2, 4), np.float32)
-    starts = Starts.pack(latents, np.ones((3, 1), np.int64), beginnings=2)
+    starts = Starts.pack(latents, np.ones((3, 1), np.int64), np.array([0, 0, 9]), beginnings=2)
     read = Starts.from_tensors(starts.to_tensors())
     assert read.latents.dtype == torch.int8 and read.beginnings == 2 and read.scale == starts.scale
+    assert read.ages.tolist() == [0, 0, 9]
     np.testing.assert_allclose(read.latents.float().numpy() * read.scale, latents, atol=0.51 * starts.scale)
 
 

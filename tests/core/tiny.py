@@ -46,7 +46,8 @@ def tiny_files(
     weights["dynamics.painter.leave.weight"] = torch.randn_like(weights["dynamics.painter.leave.weight"]) * 0.05
     rng = np.random.default_rng(seed)
     latents = rng.standard_normal((STARTS, CONTEXT, 4, 2, 4), dtype=np.float32)
-    starts = Starts.pack(latents, rng.integers(0, ACTIONS.n, (STARTS, CONTEXT - 1)), beginnings=STARTS // 2)
+    taken, ages = rng.integers(0, ACTIONS.n, (STARTS, CONTEXT - 1)), np.array([0, 0, 5, 30])
+    starts = Starts.pack(latents, taken, ages, beginnings=STARTS // 2)
     return WorldFiles(config, weights, starts.to_tensors(), "# tiny\n")
 
 

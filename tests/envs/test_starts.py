@@ -29,6 +29,8 @@ FRAMES = np.zeros((3, 16, 16, 3), np.uint8)
         ({"frame": FRAMES}, "unknown reset options \\['frame'\\]"),
         ([("frames", FRAMES)], "pass a dict"),
         ({"actions": [0]}, "without options\\['frames'\\]"),
+        ({"age": 5}, "without options\\['frames'\\]"),
+        ({"frames": FRAMES, "actions": [0, 0], "age": 5}, "not told how late"),
         ({"frames": FRAMES}, "pass the 2 actions"),
         ({"frames": FRAMES[:0]}, "at least one"),
         ({"frames": FRAMES.astype(np.float32), "actions": [0, 0]}, "float32"),
@@ -46,6 +48,16 @@ def test_wrong_reset_options_are_refused_and_change_nothing(options, what):
     with pytest.raises((InvalidInput, InvalidAction), match=what):
         env.reset(seed=2, options=options)
     assert snapshot(env) == before
+
+
+def test_a_world_is_told_the_age_of_given_pictures():
+    env = WorldEnv(ToyWorld(ages=True))
+    start = {"frames": FRAMES, "actions": [0, 0]}
+    young, same, old = (env.reset(seed=0, options=start | age)[0] for age in ({}, {"age": 0}, {"age": 5}))
+    assert np.array_equal(young, same) and not np.array_equal(young, old)
+    for age in (-1, 1.5, True, "5"):
+        with pytest.raises(InvalidInput, match="age"):
+            env.reset(options=start | {"age": age})
 
 
 @pytest.mark.parametrize("seed", [-1, 2**63, 1.0, "0", True])

@@ -70,14 +70,15 @@ def test_a_reset_mask_resets_only_its_rows(mode, options):
 
 
 def test_each_row_may_start_from_pictures_of_its_own():
-    envs = WorldVectorEnv(ToyWorld(), 2)
-    batch = np.stack([FRAMES, FRAMES[::-1]])
-    observations, _ = envs.reset(seed=[0, 1], options={"frames": batch, "actions": [[0, 1], [2, 2]]})
-    for row, actions in enumerate(([0, 1], [2, 2])):
-        single, _ = WorldEnv(ToyWorld()).reset(seed=row, options={"frames": batch[row], "actions": actions})
-        assert np.array_equal(observations[row], single)
-    with pytest.raises(InvalidInput, match="for 1 environments instead of 2"):
-        envs.reset(options={"frames": batch[:1], "actions": [[0, 1]]})
+    envs = WorldVectorEnv(ToyWorld(ages=True), 2)
+    each = {"frames": np.stack([FRAMES, FRAMES[::-1]]), "actions": [[0, 1], [2, 2]], "age": np.array([3, 70])}
+    observations, _ = envs.reset(seed=[0, 1], options=each)
+    for row in range(2):
+        own = {name: values[row] for name, values in each.items()}
+        assert np.array_equal(observations[row], WorldEnv(ToyWorld(ages=True)).reset(seed=row, options=own)[0])
+    for name in each:
+        with pytest.raises(InvalidInput, match=f"'{name}'.* for 2 environments"):
+            envs.reset(options=each | {name: each[name][:1]})
 
 
 def test_a_step_is_one_call_of_the_world():

@@ -27,23 +27,23 @@ class ToyState:
 class ToyWorld:
     """A deterministic `WorldProtocol`; counts its calls."""
 
-    def __init__(self, actions=DISCRETE, size=16, end=0.0, between=0, non_finite_at=None, limit=None):
+    def __init__(self, actions=DISCRETE, size=16, end=0.0, between=0, non_finite_at=None, limit=None, ages=False):
         self.spec = WorldSpec(
             name="toy", height=size, width=size, actions=actions, steps_per_second=17.5,
-            pictures_per_step=1 + between, max_episode_steps=limit,
+            pictures_per_step=1 + between, max_episode_steps=limit, ages=ages,
         )  # fmt: skip
         self.end, self.between, self.non_finite_at = end, between, non_finite_at
         self.resets: list[tuple[int, int]] = []
         self.batches: list[int] = []
 
-    def reset(self, seed, *, episode=None, frames=None, actions=None):
+    def reset(self, seed, *, episode=None, frames=None, actions=None, age=(0,)):
         episode = [0] * len(seed) if episode is None else episode
         self.resets += list(zip(seed, episode, strict=True))
         step = np.zeros(len(seed), np.int64)
         counters = {"seed": np.array(seed, np.int64), "episode": np.array(episode, np.int64), "step": step}
         position = torch.from_numpy(noise.uniform(seed, episode, step, noise.STREAM_START, ()))
         if frames is not None:
-            position += torch.from_numpy(frames.mean(axis=(1, 2, 3, 4))).float() + actions.sum()
+            position += torch.from_numpy(frames.mean(axis=(1, 2, 3, 4))).float() + actions.sum() + age[0]
         return ToyState(position, torch.zeros(len(seed), 4), counters)
 
     def step(self, state, actions):

@@ -34,7 +34,7 @@ def doom_world() -> World:
     weights = {f"{part}.{n}": t for part, module in parts.items() for n, t in module.state_dict().items()}
     rng = np.random.default_rng(0)
     latents = rng.standard_normal((4, 3, dynamics.channels, 8, 16), dtype=np.float32)
-    starts = Starts.pack(latents, rng.integers(0, 3, (4, 2)), beginnings=2).to_tensors()
+    starts = Starts.pack(latents, rng.integers(0, 3, (4, 2)), np.array([0, 0, 3, 4]), beginnings=2).to_tensors()
     config = dataclasses.replace(files.config, tokenizer=tokenizer, dynamics=dynamics)
     source = SourceConfig("doom-take-cover", fps=17.5, frame_skip=2, max_episode_steps=1050)
     return with_source(WorldFiles(config, weights, starts, ""), source)

@@ -43,9 +43,13 @@ class DynamicsCommand:
 
     data: tuple[Path, ...]  # episode stores; their latents are computed once and kept in the run's folder
     out: Path  # folder of the run, where the tokenizer was trained
-    batch: int = 4  # clips
-    clip: int = 16  # steps in a clip, and so of the history that the model can use
+    batch: int = 2  # clips
+    clip: int = 32  # steps in a clip, and so of the history that the model can use
     patch: tuple[int, int] = (8, 1)  # latents (rows, columns) in a token
+    cycle: int = (
+        1  # steps from one stroke of the game's clock to the next, such as one that sends monsters; 1: no clock
+    )
+    mirror: bool = False  # learn from mirrored episodes, too: for games in which left and right are alike
     health: str | None = None  # a recorded variable whose fall comes before an ending; teaches what leads to one
     resume: bool = False
     loop: Annotated[LoopConfig, tyro.conf.arg(name="")] = field(default_factory=LoopConfig)
@@ -58,14 +62,15 @@ class DynamicsCommand:
 
         tokenizer = load_tokenizer(self.out, self.loop.device)
         clips = [
-            cache_latents(tokenizer, store, self.out, self.loop.device, health=self.health)
+            cache_latents(tokenizer, store, self.out, self.loop.device, health=self.health, mirrored=mirrored)
+            for mirrored in ((False, True) if self.mirror else (False,))
             for store in open_stores(self.data)
         ]
         path = self.out / "dynamics.safetensors"
         begun = load_checkpoint(path)[1].get("config", {}) if self.resume and path.exists() else {}
-        sizes: dict[str, Any] = {"batch": self.batch, "clip": self.clip, "patch": self.patch}
-        scale = begun.get("reward_scale")
-        task = DynamicsTask(clips, tokenizer, **sizes, seed=self.loop.seed, reward_scale=scale)
+        sizes: dict[str, Any] = {"batch": self.batch, "clip": self.clip, "patch": self.patch, "cycle": self.cycle}
+        kept = {"reward_scale": begun.get("reward_scale"), "oldest": begun.get("model", {}).get("oldest")}
+        task = DynamicsTask(clips, tokenizer, **sizes, seed=self.loop.seed, **kept)
         fit(task, self.loop, self.out, self.resume)
 
 

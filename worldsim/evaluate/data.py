@@ -20,6 +20,7 @@ class Span:
     episode: int
     start: int
     stop: int
+    age: int = 0  # rows of the episode before it
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -32,6 +33,7 @@ class Clips:
     spans: list[Span]
     frames: np.ndarray  # (N, T, H, W, 3) uint8
     actions: np.ndarray  # (N, T) int64 or (N, T, A) float32
+    ages: np.ndarray  # (N,) of their first rows: steps since the beginning of the episode
 
 
 def open_held_out(path: Path, config: WorldConfig) -> Episodes:
@@ -87,7 +89,7 @@ def choose_spans(store: Episodes, count: int, rows: int, seed: int) -> list[Span
         if turn // len(order) > len(span) // rows:
             continue
         start = int(rng.integers(span.start, span.stop - rows + 1))
-        chosen.append(Span(span.episode, start, start + rows))
+        chosen.append(Span(span.episode, start, start + rows, start - span.start))
     return chosen
 
 
@@ -95,4 +97,4 @@ def read_clips(store: Episodes, spans: Sequence[Span]) -> Clips:
     """Pictures and actions of spans of equal length."""
     frames = np.stack([store.read("rgb", s.start, s.stop) for s in spans])
     actions = np.stack([store.read("action", s.start, s.stop) for s in spans])
-    return Clips(list(spans), frames, actions)
+    return Clips(list(spans), frames, actions, np.array([s.age for s in spans]))

@@ -33,11 +33,16 @@ class Dreamed:
 class Dreams:
     """A batch of dreams that are stepped together; the dreams of one seed are the same in any batch."""
 
-    def __init__(self, world: World, context: Tensor, actions: np.ndarray, seeds: Sequence[int]) -> None:
-        """Read `context` (B, T, C, h, w), T >= 1, and the `actions` (B, T - 1, ...) between its rows."""
+    def __init__(
+        self, world: World, context: Tensor, actions: np.ndarray, ages: np.ndarray, seeds: Sequence[int]
+    ) -> None:
+        """Read `context` (B, T, C, h, w), T >= 1, and the `actions` (B, T - 1, ...) between its rows.
+
+        `ages` (B,): steps from the beginning of the episode to the first row.
+        """
         self.world = world
         self._past = torch.stack([context[:, 0], context[:, 0]], dim=1)
-        self._cache = empty_cache(world.dynamics, len(context))
+        self._cache = empty_cache(world.dynamics, torch.as_tensor(ages))
         self._seeds = torch.tensor(list(seeds), dtype=torch.int64)
         self._time = 0
         for t in range(1, context.shape[1]):
@@ -119,11 +124,14 @@ def decode(world: World, latents: Tensor) -> np.ndarray:
     return torch.cat(parts).unflatten(0, latents.shape[:-3]).numpy()
 
 
-def dream_along(world: World, frames: np.ndarray, actions: np.ndarray, *, context: int, seed: int) -> Tensor:
+def dream_along(
+    world: World, frames: np.ndarray, actions: np.ndarray, ages: np.ndarray, *, context: int, seed: int
+) -> Tensor:
     """Dream on from the first `context` rows of clips with the actions of the rows after them.
 
-    `frames` (N, context or more, H, W, 3) uint8, `actions` (N, T, ...) as rows of a store
-    -> latents of the dreamed rows (N, T - context, C, h, w).
+    `frames` (N, context or more, H, W, 3) uint8, `actions` (N, T, ...) as rows of a store, `ages` (N,) of the first
+    rows -> latents of the dreamed rows (N, T - context, C, h, w).
     """
-    dreams = Dreams(world, encode(world, frames[:, :context]), actions[:, 1:context], range(seed, seed + len(frames)))
+    start, seeds = encode(world, frames[:, :context]), range(seed, seed + len(frames))
+    dreams = Dreams(world, start, actions[:, 1:context], ages, seeds)
     return torch.stack([dreams.step(actions[:, t]).latents[:, 0] for t in range(context, actions.shape[1])], dim=1)

@@ -93,7 +93,7 @@ def _dream(world: World, store: Episodes, actions: np.ndarray, effort: Effort) -
     count, steps = actions.shape[:2]
     spans = choose_spans(store, count, effort.context, effort.seed)
     clips = read_clips(store, [spans[i % len(spans)] for i in range(count)])
-    dreams = Dreams(world, encode(world, clips.frames), clips.actions[:, 1:], range(count))
+    dreams = Dreams(world, encode(world, clips.frames), clips.actions[:, 1:], clips.ages, range(count))
     before = clips.frames[:, -1]
     window, every = effort.drift_window, effort.drift_every
     looks: list[list[_Looks]] = [[] for _ in range(steps // window)]

@@ -69,7 +69,8 @@ def _probabilities(world: World, store: Episodes) -> tuple[list[np.ndarray], lis
         # A shorter episode repeats its last frame; what is said of it then is cut off below.
         clip = torch.stack([torch.cat([z, z[-1:].expand(steps - len(z), *z.shape[1:])]) for z in latents])
         taken = np.stack([a[np.minimum(np.arange(steps + 1), len(a) - 1)] for a in actions])
-        dreams = Dreams(world, clip[:, :1], taken[:, :0], range(len(episodes)))
+        ages = np.zeros(len(episodes), np.int64)
+        dreams = Dreams(world, clip[:, :1], taken[:, :0], ages, range(len(episodes)))
         following = [*range(1, steps), steps - 1]  # the frame after the last step is never seen
         said = np.stack([dreams.observe(clip[:, f], taken[:, t + 1]) for t, f in enumerate(following)], axis=1)
         probability += [row[: len(z)] for row, z in zip(said, latents, strict=True)]

@@ -123,7 +123,8 @@ def _dream(
     firsts = store.ends[episodes] - store.lengths[episodes]
     frames = np.stack([store.read("rgb", int(f), int(f) + CONTEXT) for f in firsts])
     before = np.stack([store.read("action", int(f) + 1, int(f) + CONTEXT) for f in firsts])
-    dreams = Dreams(world, encode(world, frames), before, range(seed, seed + len(frames)))
+    ages = np.zeros(len(frames), np.int64)
+    dreams = Dreams(world, encode(world, frames), before, ages, range(seed, seed + len(frames)))
     steps, ended = lengths.copy(), np.zeros(len(frames), bool)
     rows = np.arange(len(frames))  # those still alive
     for t in range(int(lengths.max())):

@@ -75,7 +75,8 @@ def measure_fireballs(world: World, store: Episodes, effort: Effort) -> Fireball
         batch = spans[first : first + BATCH]
         clips = [store.read("rgb", s.start, s.stop) for s in batch]
         actions = [store.read("action", s.start, s.stop) for s in batch]
-        dreams = _dream(world, clips, actions, effort.context, effort.seed + first)
+        ages = [s.age for s in batch]
+        dreams = _dream(world, clips, actions, ages, effort.context, effort.seed + first)
         for k, (clip, dreamed) in enumerate(zip(clips, dreams, strict=True)):
             clip = clip[effort.context : effort.context + len(dreamed)]
             real.add(clip)
@@ -113,7 +114,7 @@ def _spans(store: Episodes, effort: Effort) -> list[Span]:
     """Clips that cover the episodes one after another, as many as wanted, spread over the store."""
     longest, shortest = effort.context + effort.fireball_steps, effort.context + MIN_STEPS
     spans = [
-        Span(whole.episode, start, min(start + longest, whole.stop))
+        Span(whole.episode, start, min(start + longest, whole.stop), start - whole.start)
         for whole in shown_spans(store)
         for start in range(whole.start, whole.stop - shortest + 1, effort.fireball_steps)
     ]
@@ -128,12 +129,12 @@ def _spans(store: Episodes, effort: Effort) -> list[Span]:
 
 
 def _dream(
-    world: World, clips: list[np.ndarray], actions: list[np.ndarray], context: int, seed: int
+    world: World, clips: list[np.ndarray], actions: list[np.ndarray], ages: list[int], context: int, seed: int
 ) -> list[np.ndarray]:
     """Dream every clip along with its actions, up to the dream's end; pictures (T, H, W, 3) each."""
     start = encode(world, np.stack([clip[:context] for clip in clips]))
     before = np.stack([a[1:context] for a in actions])
-    dreams = Dreams(world, start, before, range(seed, seed + len(clips)))
+    dreams = Dreams(world, start, before, np.array(ages), range(seed, seed + len(clips)))
     pictures: list[list[np.ndarray]] = [[] for _ in clips]
     rows = list(range(len(clips)))
     for t in range(context, max(map(len, clips))):

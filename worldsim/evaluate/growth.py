@@ -90,7 +90,8 @@ def _dream(
         actions, lengths = recorded_actions(store, episodes, limit)
     else:
         actions, lengths = draw(len(episodes), limit, seed), np.full(len(episodes), limit)
-    dreams = Dreams(world, encode(world, frames), before, range(seed, seed + len(frames)))
+    ages = np.zeros(len(frames), np.int64)
+    dreams = Dreams(world, encode(world, frames), before, ages, range(seed, seed + len(frames)))
     counts = np.zeros((len(episodes), 2, len(AGES) - 1))
     rows = np.arange(len(episodes))  # those still alive
     for age in range(CONTEXT, limit):

@@ -37,10 +37,11 @@ def measure_horizons(world: World, store: Episodes, effort: Effort) -> HorizonRe
         )
     real, copied = clips.frames[:, context:], clips.frames[:, context - 1]
     index = [h - 1 for h in horizons]
-    dreamed = decode(world, dream_along(world, clips.frames, clips.actions, context=context, seed=effort.seed))
+    along: dict[str, Any] = {"ages": clips.ages, "context": context, "seed": effort.seed}
+    dreamed = decode(world, dream_along(world, clips.frames, clips.actions, **along))
     other = clips.actions.copy()
     other[:, context:] = np.roll(other[:, context:], 1, axis=0)  # the clip before is of another episode
-    shuffled = decode(world, dream_along(world, clips.frames, other, context=context, seed=effort.seed)[:, index])
+    shuffled = decode(world, dream_along(world, clips.frames, other, **along)[:, index])
     ceiling = decode(world, encode(world, real[:, index]))
     table = {
         str(h): {

@@ -37,18 +37,25 @@ class KVCache:
     values: list[Tensor]
     time: Tensor  # (B,) int64: steps written so far
     written: Tensor  # (B, S) int64: the step that each slot holds; -1 when empty
+    first: Tensor  # (B,) int64: steps of the episode before the first one that was written
 
     @classmethod
     def empty(
-        cls, batch: int, blocks: int, tokens: int, heads: int, window: int, head_dim: int,
+        cls, first: Tensor, blocks: int, tokens: int, heads: int, window: int, head_dim: int,
         *, dtype: torch.dtype, device: torch.device,
     ) -> KVCache:  # fmt: skip
-        """A cache in which nothing has been written."""
+        """A cache in which nothing has been written; `first` (B,) int64 as above."""
+        batch = len(first)
         shape = (batch, tokens, heads, window + 1, head_dim)
         make = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(2 * blocks)]
         time = torch.zeros(batch, dtype=torch.int64, device=device)
         written = torch.full((batch, window + 1), -1, dtype=torch.int64, device=device)
-        return cls(make[:blocks], make[blocks:], time, written)
+        return cls(make[:blocks], make[blocks:], time, written, first.to(device, torch.int64))
+
+    @property
+    def ages(self) -> Tensor:
+        """Steps since the beginning of each world's episode, (B,) int64."""
+        return self.first + self.time
 
     def claim(self) -> Place:
         """Take the next slot of every world and advance the clocks."""

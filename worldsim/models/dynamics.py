@@ -42,6 +42,8 @@ from worldsim.models.layers import (
 )
 
 LEVEL_FEATURES = 32
+AGE_FEATURES = 8
+FINEST_AGE = 4.0  # half turns of the finest of them: the world is to know how late it is, not which episode it saw
 SQUEEZED = 32  # features of a token that reward, ending and harm are told from
 
 
@@ -65,12 +67,16 @@ class DynamicsConfig:
     cond_dim: int = 64
     local: int = 64  # width of the convolutions at the latents' resolution
     painter_blocks: int = 2  # residual blocks of the convolutions that draw
+    oldest: int = 1000  # steps since an episode's beginning after which it gets no later
+    cycle: int = 1  # steps from one stroke of the game's clock, counted from the beginning, to the next; 1: it has none
 
     def __post_init__(self) -> None:
         if self.height % self.patch[0] or self.width % self.patch[1]:
             raise InvalidInput(
                 f"patch {self.patch} does not divide the latent grid {(self.height, self.width)}; choose one that does"
             )
+        if self.oldest < 1 or self.cycle < 1:
+            raise InvalidInput(f"oldest is {self.oldest} and cycle is {self.cycle}; give at least 1 step each")
 
     @property
     def tokens(self) -> int:
@@ -178,6 +184,10 @@ class Dynamics(nn.Module):
         else:
             self.action = nn.Linear(c.action_dim, c.cond_dim)
         self.level = nn.Linear(LEVEL_FEATURES, c.cond_dim)
+        self.age = nn.Linear(AGE_FEATURES, c.cond_dim, bias=False)
+        self.phase = nn.Embedding(c.cycle, c.cond_dim)
+        nn.init.zeros_(self.age.weight)
+        nn.init.normal_(self.phase.weight, std=0.25)  # what comes by the clock is rare: tell its hours apart at once
         self.local = nn.Sequential(
             nn.Conv2d(2 * c.channels, c.local, 3, padding=1), nn.SiLU(),
             nn.Conv2d(c.local, c.local, 3, padding=1), nn.SiLU(),
@@ -211,14 +221,22 @@ class Dynamics(nn.Module):
     def _blocks(self) -> Iterable[HistoryBlock]:
         return cast("Iterable[HistoryBlock]", self.history)
 
-    def _enter(self, previous: Tensor, before: Tensor, actions: Tensor, level: Tensor) -> tuple[Tensor, ...]:
-        """The last two frames' latents (F, C, h, w), actions (F,) and noise level (F,) -> local, tokens, cond."""
+    def _enter(
+        self, previous: Tensor, before: Tensor, actions: Tensor, level: Tensor, ages: Tensor
+    ) -> tuple[Tensor, ...]:
+        """The last two frames' latents (F, C, h, w), actions, noise level, ages (F,) -> local, tokens, cond."""
         local = self.local(torch.cat([previous, before], dim=1))
         tokens = self.embed(self.to_tokens(local)) + self.place
         if actions.is_floating_point():
             actions = actions.to(self.level.weight.dtype)
         cond = self.action(actions) + self.level(fourier_features(level, LEVEL_FEATURES).to(self.level.weight.dtype))
-        return local, tokens, cond
+        return local, tokens, cond + self._when(ages)
+
+    def _when(self, ages: Tensor) -> Tensor:
+        """What hour it is in the game, from steps since its beginning (F,): (F, cond_dim)."""
+        late = (ages / self.config.oldest).clamp(max=1.0)
+        features = fourier_features(late, AGE_FEATURES, FINEST_AGE).to(self.age.weight.dtype)
+        return self.age(features) + self.phase(ages % self.config.cycle)
 
     def _leave(self, local: Tensor, tokens: Tensor, cond: Tensor) -> HistoryOut:
         return HistoryOut(tokens, local, cond, *self.judge(tokens))
@@ -232,10 +250,14 @@ class Dynamics(nn.Module):
         reward, end, harm = self.outcome(squeezed.flatten(1)).float().unbind(-1)
         return reward, end, harm
 
-    def remember(self, previous: Tensor, before: Tensor, actions: Tensor, level: Tensor) -> HistoryOut:
-        """A whole clip at once: latents (B, T, C, h, w), actions (B, T, ...), level (B, T) -> F = B * T frames."""
+    def remember(self, previous: Tensor, before: Tensor, actions: Tensor, level: Tensor, ages: Tensor) -> HistoryOut:
+        """A whole clip at once, F = B * T frames.
+
+        Latents (B, T, C, h, w), actions (B, T, ...), level (B, T), and steps since the beginning of the episode at
+        the last frame, `ages` (B, T) int64.
+        """
         batch = len(level)
-        flat = [a.flatten(0, 1) for a in (previous, before, actions, level)]
+        flat = [a.flatten(0, 1) for a in (previous, before, actions, level, ages)]
         local, x, cond = self._enter(*flat)
         for block, mods in zip(self._blocks(), self.history_mods(cond), strict=True):
             s1, c1, g1, s2, c2, g2, s3, c3, g3 = mods
@@ -247,7 +269,7 @@ class Dynamics(nn.Module):
 
     def advance(self, previous: Tensor, before: Tensor, actions: Tensor, level: Tensor, cache: KVCache) -> HistoryOut:
         """One step: (B, C, h, w) latents, (B, ...) actions; reads the cache and writes this step's entry into it."""
-        local, x, cond = self._enter(previous, before, actions, level)
+        local, x, cond = self._enter(previous, before, actions, level, cache.ages)
         place = cache.claim()  # this step's slot and the distance of every slot, the same for all blocks
         for index, (block, mods) in enumerate(zip(self._blocks(), self.history_mods(cond), strict=True)):
             s1, c1, g1, s2, c2, g2, s3, c3, g3 = mods

@@ -154,8 +154,8 @@ class ShapedConv(nn.Module):
         return x + self.second(F.silu(self.first(F.silu(x)) * (1 + scale) + shift))
 
 
-def fourier_features(x: Tensor, count: int) -> Tensor:
-    """Sines and cosines of a level in [0, 1]: (...,) -> (..., count)."""
-    frequencies = torch.exp(torch.linspace(0.0, math.log(100.0), count // 2, device=x.device))
+def fourier_features(x: Tensor, count: int, finest: float = 100.0) -> Tensor:
+    """Sines and cosines of a level in [0, 1], from half a turn to `finest` half turns: (...,) -> (..., count)."""
+    frequencies = torch.exp(torch.linspace(0.0, math.log(finest), count // 2, device=x.device))
     angles = x.float().unsqueeze(-1) * frequencies * math.pi
     return torch.cat([angles.sin(), angles.cos()], dim=-1)

@@ -52,7 +52,7 @@ class Clips:
         rows = np.minimum(clip, end - 1)  # a short episode repeats its last row
         return {
             "latents": store.latents[rows], "actions": store.actions[rows], "rewards": store.rewards[rows],
-            "terminated": store.terminated[rows], "harmed": store.harmed[rows],
+            "terminated": store.terminated[rows], "harmed": store.harmed[rows], "ages": rows - first,
             "valid": (clip < end) & (clip > row if eventful else True),
             "weight": np.ones(len(rows), np.float32) if eventful else self._weights[number][rows],
         }  # fmt: skip

@@ -11,17 +11,19 @@ from worldsim.sampling import SamplingConfig, empty_cache, sample_step, step_noi
 
 @torch.inference_mode()
 def dream(
-    dynamics: Dynamics, config: SamplingConfig, latents: Tensor, actions: Tensor, *, context: int, seed: int
-) -> Tensor:
+    dynamics: Dynamics, config: SamplingConfig, latents: Tensor, actions: Tensor, ages: Tensor,
+    *, context: int, seed: int,
+) -> Tensor:  # fmt: skip
     """Dream on from the first `context` rows with the recorded actions.
 
-    `latents` (B, T, 1 + between, C, h, w), `actions` (B, T, ...) as rows of a store (the action leads to its row);
+    `latents` (B, T, 1 + between, C, h, w), `actions` (B, T, ...) as rows of a store (the action leads to its row),
+    `ages` (B,) of the first rows, in steps;
     returns latents of the same shape, the context unchanged.
     """
     batch, steps = latents.shape[:2]
     weight = dynamics.place
     latents, actions = latents.to(weight.device, weight.dtype), actions.to(weight.device)
-    cache, out = empty_cache(dynamics, batch), latents.clone()
+    cache, out = empty_cache(dynamics, ages), latents.clone()
     seeds, zeros = torch.arange(batch) + seed, torch.zeros(batch, dtype=torch.int64)
     for t in range(1, steps):
         past = torch.stack([out[:, t - 1, 0], out[:, max(t - 2, 0), 0]], dim=1)

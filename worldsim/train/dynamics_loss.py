@@ -30,6 +30,7 @@ OWN_FRAMES = 0.7  # share of a clip's frames that are replaced by own prediction
 OWN_FROM = 0.5  # own predictions start from levels up to this
 MAX_OWN_ERROR = 3.0  # length of a place's error: its latents are about 4 long, the smallest fireball makes 6 to 11
 MAX_DEPTH = 3  # steps that own predictions are made of own predictions, 1 to this
+STROKE_WEIGHT = 8.0  # of frames at a stroke of the game's clock, when what comes seldom is due
 LEAPS = 0.5  # share of the frames that are drawn once more, in a leap, in two batches of four
 LEAP_WEIGHT = 0.5
 END_WEIGHT = 2.0
@@ -53,16 +54,16 @@ class DynamicsLoss(nn.Module):
         latents = batch["latents"].float()
         frames = latents[:, :-1, 0]  # (B, T, C, h, w), what each step comes from
         target = latents[:, 1:].flatten(0, 1).flatten(1, 2)  # (F, drawn, h, w), F = B * T
-        actions = batch["actions"][:, 1:]
+        actions, ages = batch["actions"][:, 1:], batch["ages"][:, :-1]
         context = frames
         if step >= OWN_FRAMES_AFTER and step % 2:
-            context = self._own_frames(frames, target, actions, generator)
-        seen = self._remember(context, actions, generator)
+            context = self._own_frames(frames, target, actions, ages, generator)
+        seen = self._remember(context, actions, ages, generator)
         canvas = self.dynamics.prepare(seen, context.flatten(0, 1))
         tau = self._levels(len(target), generator)
         drawn = self._draw(canvas, target, tau, generator)
         shown = _shown(batch)
-        counted = batch["weight"][:, 1:].flatten()
+        counted = batch["weight"][:, 1:].flatten() * self._strokes(batch["ages"][:, 1:]).flatten()
         part = counted * shown / shown.sum().clamp(min=1)  # of the loss
         weight = _weight(frames)
         error = (drawn - target).square()
@@ -76,20 +77,25 @@ class DynamicsLoss(nn.Module):
         named |= {"end": end, "harm": harm, "reward": reward}
         return loss, {name: value.detach() for name, value in named.items()}
 
+    def _strokes(self, ages: Tensor) -> Tensor:
+        """What frames of these ages (B, T) count; known beforehand, so that nothing comes too often."""
+        cycle = self.dynamics.config.cycle
+        return torch.where((ages % cycle == 0) & (cycle > 1), STROKE_WEIGHT, 1.0)
+
     def _levels(self, count: int, generator: torch.Generator) -> Tensor:
         """Pure noise, or levels of a logit-normal distribution (Esser et al., 2024)."""
         logit = LEVEL_MEAN + torch.randn(count, generator=generator, device=generator.device)
         pure = torch.rand(count, generator=generator, device=generator.device) < PURE_NOISE
         return torch.sigmoid(logit) * ~pure
 
-    def _remember(self, context: Tensor, actions: Tensor, generator: torch.Generator) -> HistoryOut:
+    def _remember(self, context: Tensor, actions: Tensor, ages: Tensor, generator: torch.Generator) -> HistoryOut:
         """Run the history over noised frames (B, T, C, h, w)."""
         shape = context.shape[:2]
         level = MAX_CONTEXT_NOISE * torch.rand(shape, generator=generator, device=context.device).square()
         noise = torch.randn(context.shape, generator=generator, device=context.device)
         noisy = context + level[..., None, None, None] * noise
         before = torch.cat([noisy[:, :1], noisy[:, :-1]], dim=1)
-        return self.dynamics.remember(noisy, before, actions, level)
+        return self.dynamics.remember(noisy, before, actions, level, ages)
 
     def _draw(self, canvas: Canvas, target: Tensor, tau: Tensor, generator: torch.Generator) -> Tensor:
         noise = torch.randn(target.shape, generator=generator, device=target.device)
@@ -110,12 +116,14 @@ class DynamicsLoss(nn.Module):
         return (part[rows] * error).sum() * len(target) / count
 
     @torch.no_grad()
-    def _own_frames(self, frames: Tensor, target: Tensor, actions: Tensor, generator: torch.Generator) -> Tensor:
+    def _own_frames(
+        self, frames: Tensor, target: Tensor, actions: Tensor, ages: Tensor, generator: torch.Generator
+    ) -> Tensor:
         """The clip's frames, most of them replaced by what the model draws for them, 1 to MAX_DEPTH steps on."""
         depth = int(torch.randint(1, MAX_DEPTH + 1, (), generator=generator, device=frames.device))
         own = frames
         for _ in range(depth):
-            canvas = self.dynamics.prepare(self._remember(own, actions, generator), own.flatten(0, 1))
+            canvas = self.dynamics.prepare(self._remember(own, actions, ages, generator), own.flatten(0, 1))
             known = OWN_FROM * torch.rand(len(target), generator=generator, device=target.device)
             drawn = self._draw(canvas, target, known, generator)
             drawn = drawn[:, : frames.shape[2]].unflatten(0, frames.shape[:2])

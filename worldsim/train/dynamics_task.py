@@ -19,6 +19,8 @@ from worldsim.train.dream import dream
 from worldsim.train.dynamics_loss import DynamicsLoss
 from worldsim.train.latents import LatentEpisodes, weights_digest
 
+SELDOM_OLDER = 0.99  # share of the rows up to an age beyond which a world is told no more of it
+
 
 class DynamicsTask:
     """Everything the loop needs to train the dynamics on latent episodes."""
@@ -27,18 +29,25 @@ class DynamicsTask:
 
     def __init__(
         self, stores: list[LatentEpisodes], tokenizer: Tokenizer,
-        *, batch: int = 4, clip: int = 16, patch: tuple[int, int] = (8, 1), seed: int = 0,
-        reward_scale: float | None = None,
+        *, batch: int = 2, clip: int = 32, patch: tuple[int, int] = (8, 1), cycle: int = 1, seed: int = 0,
+        reward_scale: float | None = None, oldest: int | None = None,
     ) -> None:  # fmt: skip
-        """`reward_scale` (default: the mean size of the data's rewards) is that of the weights to go on with."""
+        """`reward_scale` and `oldest` are those of the weights to go on with.
+
+        By default the mean size of the data's rewards, and the age that one row of a hundred is beyond.
+        """
         if clip < 2:
             raise InvalidInput(f"clip is {clip}; give at least 2 steps, so that there is a past to learn from")
         self.tokenizer, self.count, self.steps, self.seed = tokenizer, batch, clip, seed
         meta, between = stores[0].store.meta, stores[0].latents.shape[1] - 1
         grid = tokenizer.config
+        if oldest is None:
+            ages = np.concatenate([np.arange(length) for s in stores for length in s.store.lengths])
+            oldest = max(int(np.quantile(ages, SELDOM_OLDER)), 1)
         self.settings = DynamicsConfig(
             channels=grid.channels, height=grid.latent_height, width=grid.latent_width, patch=patch,
             actions=meta.actions.n, action_dim=len(meta.actions.low), between=between, window=clip - 1,
+            cycle=cycle, oldest=oldest,
         )  # fmt: skip
         torch.manual_seed(seed)  # the initial weights only
         # Rewards are learned in units of their usual size, so that a world of tiny rewards is no harder.
@@ -73,8 +82,9 @@ class DynamicsTask:
         for index in range(2):
             clip = self._clips.draw(np.random.default_rng([self.seed, index]))
             latents = torch.from_numpy(clip["latents"].astype(np.float32))
-            actions = torch.from_numpy(clip["actions"])
-            dreamed = dream(averaged.dynamics, SamplingConfig(), latents[None], actions[None], context=4, seed=index)
+            actions, ages = torch.from_numpy(clip["actions"]), torch.from_numpy(clip["ages"][:1])
+            settings = SamplingConfig()
+            dreamed = dream(averaged.dynamics, settings, latents[None], actions[None], ages, context=4, seed=index)
             for z in (latents[::4, 0], dreamed[0, ::4, 0]):
                 device = next(self.tokenizer.parameters()).device
                 rows.append(to_frames(self.tokenizer.decode(z.to(device))).cpu().numpy())

@@ -75,14 +75,16 @@ def pick_starts(tokenizer: Tokenizer, stores: list[Episodes], count: int) -> Sta
     if not places:
         raise InvalidInput(f"no episode is longer than {2 * CONTEXT} steps; record longer episodes to take starts from")
     begin = [places[i] for i in np.linspace(0, len(places) - 1, max(count // 2, 1)).astype(int)]
-    firsts = [(store, first) for store, first, _ in begin]
+    firsts = [(store, first, 0) for store, first, _ in begin]  # store, row, age
     # By rows, not by episodes: most of the time in a game is spent in the long ones, and late in them.
     widths = np.array([end - 2 * CONTEXT - first for _, first, end in places])
     lasts = np.cumsum(widths)
     for nth in ((np.arange(len(begin)) + rng.random(len(begin))) / len(begin) * lasts[-1]).astype(int):
         index = int(np.searchsorted(lasts, nth, side="right"))
         store, first, _ = places[index]
-        firsts.append((store, first + int(nth - (lasts[index] - widths[index]))))
-    latents = [encode_frames(tokenizer, store.read("rgb", row, row + CONTEXT)).cpu().numpy() for store, row in firsts]
-    actions = [store.read("action", row + 1, row + CONTEXT) for store, row in firsts]
-    return Starts.pack(np.stack(latents), np.stack(actions), beginnings=len(begin))
+        age = int(nth - (lasts[index] - widths[index]))
+        firsts.append((store, first + age, age))
+    frames = [store.read("rgb", row, row + CONTEXT) for store, row, _ in firsts]
+    latents = np.stack([encode_frames(tokenizer, one).cpu().numpy() for one in frames])
+    actions = np.stack([store.read("action", row + 1, row + CONTEXT) for store, row, _ in firsts])
+    return Starts.pack(latents, actions, np.array([age for *_, age in firsts]), beginnings=len(begin))

@@ -20,6 +20,7 @@ from worldsim.episodes import Episodes
 from worldsim.errors import InvalidInput
 from worldsim.models.tokenizer import Tokenizer, TokenizerConfig, to_pictures
 from worldsim.train.checkpoint import load_checkpoint
+from worldsim.train.mirror import mirror_actions, mirror_frames
 
 ROWS = 64  # encoded at a time
 
@@ -69,24 +70,28 @@ def encode_frames(tokenizer: Tokenizer, frames: np.ndarray) -> Tensor:
 
 
 def cache_latents(
-    tokenizer: Tokenizer, store: Episodes, run: Path, device: str = "auto", *, health: str | None = None
-) -> LatentEpisodes:
+    tokenizer: Tokenizer, store: Episodes, run: Path, device: str = "auto",
+    *, health: str | None = None, mirrored: bool = False,
+) -> LatentEpisodes:  # fmt: skip
     """Encode a store, or open what an earlier call encoded with the same tokenizer from the same rows.
 
-    `health` names a recorded variable whose fall comes before an ending. Of several processes on one machine, the
-    first one encodes and the others wait for it.
+    `health` names a recorded variable whose fall comes before an ending; `mirrored` gives the episodes as a mirror
+    shows them. Of several processes on one machine, the first one encodes and the others wait for it.
     """
-    harmed = harms(store, health)
-    folder = run / "latents" / f"{store.path.name}-{weights_digest(tokenizer)}-{store.num_steps}"
+    harmed, rows = harms(store, health), store.num_steps
+    actions = store.read("action", 0, rows)
+    if mirrored:
+        actions = mirror_actions(store.meta.actions, actions)
+    name = f"{store.path.name}-{weights_digest(tokenizer)}-{rows}"
+    folder = run / "latents" / (f"{name}-mirrored" if mirrored else name)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with open(folder.parent / ".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not _is_done(folder, store):
-            _encode_store(tokenizer, store, folder)
-    rows = store.num_steps
+            _encode_store(tokenizer, store, folder, mirrored)
     return LatentEpisodes(
         latents=np.load(folder / "latents.npy", mmap_mode="r"),
-        actions=store.read("action", 0, rows),
+        actions=actions,
         rewards=store.read("reward", 0, rows),
         terminated=store.read("terminated", 0, rows),
         harmed=harmed,
@@ -127,19 +132,20 @@ def _is_done(folder: Path, store: Episodes) -> bool:
     return done.get("store", _rows_digest(store)) == _rows_digest(store)  # the first caches did not say
 
 
-def _encode_store(tokenizer: Tokenizer, store: Episodes, folder: Path) -> None:
+def _encode_store(tokenizer: Tokenizer, store: Episodes, folder: Path, mirrored: bool) -> None:
     shutil.rmtree(folder, ignore_errors=True)  # an interrupted attempt has no done.json
     folder.mkdir()
     c, between = tokenizer.config, store.meta.streams["between"].shape[0] if "between" in store.streams else 0
     shape = (store.num_steps, 1 + between, c.channels, c.latent_height, c.latent_width)
     array = np.lib.format.open_memmap(folder / "latents.npy", mode="w+", dtype=np.float16, shape=shape)
-    for start in tqdm(
-        range(0, store.num_steps, ROWS), desc=f"latents of {store.path.name}", unit_scale=ROWS, unit="row"
-    ):
+    named = f"latents of {store.path.name}" + (" in the mirror" if mirrored else "")
+    for start in tqdm(range(0, store.num_steps, ROWS), desc=named, unit_scale=ROWS, unit="row"):
         stop = min(start + ROWS, store.num_steps)
         frames = store.read("rgb", start, stop)[:, None]
         if between:
             frames = np.concatenate([frames, store.read("between", start, stop)], axis=1)
+        if mirrored:
+            frames = mirror_frames(frames)
         encoded = encode_frames(tokenizer, frames.reshape(-1, *frames.shape[2:]))
         array[start:stop] = encoded.cpu().numpy().reshape(stop - start, *shape[1:])
     array.flush()

@@ -1,0 +1,59 @@
+"""Dreams to train in that tell how near an ending was, instead of ending by the throw of a die: `SoftEndings`."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+
+from worldsim.envs.worlds import step_stages
+from worldsim.errors import InvalidInput
+from worldsim.spec import LatentWorld, Pictures, Stages, WorldProtocol, WorldStep
+from worldsim.stages import finish
+
+
+class SoftEndings:
+    """A world that never ends, and takes `cost` times the chance of an ending out of the reward of each step.
+
+    An agent then learns from every close call, and not from the few of them that were drawn to be endings. Dreamer
+    (Hafner et al., 2020) counts with the predicted chance to go on for the same reason. It goes on after what would
+    have ended it, so it suits games in which not every such thing does. Raises InvalidInput for a `cost` below 0, and
+    in `step` for a world that does not say how likely endings are.
+    """
+
+    def __init__(self, world: WorldProtocol, cost: float) -> None:
+        if not 0 <= cost < math.inf:
+            raise InvalidInput(f"the cost of an ending is {cost}; give 0 or more, in units of the reward")
+        self.world = world
+        self.cost = cost
+        self.spec = world.spec
+
+    def reset(self, seed: Sequence[int], **options: Any) -> Any:
+        """As the world does."""
+        return self.world.reset(seed, **options)
+
+    def step(self, state: Any, actions: np.ndarray, *, pictures: Pictures = "all") -> tuple[Any, WorldStep]:
+        """As the world does, but for reward and ending."""
+        return finish(self.stages(state, actions, pictures=pictures))
+
+    def stages(self, state: Any, actions: np.ndarray, *, pictures: Pictures = "all") -> Stages:
+        """`step` in stages, those of the other world."""
+        state, step = yield from step_stages(self.world, state, actions, pictures)
+        chance = step.extras.get("termination_probability")
+        if chance is None:
+            raise InvalidInput(
+                f"world {self.spec.name!r} does not say how likely endings are; train with them as drawn"
+            )
+        reward = (step.reward - self.cost * chance).astype(np.float32)
+        return state, dataclasses.replace(step, reward=reward, terminated=np.zeros_like(step.terminated))
+
+    def render(self, state: Any) -> np.ndarray:
+        """As the world does."""
+        return self.world.render(state)
+
+    def latents(self, state: Any) -> np.ndarray:
+        """As the world does."""
+        return cast(LatentWorld, self.world).latents(state)
