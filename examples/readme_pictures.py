@@ -50,7 +50,7 @@ def play_both(world, episode, start, context, steps):
     """The recorded pictures after row `start`, and those dreamed with the recorded actions: a list a step."""
     seen = slice(max(0, start - context + 1), start + 1)
     taken = episode["action"][seen][1:]  # a row's action led to it
-    state = world.reset(seed=0, frames=episode["rgb"][seen][None], actions=taken[None])
+    state = world.reset(seed=0, frames=episode["rgb"][seen][None], actions=taken[None], age=[seen.start])
     real, dreamed = [], []
     for row in range(start + 1, start + 1 + steps):
         state, step = world.step(state, episode["action"][row : row + 1])
