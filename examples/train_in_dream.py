@@ -57,6 +57,8 @@ def arguments():
     if args.quick:
         parser.set_defaults(**QUICK)
         args = parser.parse_args()
+    if args.real is not None and args.ending_cost is not None:
+        parser.error("--ending-cost needs dreams, where the chance of an ending is known; leave it out with --real")
     if args.steps is None and args.minutes is None and args.real is None:
         args.minutes = 60.0
     return args
@@ -118,8 +120,9 @@ def main():
     judge.close()
 
     print(format_table(rows, learned))
-    for name, row in rows.items():
-        print(f"\n{name}, by the age of the game:\n{format_ages({k: score.ages for k, score in row.items()})}")
+    for name in curves:
+        ages = {place: score.ages for place, score in rows[name].items()}
+        print(f"\n{name}, by the age of the game:\n{format_ages(ages)}")
     print("mean survival of the trained agents, tics: " + ", ".join(f"{k} {v:.0f}" for k, v in means.items()))
     place = "dream" if args.no_real else "real"
     levels = {name: scores[place].mean for name, scores in rows.items() if name not in curves}

@@ -103,3 +103,12 @@ def test_take_cover_is_played_as_its_worlds_are(kind):
     assert 150 < score.mean_tics < 1000
     assert score == evaluate(HeldRandom(real.action_space, mean_steps=5), real, 4, tics_per_action=4)
     real.close()
+
+
+def test_with_a_cost_of_endings_dreams_last_to_their_limit(world):
+    config = ObservationConfig(stack=1, hold=2)
+    for cost in (None, 50.0):
+        infos = play(dream_envs(world, 4, config, max_episode_steps=8, ending_cost=cost), 24)[1]
+        episodes = [info["episode"] for info in infos if "episode" in info]
+        assert all(one["l"] == 4 for one in episodes) == (cost is not None) and len(episodes) > 8
+        assert (min(one["r"] for one in episodes) < -20) == (cost is not None)
