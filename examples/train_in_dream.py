@@ -1,8 +1,8 @@
 """Train an agent inside a learned world, then let it play the real game.
 
-python examples/train_in_dream.py --minutes 60 --seeds 3 --baselines --out runs/agent
+python examples/train_in_dream.py --minutes 60 --ending-cost 300 --surprise 0.013 --baselines --out runs/agent
 python examples/train_in_dream.py --real 400000 --out runs/agent-real    # the same PPO in the real game, 400,000 tics
-python examples/train_in_dream.py --shuffled-actions --out runs/agent-shuffled    # a wrong world, where none can learn
+python examples/train_in_dream.py --ending-cost 300 --shuffled-actions --out runs/agent-shuffled    # a wrong world
 python examples/train_in_dream.py --quick --out runs/agent-quick    # two minutes, to see that all of it works
 """
 
@@ -36,11 +36,12 @@ def arguments():
     add("--shuffled-actions", action="store_true", help="train in a world whose actions are shuffled at every step")
     add("--observation", choices=("latents", "pixels"), default="latents", help="what the agent sees")
     add("--stack", type=int, default=3, help="last observations that it sees together")
-    add("--hold", type=int, default=2, help="steps of the world that it holds an action for")
+    add("--hold", type=int, default=3, help="steps of the world that it holds an action for")
     add("--num-envs", type=int, default=32, help="dreams in one batch")
     add("--start", default="anywhere", help="where dreams begin: anywhere in a recorded episode, or at its beginning")
-    add("--dream-steps", type=int, default=300, help="steps of the world after which a dream is cut off in training")
+    add("--dream-steps", type=int, default=400, help="steps of the world after which a dream is cut off in training")
     add("--temperature", type=float, help="of the noise in training: above 1 the dream is less predictable")
+    add("--surprise", type=float, help="of the noise in training: above the world's own, more fireballs are thrown")
     add("--ending-cost", type=float, help="in training dreams do not end: the chance of an ending costs so much reward")
     add("--seed", type=int, default=0)
     add("--seeds", type=int, default=1, help="agents to train, with the seeds that follow")
@@ -57,8 +58,9 @@ def arguments():
     if args.quick:
         parser.set_defaults(**QUICK)
         args = parser.parse_args()
-    if args.real is not None and args.ending_cost is not None:
-        parser.error("--ending-cost needs dreams, where the chance of an ending is known; leave it out with --real")
+    for option in ("ending_cost", "surprise", "temperature"):
+        if args.real is not None and getattr(args, option) is not None:
+            parser.error(f"--{option.replace('_', '-')} is of dreams; leave it out with --real")
     if args.steps is None and args.minutes is None and args.real is None:
         args.minutes = 60.0
     return args
@@ -70,7 +72,8 @@ def train(args, world, observation, judge, seed, out):
     if args.real is None:
         options = {"max_episode_steps": args.dream_steps, "start": args.start, "temperature": args.temperature}
         options |= {"ending_cost": args.ending_cost}
-        envs = dream_envs(world, args.num_envs, observation, seed=seed, **options)
+        lively = world.with_sampling(surprise=args.surprise)
+        envs = dream_envs(lively, args.num_envs, observation, seed=seed, **options)
         budget = {"steps": args.steps} if args.steps is not None else {"minutes": args.minutes}
     else:
         envs = real_envs(world, min(args.num_envs, 8), observation, seed=seed)

@@ -16,7 +16,7 @@ from worldsim.models.tokenizer import TokenizerConfig
 from worldsim.sampling import SamplingConfig
 from worldsim.spec import ActionSpec
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 
 
 @dataclass(frozen=True)

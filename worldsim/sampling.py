@@ -26,7 +26,9 @@ class SamplingConfig:
 
     steps: int = 2  # denoising steps: 1, 2 and 4 are learned as leaps, from 16 on they are small; others lie between
     temperature: float = 1.0  # size of the noise that a picture is drawn from: what is rare comes more often above 1
-    surprise: float = 0.0  # chance of a place to be the middle of a patch of three by three with twice the noise
+    surprise: float = 0.0  # chance of a place, times the mean length by which latents last changed, to be the middle
+    # of a patch of three by three with twice the noise
+    spared: float = 9.0  # latents longer than this, and their neighbours, are left without surprise
     context_noise: float = 0.05  # level of noise put on the last frames, as in training; holds drift back
 
     def __post_init__(self) -> None:
@@ -36,6 +38,8 @@ class SamplingConfig:
             raise InvalidInput(f"sampling temperature is {self.temperature}; give 0 or more, 1 for what was learned")
         if not 0 <= self.surprise <= 1:
             raise InvalidInput(f"sampling surprise is {self.surprise}; give a chance from 0 to 1")
+        if not 0 <= self.spared < math.inf:
+            raise InvalidInput(f"sampling spared is {self.spared}; give a length of latents, 0 or more")
         if not 0 <= self.context_noise <= 1:
             raise InvalidInput(f"sampling context_noise is {self.context_noise}; give a level from 0 to 1")
 
@@ -111,21 +115,31 @@ def draw(dynamics: Dynamics, config: SamplingConfig, past: Tensor, seen: History
         return dynamics.denoise(canvas, z, torch.full((len(past),), tau, device=past.device), leap)
 
     taus = [*levels(config.steps), 1.0]
-    z = follow(predict, _first_noise(config, drawn_from), taus, small=config.steps >= FINE)
+    z = follow(predict, _first_noise(config, past, drawn_from), taus, small=config.steps >= FINE)
     return Drawn(z, seen.reward, seen.end_logit)
 
 
-def _first_noise(config: SamplingConfig, drawn_from: StepNoise) -> Tensor:
+def _first_noise(config: SamplingConfig, past: Tensor, drawn_from: StepNoise) -> Tensor:
     """What a picture is drawn from, (F, drawn, h, w).
 
     Noise with heavy tails makes what is rare more frequent and leaves the rest as it is (compare Pandey et al., 2024,
-    "Heavy-tailed diffusion models"); a higher temperature makes all of the picture less certain.
+    "Heavy-tailed diffusion models"); a higher temperature makes all of the picture less certain. The more of a picture
+    moves, the more seldom does something new come of plain noise, and the more places are surprised. What is there
+    already is spared, lest it vanish: thrown things have longer latents than what stands.
     """
     z = config.temperature * drawn_from.picture
     if not config.surprise:
         return z
-    places = (drawn_from.place < config.surprise).to(z.dtype)
-    return z * (1 + F.max_pool2d(places, 3, stride=1, padding=1))
+    last, before = past.unbind(1)  # (F, C, h, w)
+    motion = torch.linalg.vector_norm(last - before, dim=1, keepdim=True).mean((2, 3), keepdim=True)
+    surprised = _around(drawn_from.place < config.surprise * motion)
+    spared = _around(torch.linalg.vector_norm(last, dim=1, keepdim=True) > config.spared)
+    return torch.where(surprised & ~spared, 2 * z, z)
+
+
+def _around(places: Tensor) -> Tensor:
+    """The places (F, 1, h, w) and their neighbours."""
+    return F.max_pool2d(places.float(), 3, stride=1, padding=1) > 0
 
 
 def follow(predict: Callable[[Tensor, float], Tensor], z: Tensor, taus: list[float], *, small: bool) -> Tensor:

@@ -87,11 +87,13 @@ class World:
         *,
         temperature: float | None = None,
         surprise: float | None = None,
+        spared: float | None = None,
         steps: int | None = None,
         context_noise: float | None = None,
     ) -> World:
         """This world, drawn in another way: the given fields of `SamplingConfig` change, the weights are shared."""
-        given = {"temperature": temperature, "surprise": surprise, "steps": steps, "context_noise": context_noise}
+        given = {"temperature": temperature, "surprise": surprise, "spared": spared}
+        given |= {"steps": steps, "context_noise": context_noise}
         changes = {name: value for name, value in given.items() if value is not None}
         other = copy.copy(self)
         sampling: Any = dataclasses.replace(self.config.sampling, **changes)  # type: ignore[arg-type]

@@ -106,19 +106,50 @@ def test_the_temperature_is_the_size_of_the_noise_that_a_picture_is_drawn_from(m
     assert got[0].std() > 0.5 and not got[2].any()
 
 
-def test_surprise_doubles_the_noise_in_patches_and_leaves_the_rest(model, monkeypatch):
-    got = []
-    monkeypatch.setattr(model, "denoise", lambda canvas, z, tau, leap: got.append(z) or torch.zeros_like(z))
-    drawn_from = step_noise(model, torch.arange(BATCH), ZEROS, ZEROS)
-    place = torch.full_like(drawn_from.place, 0.9)
-    place[1, 0, 0, 0] = 0.01  # the middle of a patch, in a corner of the picture
-    drawn_from = dataclasses.replace(drawn_from, place=place)
-    for surprise in (0.0, 0.005, 0.02, 1.0):
-        draw(model, SamplingConfig(1, surprise=surprise), drawn_from)
-    assert torch.equal(got[0], got[1]) and torch.equal(got[3], 2 * got[0])
-    expected = got[0].clone()
-    expected[1, :, :2, :2] *= 2
-    assert torch.equal(got[2], expected)
+class Surprises:
+    """The noise that pictures are drawn from, where the latents last changed by a length of 4 at every place."""
+
+    def __init__(self, model, monkeypatch) -> None:
+        self.model, self.got = model, []
+        monkeypatch.setattr(model, "denoise", lambda canvas, z, tau, leap: self.got.append(z) or torch.zeros_like(z))
+        self.past = torch.zeros((BATCH, 2, SIZES.channels, SIZES.height, SIZES.width))
+        self.past[:, 0] = 4 / SIZES.channels**0.5
+        noise = step_noise(model, torch.arange(BATCH), ZEROS, ZEROS)
+        self.place = torch.full_like(noise.place, 0.9)
+        self.noise = dataclasses.replace(noise, place=self.place)
+
+    def __call__(self, surprise: float, **options) -> torch.Tensor:
+        config = SamplingConfig(1, surprise=surprise, **options)
+        sample_step(self.model, config, self.past, ZEROS, empty_cache(self.model, ZEROS), self.noise)
+        return self.got[-1].clone()
+
+
+@pytest.fixture
+def surprises(model, monkeypatch):
+    return Surprises(model, monkeypatch)
+
+
+def test_surprise_doubles_the_noise_in_patches_and_leaves_the_rest(surprises):
+    surprises.place[1, 0, 0, 0] = 0.041  # the middle of a patch, in a corner of the picture
+    plain = surprises(0.0)
+    assert torch.equal(surprises(0.010), plain) and torch.equal(surprises(1.0), 2 * plain)
+    plain[1, :, :2, :2] *= 2
+    assert torch.equal(surprises(0.0105), plain)
+
+
+def test_the_more_moves_the_more_is_surprised(surprises):
+    plain = surprises(0.0)
+    surprises.past[0, 1] = surprises.past[0, 0]  # nothing moves in the first world
+    assert torch.equal(surprises(0.3)[0], plain[0]) and torch.equal(surprises(0.3)[1:], 2 * plain[1:])
+
+
+def test_what_stands_out_and_its_neighbours_are_spared_surprise(surprises):
+    surprises.past[2, :, 0, 0, 0] = 10.0  # in both frames: it makes no motion
+    plain = surprises(0.0)
+    assert torch.equal(surprises(1.0, spared=11.0), 2 * plain)
+    spared = 2 * plain
+    spared[2, :, :2, :2] /= 2
+    assert torch.equal(surprises(1.0), spared)
 
 
 def test_the_noise_of_a_world_is_a_function_of_its_key(model):
