@@ -26,9 +26,10 @@ class SamplingConfig:
 
     steps: int = 2  # denoising steps: 1, 2 and 4 are learned as leaps, from 16 on they are small; others lie between
     temperature: float = 1.0  # size of the noise that a picture is drawn from: what is rare comes more often above 1
-    surprise: float = 0.0  # chance of a place, times the mean length by which latents last changed, to be the middle
-    # of a patch of three by three with twice the noise
-    spared: float = 9.0  # latents longer than this, and their neighbours, are left without surprise
+    # Chance of a place to be the middle of a patch of three by three with twice the noise, for each unit of length by
+    # which the latents of a place last changed, in the mean over places.
+    surprise: float = 0.0
+    spared: float = 9.0  # length of latents beyond which they, and their neighbours, are left without surprise
     context_noise: float = 0.05  # level of noise put on the last frames, as in training; holds drift back
 
     def __post_init__(self) -> None:
@@ -37,7 +38,7 @@ class SamplingConfig:
         if not 0 <= self.temperature < math.inf:
             raise InvalidInput(f"sampling temperature is {self.temperature}; give 0 or more, 1 for what was learned")
         if not 0 <= self.surprise <= 1:
-            raise InvalidInput(f"sampling surprise is {self.surprise}; give a chance from 0 to 1")
+            raise InvalidInput(f"sampling surprise is {self.surprise}; give a chance from 0 to 1, for motion of 1")
         if not 0 <= self.spared < math.inf:
             raise InvalidInput(f"sampling spared is {self.spared}; give a length of latents, 0 or more")
         if not 0 <= self.context_noise <= 1:
