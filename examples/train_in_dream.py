@@ -66,14 +66,12 @@ def arguments():
     return args
 
 
-def train(args, world, observation, judge, seed, out):
+def train(args, world, drawn, observation, judge, seed, out):
     """One agent, its scores in the dream and in the real game, and the points of its curve."""
     seed = 1000 * seed  # the rows of a batch take the seeds that follow
     if args.real is None:
-        options = {"max_episode_steps": args.dream_steps, "start": args.start, "temperature": args.temperature}
-        options |= {"ending_cost": args.ending_cost}
-        lively = world.with_sampling(surprise=args.surprise)
-        envs = dream_envs(lively, args.num_envs, observation, seed=seed, **options)
+        options = {"max_episode_steps": args.dream_steps, "start": args.start, "ending_cost": args.ending_cost}
+        envs = dream_envs(drawn, args.num_envs, observation, seed=seed, **options)
         budget = {"steps": args.steps} if args.steps is not None else {"minutes": args.minutes}
     else:
         envs = real_envs(world, min(args.num_envs, 8), observation, seed=seed)
@@ -109,11 +107,13 @@ def main():
     require_matplotlib()
     world = World.from_pretrained(args.world)
     observation = ObservationConfig(kind=args.observation, stack=args.stack, hold=args.hold)
-    judge = Judge(world, observation, episodes=args.episodes, real=not args.no_real)
+    drawn = world.with_sampling(temperature=args.temperature, surprise=args.surprise)
+    trained_in = drawn if drawn.config != world.config else None
+    judge = Judge(world, observation, episodes=args.episodes, real=not args.no_real, trained_in=trained_in)
     rows, curves, learned = {}, {}, {}
     for seed in range(args.seed, args.seed + args.seeds):
         out = args.out / f"seed-{seed}"
-        agent, rows[f"seed {seed}"], curves[f"seed {seed}"] = train(args, world, observation, judge, seed, out)
+        agent, rows[f"seed {seed}"], curves[f"seed {seed}"] = train(args, world, drawn, observation, judge, seed, out)
         learned[f"seed {seed}"] = args.real_tics if args.real is None else args.real
         film(args, world, observation, agent, out)
     means = pooled(list(rows.values()))

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from worldsim.evaluate.plots import require_matplotlib
+from worldsim.policies.judge import TRAINED_IN
 
-COLOURS = {"dream": "tab:blue", "real": "tab:red"}
+COLOURS = {"dream": "tab:blue", TRAINED_IN: "tab:cyan", "real": "tab:red"}
 
 
 def save_curves(path: Path, runs: dict[str, list[dict[str, Any]]], levels: dict[str, float] | None = None) -> None:

@@ -17,20 +17,36 @@ from worldsim.world import World
 SEED = 1 << 40  # of the judged episodes, far from those of training
 DREAMS, GAMES = 32, 8  # environments at a time
 
-Scores = dict[str, Score]  # by the name of the place, "dream" or "real"
+TRAINED_IN = "dream as in training"
+
+Scores = dict[str, Score]  # by the name of the place: "dream", TRAINED_IN or "real"
 
 
 class Judge:
-    """Plays whole episodes from their beginning, in the dream as it was learned and, with `real`, in the real game."""
+    """Plays whole episodes from their beginning, in the dream and, with `real`, in the real game.
+
+    `trained_in` is the world as it is drawn in training, where that is another way than its own: agents are judged in
+    that dream too.
+    """
 
     def __init__(
-        self, world: World, observation: ObservationConfig, *, episodes: int, real: bool = True, seed: int = SEED
+        self,
+        world: World,
+        observation: ObservationConfig,
+        *,
+        episodes: int,
+        real: bool = True,
+        trained_in: World | None = None,
+        seed: int = SEED,
     ) -> None:
         self.episodes = episodes
         self._seed = seed
         self._tics = tics_per_action(world, observation)
         self._count = counter(world.config.source.name)
-        self._places: dict[str, VecEnv] = {"dream": dream_envs(world, min(DREAMS, episodes), observation)}
+        dreams = {"dream": world} if trained_in is None else {"dream": world, TRAINED_IN: trained_in}
+        self._places: dict[str, VecEnv] = {
+            name: dream_envs(dream, min(DREAMS, episodes), observation) for name, dream in dreams.items()
+        }
         if real:
             self._places["real"] = real_envs(world, min(GAMES, episodes), observation)
 
@@ -53,19 +69,20 @@ class Judge:
 def format_table(rows: Mapping[str, Scores], real_tics: Mapping[str, int | None]) -> str:
     """A Markdown table of agents; `real_tics` says what each learned from, and has no entry for one that learned
     nothing."""
-    lines = [
-        "| agent | survival in the real game, tics | return in the real game | in the dream | dream over real "
-        "| real tics learned from |",
-        "|---|---|---|---|---|---|",
-    ]
+    dreams = [place for place in ("dream", TRAINED_IN) if any(place in scores for scores in rows.values())]
+    titles = ["agent", "survival in the real game, tics", "return in the real game"]
+    titles += [title for place in dreams for title in (f"in the {place}", "over real")] + ["real tics learned from"]
+    lines = [_row(titles), "|" + "---|" * len(titles)]
     for name, scores in rows.items():
-        real, dream = scores.get("real"), scores["dream"]
-        learned = real_tics.get(name, 0)
-        lines.append(
-            f"| {name} | {real or '-'} | {_return(real)} | {_return(dream)} | {_ratio(dream, real)} "
-            f"| {'not told' if learned is None else f'{learned:,}'} |"
-        )
+        real, learned = scores.get("real"), real_tics.get(name, 0)
+        cells = [name, str(real or "-"), _return(real)]
+        cells += [text for place in dreams for text in (_return(scores.get(place)), _ratio(scores.get(place), real))]
+        lines.append(_row([*cells, "not told" if learned is None else f"{learned:,}"]))
     return "\n".join(lines)
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def pooled(scores: list[Scores]) -> dict[str, float]:
@@ -80,5 +97,5 @@ def _return(score: Score | None) -> str:
     return f"{score.mean:.0f} [{low:.0f}, {high:.0f}]"
 
 
-def _ratio(dream: Score, real: Score | None) -> str:
-    return f"{dream.mean / real.mean:.2f}" if real is not None and real.mean else "-"
+def _ratio(dream: Score | None, real: Score | None) -> str:
+    return f"{dream.mean / real.mean:.2f}" if dream is not None and real is not None and real.mean else "-"

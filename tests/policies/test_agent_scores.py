@@ -4,7 +4,7 @@ import pytest
 from worldsim.policies.agent_envs import dream_envs, real_envs
 from worldsim.policies.baselines import Always, HeldRandom, baselines
 from worldsim.policies.evaluate import Score, evaluate
-from worldsim.policies.judge import Judge, format_table, pooled
+from worldsim.policies.judge import TRAINED_IN, Judge, format_table, pooled
 from worldsim.policies.observation import ObservationConfig
 from worldsim.spec import ActionSpec
 
@@ -71,3 +71,13 @@ def test_the_judge_plays_both_and_the_table_has_both(world):
     assert pooled([rows["seed 0"], rows["seed 0"]])["real"] == rows["seed 0"]["real"].mean_tics
     only = Judge(world, CONFIG, episodes=2, real=False)(Always(0))
     assert set(only) == {"dream"} and "| - |" in format_table({"a": only}, {"a": None})
+
+
+def test_an_agent_is_also_judged_in_the_dream_that_it_was_trained_in(world):
+    judge = Judge(world, CONFIG, episodes=4, trained_in=world.with_sampling(temperature=1.4))
+    scores = judge(Always(1))
+    assert list(scores) == ["dream", TRAINED_IN, "real"] and len(scores[TRAINED_IN].returns) == 4
+    title, _, row = format_table({"seed 0": scores}, {}).splitlines()
+    cells = dict(zip(*([cell.strip() for cell in line.split("|")] for line in (title, row)), strict=False))
+    assert cells[f"in the {TRAINED_IN}"].startswith(f"{scores[TRAINED_IN].mean:.0f} [")
+    assert title.count("over real") == 2
