@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
 
+from worldsim.burst_world import BurstWorld
 from worldsim.envs.worlds import step_stages
 from worldsim.errors import InvalidInput
+from worldsim.holding import HeldStep, held_spec
 from worldsim.spec import LatentWorld, Pictures, Stages, WorldProtocol, WorldSpec, WorldStep
 from worldsim.stages import finish
+from worldsim.world import World
 
 
 class HeldWorld:
@@ -24,15 +26,9 @@ class HeldWorld:
     def __init__(self, world: WorldProtocol, hold: int) -> None:
         if hold < 1:
             raise InvalidInput(f"hold is {hold}; give 1 or more steps that an action is held for")
-        limit = world.spec.max_episode_steps
         self.world = world
         self.hold = hold
-        self.spec: WorldSpec = dataclasses.replace(
-            world.spec,
-            steps_per_second=world.spec.steps_per_second / hold,
-            pictures_per_step=world.spec.pictures_per_step * hold,
-            max_episode_steps=None if limit is None else held_steps(limit, hold),
-        )
+        self.spec: WorldSpec = held_spec(world.spec, hold)
 
     def reset(self, seed: Sequence[int], **options: Any) -> Any:
         """As the world does."""
@@ -44,28 +40,18 @@ class HeldWorld:
 
     def stages(self, state: Any, actions: np.ndarray, *, pictures: Pictures = "all") -> Stages:
         """`step` in stages, those of every step of the other world."""
-        rows = len(actions)
-        reward, alive = np.zeros(rows, np.float32), np.ones(rows, np.bool_)
-        broken, survival = np.zeros(rows, np.bool_), np.ones(rows, np.float32)
+        held = HeldStep(len(actions))
         shown: list[np.ndarray] = []
         for i in range(self.hold):
             decoded: Pictures = pictures if pictures == "all" or i + 1 == self.hold else "none"
             if i:
                 yield "holding"
             state, step = yield from step_stages(self.world, state, actions, decoded)
-            reward = np.where(alive, reward + step.reward, reward)
-            broken |= alive & np.asarray(step.extras.get("non_finite", False))
-            survival *= np.where(alive, 1 - step.extras.get("termination_probability", np.float32(0)), 1)
-            alive &= ~step.terminated
+            held.add(step)
             if decoded == "all":
                 shown += [*np.moveaxis(step.extras["between"], 1, 0)] if "between" in step.extras else []
                 shown.append(step.frame)
-        extras = {**step.extras, "non_finite": broken}
-        if "termination_probability" in extras:
-            extras["termination_probability"] = 1 - survival
-        if len(shown) > 1:
-            extras["between"] = np.stack(shown[:-1], axis=1)
-        return state, WorldStep(step.frame, reward, ~alive, extras)
+        return state, held.outcome(shown)
 
     def render(self, state: Any) -> np.ndarray:
         """As the world does."""
@@ -76,6 +62,11 @@ class HeldWorld:
         return cast(LatentWorld, self.world).latents(state)
 
 
-def held_steps(steps: int, hold: int) -> int:
-    """How many held actions it takes to get through so many steps."""
-    return -(-steps // hold)
+def in_bursts(world: WorldProtocol, hold: int) -> tuple[BurstWorld, int]:
+    """The world drawn in bursts, and how many of them make `hold` steps; raises InvalidInput where that cannot be."""
+    if not isinstance(world, World):
+        raise InvalidInput(f"a {type(world).__name__} draws no bursts; give a learned world, or leave bursts out")
+    drawn = BurstWorld(world)
+    if hold % drawn.burst.steps:
+        raise InvalidInput(f"hold is {hold} and a burst has {drawn.burst.steps} steps; give a multiple of that")
+    return drawn, hold // drawn.burst.steps

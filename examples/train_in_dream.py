@@ -43,6 +43,7 @@ def arguments():
     add("--temperature", type=float, help="of the noise in training: above 1 the dream is less predictable")
     add("--surprise", type=float, help="of the noise in training: above the world's own, more fireballs are thrown")
     add("--ending-cost", type=float, help="in training dreams do not end: the chance of an ending costs so much reward")
+    add("--bursts", action="store_true", help="training dreams draw several steps of a held action in one pass")
     add("--seed", type=int, default=0)
     add("--seeds", type=int, default=1, help="agents to train, with the seeds that follow")
     add("--stages", type=int, default=6, help="parts of the training between which the agent is judged")
@@ -61,6 +62,8 @@ def arguments():
     for option in ("ending_cost", "surprise", "temperature"):
         if args.real is not None and getattr(args, option) is not None:
             parser.error(f"--{option.replace('_', '-')} is of dreams; leave it out with --real")
+    if args.real is not None and args.bursts:
+        parser.error("--bursts is of dreams; leave it out with --real")
     if args.steps is None and args.minutes is None and args.real is None:
         args.minutes = 60.0
     return args
@@ -71,6 +74,7 @@ def train(args, world, drawn, observation, judge, seed, out):
     seed = 1000 * seed  # the rows of a batch take the seeds that follow
     if args.real is None:
         options = {"max_episode_steps": args.dream_steps, "start": args.start, "ending_cost": args.ending_cost}
+        options |= {"bursts": args.bursts}
         envs = dream_envs(drawn, args.num_envs, observation, seed=seed, **options)
         budget = {"steps": args.steps} if args.steps is not None else {"minutes": args.minutes}
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from worldsim import noise
 from worldsim.errors import InvalidInput
+from worldsim.models.burst import Burst
 from worldsim.models.cache import KVCache
 from worldsim.models.dynamics import Dynamics, HistoryOut
 
@@ -88,22 +89,29 @@ def step_noise(dynamics: Dynamics, seeds: Tensor, episodes: Tensor, steps: Tenso
 
 
 def look_back(
-    dynamics: Dynamics, config: SamplingConfig, past: Tensor, actions: Tensor, cache: KVCache, drawn_from: StepNoise
+    dynamics: Dynamics,
+    config: SamplingConfig,
+    past: Tensor,
+    actions: Tensor,
+    cache: KVCache,
+    context: Tensor,
+    steps: int = 1,
 ) -> HistoryOut:
-    """The history's part of a step: reads the cache and writes this step into it.
+    """The history's part of a step, or of the next `steps` of every world in a row: reads the cache, writes into it.
 
-    The noise that is put on the last frames stays in the cache: what is drawn does not carry it on.
+    `past` (F, 2, C, h, w) has the last frame's latents and those of the frame before. The noise `context` that is put
+    on them stays in the cache: what is drawn does not carry it on.
     """
-    noisy = past + config.context_noise * drawn_from.context
+    noisy = past + config.context_noise * context
     level = torch.full((len(past),), config.context_noise, device=past.device)
-    return dynamics.advance(noisy[:, 0], noisy[:, 1], actions, level, cache)
+    return dynamics.advance(noisy[:, 0], noisy[:, 1], actions, level, cache, steps)
 
 
 def sample_step(
     dynamics: Dynamics, config: SamplingConfig, past: Tensor, actions: Tensor, cache: KVCache, drawn_from: StepNoise
 ) -> Drawn:
     """Advance by one action; `past` (F, 2, C, h, w) holds the last frame's latents and those of the frame before."""
-    seen = look_back(dynamics, config, past, actions, cache, drawn_from)
+    seen = look_back(dynamics, config, past, actions, cache, drawn_from.context)
     return draw(dynamics, config, past, seen, drawn_from)
 
 
@@ -116,11 +124,27 @@ def draw(dynamics: Dynamics, config: SamplingConfig, past: Tensor, seen: History
         return dynamics.denoise(canvas, z, torch.full((len(past),), tau, device=past.device), leap)
 
     taus = [*levels(config.steps), 1.0]
-    z = follow(predict, _first_noise(config, past, drawn_from), taus, small=config.steps >= FINE)
+    z = follow(predict, first_noise(config, past, drawn_from), taus, small=config.steps >= FINE)
     return Drawn(z, seen.reward, seen.end_logit)
 
 
-def _first_noise(config: SamplingConfig, past: Tensor, drawn_from: StepNoise) -> Tensor:
+def draw_burst(
+    dynamics: Dynamics,
+    burst: Burst,
+    config: SamplingConfig,
+    past: Tensor,
+    seen: HistoryOut,
+    drawn_from: Sequence[StepNoise],
+) -> Tensor:
+    """The latents of several steps under one action, (F, steps, drawn, h, w), in one leap from the noise of each.
+
+    What surprises them, and what is spared, follows from the past of the first one: that of the others is not known.
+    """
+    noisy = torch.cat([first_noise(config, past, one) for one in drawn_from], dim=1)
+    return burst(dynamics, seen, past[:, 0], noisy).unflatten(1, (burst.steps, -1))
+
+
+def first_noise(config: SamplingConfig, past: Tensor, drawn_from: StepNoise) -> Tensor:
     """What a picture is drawn from, (F, drawn, h, w).
 
     Noise with heavy tails makes what is rare more frequent and leaves the rest as it is (compare Pandey et al., 2024,

@@ -18,6 +18,7 @@ from worldsim.actions import check_actions
 from worldsim.config import WorldConfig
 from worldsim.devices import autocast_dtype, choose_device
 from worldsim.errors import InvalidInput, InvalidState
+from worldsim.models.burst import Burst
 from worldsim.models.cache import KVCache
 from worldsim.models.dynamics import Dynamics
 from worldsim.models.tokenizer import Tokenizer, to_frames, to_pictures
@@ -58,8 +59,12 @@ class World:
         self.dtype = autocast_dtype(self.device)
         self.tokenizer = Tokenizer(self.config.tokenizer)
         self.dynamics = Dynamics(self.config.dynamics)
-        load_strictly({"tokenizer.": self.tokenizer, "dynamics.": self.dynamics}, files.model, where)
-        for module in (self.tokenizer, self.dynamics):
+        modules: dict[str, torch.nn.Module] = {"tokenizer.": self.tokenizer, "dynamics.": self.dynamics}
+        self.burst = Burst(self.config.dynamics, self.config.burst) if self.config.burst else None
+        if self.burst is not None:
+            modules["burst."] = self.burst
+        load_strictly(modules, files.model, where)
+        for module in modules.values():
             module.to(self.device, self.dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             module.eval().requires_grad_(False)
         self.starts = Starts.from_tensors(files.starts)
@@ -171,7 +176,7 @@ class World:
         for t, action in enumerate(torch.as_tensor(taken, device=self.device)):
             past = torch.stack([latents[t], latents[max(t - 1, 0)]])[None]
             drawn_from = step_noise(self.dynamics, keys[0], keys[1], keys[2] + t)
-            look_back(self.dynamics, self.config.sampling, past, action[None], cache, drawn_from)
+            look_back(self.dynamics, self.config.sampling, past, action[None], cache, drawn_from.context)
         past = torch.stack([latents[-1], latents[max(len(latents) - 2, 0)]])[None]
         return WorldState(past, cache, keys[0], keys[1], keys[2] + len(taken))
 
@@ -196,43 +201,43 @@ class World:
 
         Whoever does not want the step any more leaves it there; the state's memory is spent all the same.
         """
-        if pictures not in get_args(Pictures):
-            raise InvalidInput(f"pictures is {pictures!r}; pass one of {', '.join(map(repr, get_args(Pictures)))}")
+        check_step(state, pictures)
         taken = torch.as_tensor(check_actions(self.config.actions, actions, len(state.time)), device=self.device)
-        if not torch.equal(state.time, state.cache.time):
-            raise InvalidState("this state was stepped already and its memory reused; step a worldsim.tree.clone of it")
         sampling = self.config.sampling
         drawn_from = step_noise(self.dynamics, state.seed, state.episode, state.time)
         yield "history"
-        seen = look_back(self.dynamics, sampling, state.past, taken, state.cache, drawn_from)
+        seen = look_back(self.dynamics, sampling, state.past, taken, state.cache, drawn_from.context)
         yield "drawing"
         drawn = draw(self.dynamics, sampling, state.past, seen, drawn_from)
         latents = drawn.latents.unflatten(1, (-1, self.config.tokenizer.channels))  # (B, 1 + between, C, h, w)
-        finite = torch.isfinite(latents).flatten(1).all(1) & torch.isfinite(drawn.reward + drawn.end_logit)
-        ending = torch.sigmoid(drawn.end_logit.float()).cpu().numpy()
-        keys = (state.seed.tolist(), state.episode.tolist(), state.time.tolist())
+        result = self.outcome(state, latents, drawn.reward, drawn.end_logit)
         past = torch.stack([latents[:, 0], state.past[:, 0]], dim=1)
         new = WorldState(past, state.cache, state.seed, state.episode, state.time + 1)
-        extras = {"non_finite": ~finite.cpu().numpy(), "termination_probability": ending}
-        frame = np.empty((len(past), 0, 0, 3), np.uint8)
         yield "decoding"
         if pictures == "frame":
-            frame = self.render(new)
+            result = dataclasses.replace(result, frame=self.render(new))
         elif pictures == "all":  # in one call: on a CPU two pictures take hardly longer than one
-            decoded = self._decode(latents.flatten(0, 1)).reshape(*latents.shape[:2], *self._picture_shape)
-            frame = decoded[:, 0].copy()
-            extras |= {"between": decoded[:, 1:].copy()} if self.spec.pictures_per_step > 1 else {}
-        return new, WorldStep(
-            frame=frame,
-            reward=(drawn.reward * self.config.reward_scale).float().cpu().numpy(),
+            decoded = self.decode(latents)
+            between = {"between": decoded[:, 1:].copy()} if self.spec.pictures_per_step > 1 else {}
+            result = dataclasses.replace(result, frame=decoded[:, 0].copy(), extras=result.extras | between)
+        return new, result
+
+    def outcome(self, state: WorldState, latents: Tensor, reward: Tensor, end_logit: Tensor) -> WorldStep:
+        """What the step after `state` leads to, from what was drawn (B, ..., C, h, w) and said; without pictures."""
+        finite = torch.isfinite(latents).flatten(1).all(1) & torch.isfinite(reward + end_logit)
+        ending = torch.sigmoid(end_logit.float()).cpu().numpy()
+        keys = (state.seed.tolist(), state.episode.tolist(), state.time.tolist())
+        return WorldStep(
+            frame=np.empty((len(latents), 0, 0, 3), np.uint8),
+            reward=(reward * self.config.reward_scale).float().cpu().numpy(),
             terminated=noise.uniform(*keys, noise.STREAM_END, ()) < ending,
-            extras=extras,
+            extras={"non_finite": ~finite.cpu().numpy(), "termination_probability": ending},
         )
 
     @torch.inference_mode()
     def render(self, state: WorldState) -> np.ndarray:
         """The current frames, (B, H, W, 3) uint8."""
-        return self._decode(state.past[:, 0])
+        return self.decode(state.past[:, :1])[:, 0]
 
     def latents(self, state: WorldState) -> np.ndarray:
         """What the current frames are decoded from, (B, C, h, w) float32."""
@@ -257,8 +262,18 @@ class World:
         pictures = to_pictures(torch.from_numpy(np.ascontiguousarray(frames)).to(self.device)).to(self.dtype)
         return self.tokenizer.encode(pictures.contiguous(memory_format=torch.channels_last))
 
-    def _decode(self, latents: Tensor) -> np.ndarray:
-        return to_frames(self.tokenizer.decode(latents.contiguous(memory_format=torch.channels_last))).cpu().numpy()
+    def decode(self, latents: Tensor) -> np.ndarray:
+        """Pictures of latents (B, K, C, h, w) -> (B, K, H, W, 3) uint8."""
+        flat = latents.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        return to_frames(self.tokenizer.decode(flat)).cpu().numpy().reshape(*latents.shape[:2], *self._picture_shape)
+
+
+def check_step(state: WorldState, pictures: Pictures) -> None:
+    """Raise InvalidInput for pictures that no step has, InvalidState for a state that was stepped already."""
+    if pictures not in get_args(Pictures):
+        raise InvalidInput(f"pictures is {pictures!r}; pass one of {', '.join(map(repr, get_args(Pictures)))}")
+    if not torch.equal(state.time, state.cache.time):
+        raise InvalidState("this state was stepped already and its memory reused; step a worldsim.tree.clone of it")
 
 
 def _spec(config: WorldConfig, starts: Starts) -> WorldSpec:

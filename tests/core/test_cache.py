@@ -24,11 +24,11 @@ def advance(cache: KVCache, steps: int) -> list[int]:
     """Claim and write `steps` steps; the slots they took in the first row."""
     slots = []
     for _ in range(steps):
-        value = cache.time.float()[:, None, None, None].expand(-1, 2, 2, 4)  # a step's entries hold its number
+        value = cache.time.float()[:, None, None, None, None].expand(-1, 1, 2, 2, 4)  # a step's entries hold its number
         place = cache.claim()
         for block in range(len(cache.keys)):
             cache.write(block, place, value, -value)
-        slots.append(int(place.slot[0]))
+        slots.append(int(place.slot[0, 0]))
     return slots
 
 
@@ -49,12 +49,12 @@ def test_distances_count_steps_and_end_at_the_window():
     cache = new_cache()
     advance(cache, 1)
     place = cache.claim()
-    assert place.distance[0, :2].tolist() == [1, 0]
-    assert place.empty.tolist() == [[False, False, True, True]]
+    assert place.distance[0, 0, :2].tolist() == [1, 0]
+    assert place.hidden.tolist() == [[[False, False, True, True]]]
     advance(cache, 5)
     place = cache.claim()  # step 7
-    assert place.slot.tolist() == [1] and place.distance.tolist() == [[3, 0, 2, 1]]
-    assert not place.empty.any()
+    assert place.slot.tolist() == [[1]] and place.distance.tolist() == [[[3, 0, 2, 1]]]
+    assert not place.hidden.any()
 
 
 def test_nothing_attends_to_an_empty_slot():
@@ -62,8 +62,17 @@ def test_nothing_attends_to_an_empty_slot():
     cache = new_cache()
     advance(cache, 1)
     bias = cache.claim().bias(table)
-    assert bias.shape == (1, 2, WINDOW + 1)
-    assert bias[0].tolist() == [[1, 0, -torch.inf, -torch.inf], [5, 4, -torch.inf, -torch.inf]]
+    assert bias.shape == (1, 2, 1, WINDOW + 1)
+    assert bias[0, :, 0].tolist() == [[1, 0, -torch.inf, -torch.inf], [5, 4, -torch.inf, -torch.inf]]
+
+
+def test_steps_that_are_claimed_together_do_not_look_at_later_ones():
+    cache = new_cache()
+    advance(cache, 4)  # steps 0 to 3: the ring is full
+    place = cache.claim(2)
+    assert place.slot.tolist() == [[1, 2]] and cache.written.tolist() == [[0, 4, 5, 3]] and cache.time.tolist() == [6]
+    assert place.hidden.tolist() == [[[False, False, True, False], [False, False, False, False]]]
+    assert place.distance.tolist() == [[[3, 0, 0, 1], [3, 1, 0, 2]]]
 
 
 def test_every_world_has_its_own_clock():
@@ -71,8 +80,8 @@ def test_every_world_has_its_own_clock():
     cache.time = torch.tensor([0, 5])
     cache.written[1] = torch.tensor([0, 4, 2, 3])
     place = cache.claim()
-    assert place.slot.tolist() == [0, 2]
-    assert place.distance[1].tolist() == [3, 1, 0, 2]
+    assert place.slot.tolist() == [[0], [2]]
+    assert place.distance[1, 0].tolist() == [3, 1, 0, 2]
     assert cache.written.tolist() == [[0, -1, -1, -1], [0, 4, 5, 3]] and cache.time.tolist() == [1, 6]
 
 
@@ -97,6 +106,6 @@ def test_a_long_run_allocates_nothing_new():
 def test_what_a_block_reads_is_the_cache_itself():
     cache = new_cache()
     place = cache.claim()
-    keys, values = cache.write(1, place, torch.ones(1, 2, 2, 4), torch.ones(1, 2, 2, 4))
+    keys, values = cache.write(1, place, torch.ones(1, 1, 2, 2, 4), torch.ones(1, 1, 2, 2, 4))
     assert keys.data_ptr() == cache.keys[1].data_ptr() and values.data_ptr() == cache.values[1].data_ptr()
     assert (cache.keys[0] == 0).all()  # the other block's is untouched

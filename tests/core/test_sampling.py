@@ -79,14 +79,16 @@ def test_every_part_of_the_noise_matters_and_only_to_its_row(model, part):
 
 def test_the_context_noise_has_the_level_that_is_told_to_the_model(model, monkeypatch):
     got = {}
-    monkeypatch.setattr(model, "advance", lambda previous, before, actions, level, cache: got.update(locals()) or "out")
+    monkeypatch.setattr(
+        model, "advance", lambda previous, before, actions, level, cache, steps: got.update(locals()) or "out"
+    )
     past, actions = inputs()
     noise = step_noise(model, torch.arange(BATCH), ZEROS, ZEROS)
-    look_back(model, SamplingConfig(context_noise=0.2), past, actions, empty_cache(model, ZEROS), noise)
+    look_back(model, SamplingConfig(context_noise=0.2), past, actions, empty_cache(model, ZEROS), noise.context)
     torch.testing.assert_close(got["previous"], past[:, 0] + 0.2 * noise.context[:, 0])
     torch.testing.assert_close(got["before"], past[:, 1] + 0.2 * noise.context[:, 1])
     assert got["level"].tolist() == pytest.approx([0.2] * BATCH)
-    look_back(model, SamplingConfig(context_noise=0), past, actions, empty_cache(model, ZEROS), noise)
+    look_back(model, SamplingConfig(context_noise=0), past, actions, empty_cache(model, ZEROS), noise.context)
     assert torch.equal(got["previous"], past[:, 0]) and torch.equal(got["before"], past[:, 1])
 
 

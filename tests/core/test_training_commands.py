@@ -263,7 +263,7 @@ def test_a_damaged_checkpoint_is_not_exported(data, run, tmp_path):
 def test_an_exported_world_is_unpacked_and_trained_on(exported, data, tmp_path, monkeypatch):
     monkeypatch.setattr(dynamics_task, "DynamicsConfig", narrow)
     out = tmp_path / "run"
-    command("train", "unpack", "--world", exported, "--out", out)
+    command("train", "unpack", exported, "--out", out)
     tensors, meta = load_checkpoint(out / "dynamics.safetensors")
     assert meta["step"] == 20
     for name, tensor in World.from_pretrained(exported).dynamics.state_dict().items():
@@ -273,7 +273,7 @@ def test_an_exported_world_is_unpacked_and_trained_on(exported, data, tmp_path, 
     command("train", "dynamics", *arguments, "--cycle", 3, "--resume", *OPTIONS)
     assert load_checkpoint(out / "dynamics.safetensors")[1]["step"] == 21
     with pytest.raises(SystemExit):
-        command("train", "unpack", "--world", exported, "--out", out)
+        command("train", "unpack", exported, "--out", out)
 
 
 def test_a_world_with_a_damaged_training_record_is_not_unpacked(exported, tmp_path, capsys):

@@ -10,6 +10,7 @@ import torch
 from worldsim.config import SourceConfig, WorldConfig
 from worldsim.episode_writer import EpisodeWriter
 from worldsim.episodes import Episodes, EpisodesMeta, StreamSpec
+from worldsim.models.burst import Burst
 from worldsim.models.dynamics import Dynamics, DynamicsConfig
 from worldsim.models.tokenizer import Tokenizer, TokenizerConfig
 from worldsim.spec import ActionSpec
@@ -22,7 +23,7 @@ STARTS, CONTEXT = 4, 3
 
 
 def tiny_files(
-    seed: int = 0, *, source: str = "tiny", between: int = 1, max_episode_steps: int | None = 40
+    seed: int = 0, *, source: str = "tiny", between: int = 1, max_episode_steps: int | None = 40, burst: int = 0
 ) -> WorldFiles:
     """Config, random weights and random starts of a world with 16x32 pictures and three actions."""
     tokenizer = TokenizerConfig(
@@ -38,12 +39,16 @@ def tiny_files(
         actions=ACTIONS,
         tokenizer=tokenizer,
         dynamics=dynamics,
+        burst=burst,
     )
     torch.manual_seed(seed)
-    parts = {"tokenizer": Tokenizer(tokenizer), "dynamics": Dynamics(dynamics)}
+    parts: dict[str, torch.nn.Module] = {"tokenizer": Tokenizer(tokenizer), "dynamics": Dynamics(dynamics)}
+    if burst:
+        parts["burst"] = Burst(dynamics, burst)
     weights = {f"{part}.{n}": t.detach().clone() for part, m in parts.items() for n, t in m.state_dict().items()}
     # The last layer starts at zero, which would make every dream stand still.
-    weights["dynamics.painter.leave.weight"] = torch.randn_like(weights["dynamics.painter.leave.weight"]) * 0.05
+    for name in (n for n in weights if n.endswith(".painter.leave.weight")):
+        weights[name] = torch.randn_like(weights[name]) * 0.05
     rng = np.random.default_rng(seed)
     latents = rng.standard_normal((STARTS, CONTEXT, 4, 2, 4), dtype=np.float32)
     taken, ages = rng.integers(0, ACTIONS.n, (STARTS, CONTEXT - 1)), np.array([0, 0, 5, 30])

@@ -1,4 +1,7 @@
-"""`worldsim train …`: a tokenizer, then the dynamics on its latents; `export` packs a world, `unpack` undoes it."""
+"""`worldsim train …`: a tokenizer, then the dynamics on its latents; `export` packs a world, `unpack` undoes it.
+
+`burst` adds to a packed world.
+"""
 
 from __future__ import annotations
 
@@ -75,6 +78,33 @@ class DynamicsCommand:
 
 
 @dataclass(frozen=True)
+class BurstCommand:
+    """Teach a finished world to draw several steps of one action in one pass, and write it with what it learned."""
+
+    world: Annotated[
+        str, tyro.conf.Positional
+    ]  # a shipped name, a local folder or a hub id; needs no data, it dreams its lessons itself
+    out: Path  # folder of the run; the world is written to `world` in it
+    together: int = 3  # steps that are drawn in one pass
+    batch: int = 64  # bursts
+    lessons: int = 32_768  # bursts to learn from, about 65 KB of memory each
+    resume: bool = False
+    loop: Annotated[LoopConfig, tyro.conf.arg(name="")] = field(default_factory=LoopConfig)
+
+    def run(self) -> None:
+        """Dream the lessons, train and write the world."""
+        from worldsim.train.burst_task import BurstTask
+        from worldsim.train.export import export_burst
+        from worldsim.world import World
+
+        world = World.from_pretrained(self.world, device=self.loop.device)
+        task = BurstTask(world, self.together, batch=self.batch, lessons=self.lessons, seed=self.loop.seed)
+        fit(task, self.loop, self.out, self.resume)
+        export_burst(self.world, self.out, self.out / "world")
+        print(f"wrote {self.out / 'world'}")
+
+
+@dataclass(frozen=True)
 class ExportCommand:
     """Pack the run's tokenizer and dynamics, with starts from the data, as a world folder."""
 
@@ -98,7 +128,7 @@ class ExportCommand:
 class UnpackCommand:
     """Make a run of a finished world, to train it on with `--resume`, with more time or other data."""
 
-    world: str  # a shipped name, a local folder or a hub id
+    world: Annotated[str, tyro.conf.Positional]  # a shipped name, a local folder or a hub id
     out: Path  # folder of the new run
 
     def run(self) -> None:
@@ -113,6 +143,7 @@ def train(
     stage: Annotated[
         Annotated[TokenizerCommand, tyro.conf.subcommand("tokenizer")]
         | Annotated[DynamicsCommand, tyro.conf.subcommand("dynamics")]
+        | Annotated[BurstCommand, tyro.conf.subcommand("burst")]
         | Annotated[ExportCommand, tyro.conf.subcommand("export")]
         | Annotated[UnpackCommand, tyro.conf.subcommand("unpack")],
         tyro.conf.arg(name=""),

@@ -59,7 +59,7 @@ class Dreams:
             self._past,
             self._on_device(actions),
             self._cache,
-            drawn_from,
+            drawn_from.context,
         )
         self._advance(frame)
         return torch.sigmoid(seen.end_logit.float()).cpu().numpy()

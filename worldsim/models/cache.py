@@ -16,17 +16,17 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Place:
-    """Where the step that is being computed goes, and how far away every slot is from it."""
+    """Where the T steps that are being computed go, and how far away every slot is from each of them."""
 
-    rows: Tensor  # (B,) int64, 0..B-1
-    slot: Tensor  # (B,) int64
-    distance: Tensor  # (B, S) int64, clamped to the window
-    empty: Tensor  # (B, S) bool
+    rows: Tensor  # (B, 1) int64, 0..B-1
+    slot: Tensor  # (B, T) int64
+    distance: Tensor  # (B, T, S) int64, clamped to the window
+    hidden: Tensor  # (B, T, S) bool: empty, or of a later one of these steps
 
     def bias(self, table: Tensor) -> Tensor:
-        """Attention bias (B, H, S) from a block's table (H, window + 1)."""
+        """Attention bias (B, H, T, S) from a block's table (H, window + 1)."""
         bias = table[:, self.distance].transpose(0, 1)
-        return bias.masked_fill(self.empty[:, None], -math.inf)
+        return bias.masked_fill(self.hidden[:, None], -math.inf)
 
 
 @dataclass
@@ -57,19 +57,20 @@ class KVCache:
         """Steps since the beginning of each world's episode, (B,) int64."""
         return self.first + self.time
 
-    def claim(self) -> Place:
-        """Take the next slot of every world and advance the clocks."""
+    def claim(self, steps: int = 1) -> Place:
+        """Take the next slots of every world, one for each of at most `window` steps, and advance the clocks."""
         window = self.written.shape[1] - 1
-        rows = torch.arange(len(self.time), device=self.time.device)
-        slot = torch.where(self.time == 0, 0, 1 + (self.time - 1) % window)
-        self.written[rows, slot] = self.time
-        distance = (self.time[:, None] - self.written).clamp(0, window)
-        place = Place(rows, slot, distance, self.written < 0)
-        self.time = self.time + 1
+        rows = torch.arange(len(self.time), device=self.time.device)[:, None]
+        times = self.time[:, None] + torch.arange(steps, device=self.time.device)  # (B, T)
+        slot = torch.where(times == 0, 0, 1 + (times - 1) % window)
+        self.written[rows, slot] = times
+        distance = times[:, :, None] - self.written[:, None]
+        place = Place(rows, slot, distance.clamp(0, window), (self.written < 0)[:, None] | (distance < 0))
+        self.time = self.time + steps
         return place
 
-    def write(self, block: int, place: Place, k_BNHC: Tensor, v_BNHC: Tensor) -> tuple[Tensor, Tensor]:
-        """Store this step's keys and values; returns all of the block's, (B, N, H, S, C)."""
-        self.keys[block][place.rows, :, :, place.slot] = k_BNHC
-        self.values[block][place.rows, :, :, place.slot] = v_BNHC
+    def write(self, block: int, place: Place, k_BTNHC: Tensor, v_BTNHC: Tensor) -> tuple[Tensor, Tensor]:
+        """Store these steps' keys and values; returns all of the block's, (B, N, H, S, C)."""
+        self.keys[block][place.rows, :, :, place.slot] = k_BTNHC
+        self.values[block][place.rows, :, :, place.slot] = v_BTNHC
         return self.keys[block], self.values[block]

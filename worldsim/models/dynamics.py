@@ -267,16 +267,22 @@ class Dynamics(nn.Module):
             x = gated(x, g3, block.mlp(modulate(x, s3, c3)))
         return self._leave(local, x, cond)
 
-    def advance(self, previous: Tensor, before: Tensor, actions: Tensor, level: Tensor, cache: KVCache) -> HistoryOut:
-        """One step: (B, C, h, w) latents, (B, ...) actions; reads the cache and writes this step's entry into it."""
-        local, x, cond = self._enter(previous, before, actions, level, cache.ages)
-        place = cache.claim()  # this step's slot and the distance of every slot, the same for all blocks
+    def advance(
+        self, previous: Tensor, before: Tensor, actions: Tensor, level: Tensor, cache: KVCache, steps: int = 1
+    ) -> HistoryOut:
+        """The next steps of every world, F = B * steps: reads the cache and writes an entry a step into it.
+
+        Latents (F, C, h, w), actions (F, ...) and level (F,), the steps of a world in a row.
+        """
+        ages = (cache.ages[:, None] + torch.arange(steps, device=level.device)).flatten()
+        local, x, cond = self._enter(previous, before, actions, level, ages)
+        place = cache.claim(steps)  # the slots and the distance of every slot, the same for all blocks
         for index, (block, mods) in enumerate(zip(self._blocks(), self.history_mods(cond), strict=True)):
             s1, c1, g1, s2, c2, g2, s3, c3, g3 = mods
             x = gated(x, g1, block.space(modulate(x, s1, c1)))
-            q, k, v = block.time.project(modulate(x, s2, c2))
+            q, k, v = (a.unflatten(0, (-1, steps)) for a in block.time.project(modulate(x, s2, c2)))
             keys, values = cache.write(index, place, k, v)
-            x = gated(x, g2, block.time.read(q, keys, values, place.bias(block.time.bias)))
+            x = gated(x, g2, block.time.read(q, keys, values, place.bias(block.time.bias)).flatten(0, 1))
             x = gated(x, g3, block.mlp(modulate(x, s3, c3)))
         return self._leave(local, x, cond)
 

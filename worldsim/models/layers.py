@@ -121,10 +121,14 @@ class TimeAttention(nn.Module):
         y = attend(q, k, v, mask.to(q.dtype))
         return self.out(rearrange(y, "(b n) h t c -> b t n (h c)", b=batch))
 
-    def read(self, q_BNHC: Tensor, keys: Tensor, values: Tensor, bias_BHS: Tensor) -> Tensor:
-        """One step against cached keys and values (B, N, H, S, C); `bias_BHS` is -inf where a slot is empty."""
-        y = attend(q_BNHC.unsqueeze(-2), keys, values, bias_BHS[:, None, :, None].to(q_BNHC.dtype))
-        return self.out(rearrange(y, "b n h 1 c -> b n (h c)"))
+    def read(self, q_BTNHC: Tensor, keys: Tensor, values: Tensor, bias_BHTS: Tensor) -> Tensor:
+        """Some steps against cached keys and values (B, N, H, S, C) -> (B, T, N, D).
+
+        `bias_BHTS` is -inf where a step must not look.
+        """
+        q = rearrange(q_BTNHC, "b t n h c -> b n h t c")
+        y = attend(q, keys, values, bias_BHTS[:, None].to(q.dtype))
+        return self.out(rearrange(y, "b n h t c -> b t n (h c)"))
 
 
 class MLP(nn.Sequential):

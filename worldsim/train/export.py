@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from worldsim.starts import Starts
 from worldsim.train.checkpoint import load_checkpoint
 from worldsim.train.latents import encode_frames, load_tokenizer
 from worldsim.train.record import TrainingRecord
-from worldsim.weights import CARD, WorldFiles, write_world
+from worldsim.weights import CARD, WorldFiles, find_world, read_world, write_world
 
 CONTEXT = 3  # frames of a start
 RECORD = "training.json"  # how the weights came to be: time, steps, loss curves
@@ -59,12 +61,29 @@ def export_world(
     (out / RECORD).write_text(json.dumps(records))
 
 
+def export_burst(name: str, run: Path, out: Path) -> None:
+    """Write the world `name` with the averaged weights of the burst that was trained for it, and its record."""
+    folder = find_world(name)
+    files = read_world(folder)
+    tensors, meta = load_checkpoint(run / "burst.safetensors")
+    kept = {n: t for n, t in files.model.items() if not n.startswith("burst.")}
+    config = dataclasses.replace(files.config, burst=int(meta["config"]["steps"]))
+    write_world(out, dataclasses.replace(files, config=config, model=kept | _averaged(tensors, "burst.")))
+    path = folder / RECORD
+    records = json.loads(path.read_text()) if path.exists() else {}
+    (out / RECORD).write_text(json.dumps(records | {"burst": TrainingRecord(run / "burst.json").to_json()}))
+
+
+def _averaged(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
+    """The averaged weights of one part of a model, in bf16."""
+    prefix = "average."
+    return {n[len(prefix) :]: t.to(torch.bfloat16) for n, t in tensors.items() if n.startswith(prefix + part)}
+
+
 def _weights(tokenizer: Tokenizer, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """All in bf16."""
-    prefix = "average."
-    weights = {f"tokenizer.{n}": t for n, t in tokenizer.state_dict().items()}
-    weights |= {n[len(prefix) :]: t for n, t in tensors.items() if n.startswith(f"{prefix}dynamics.")}
-    return {n: t.to(torch.bfloat16) for n, t in weights.items()}
+    weights = {f"tokenizer.{n}": t.to(torch.bfloat16) for n, t in tokenizer.state_dict().items()}
+    return weights | _averaged(tensors, "dynamics.")
 
 
 def pick_starts(tokenizer: Tokenizer, stores: list[Episodes], count: int) -> Starts:

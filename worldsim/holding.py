@@ -1,0 +1,57 @@
+"""An action that is held for several steps: what they come to, and the spec of a world whose steps are such."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from worldsim.spec import WorldSpec, WorldStep
+
+
+def held_spec(spec: WorldSpec, hold: int) -> WorldSpec:
+    """The spec of a world each step of which is `hold` steps of another one."""
+    limit = spec.max_episode_steps
+    return dataclasses.replace(
+        spec,
+        steps_per_second=spec.steps_per_second / hold,
+        pictures_per_step=spec.pictures_per_step * hold,
+        max_episode_steps=None if limit is None else held_steps(limit, hold),
+    )
+
+
+def held_steps(steps: int, hold: int) -> int:
+    """How many held actions it takes to get through so many steps."""
+    return -(-steps // hold)
+
+
+class HeldStep:
+    """Adds up the steps of one held action in a batch of `rows` worlds.
+
+    Rewards, chances of an ending and broken numbers of a row count until the row ends.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self._reward, self._alive = np.zeros(rows, np.float32), np.ones(rows, np.bool_)
+        self._broken, self._survival = np.zeros(rows, np.bool_), np.ones(rows, np.float32)
+
+    def add(self, step: WorldStep) -> None:
+        """One more step."""
+        alive = self._alive
+        self._reward = np.where(alive, self._reward + step.reward, self._reward)
+        self._broken |= alive & np.asarray(step.extras.get("non_finite", False))
+        chance = step.extras.get("termination_probability", np.float32(0))
+        self._survival *= np.where(alive, 1 - chance, 1)
+        self._alive = alive & ~step.terminated
+        self._last = step
+
+    def outcome(self, shown: list[np.ndarray]) -> WorldStep:
+        """All of them as one step; `shown` are the pictures (B, H, W, 3) of all steps that were decoded, oldest first:
+        the last one is its frame. With none the frame is the last step's."""
+        extras = {**self._last.extras, "non_finite": self._broken}
+        if "termination_probability" in extras:
+            extras["termination_probability"] = 1 - self._survival
+        if len(shown) > 1:
+            extras["between"] = np.stack(shown[:-1], axis=1)
+        frame = shown[-1] if shown else self._last.frame
+        return WorldStep(frame, self._reward, ~self._alive, extras)
