@@ -1,6 +1,6 @@
 """Train an agent inside a learned world, then let it play the real game.
 
-python examples/train_in_dream.py --minutes 60 --ending-cost 300 --surprise 0.013 --baselines --out runs/agent
+python examples/train_in_dream.py --minutes 20 --ending-cost 300 --surprise 0.02 --baselines --out runs/agent
 python examples/train_in_dream.py --real 400000 --out runs/agent-real    # the same PPO in the real game, 400,000 tics
 python examples/train_in_dream.py --ending-cost 300 --shuffled-actions --out runs/agent-shuffled    # a wrong world
 python examples/train_in_dream.py --quick --out runs/agent-quick    # two minutes, to see that all of it works
@@ -30,13 +30,13 @@ def arguments():
     add = parser.add_argument
     add("--world", default="doom-take-cover", help="a shipped name, a local folder or a hub id")
     add("--out", type=Path, required=True, help="folder for agents, curves, videos and results.json")
-    add("--minutes", type=float, help="time to train each agent (default: 60)")
+    add("--minutes", type=float, help="time to train each agent (default: 20)")
     add("--steps", type=int, help="decisions of the agent to train for, instead of --minutes")
     add("--real", type=int, metavar="TICS", help="train in the real game instead, for so many tics")
     add("--shuffled-actions", action="store_true", help="train in a world whose actions are shuffled at every step")
     add("--observation", choices=("latents", "pixels"), default="latents", help="what the agent sees")
     add("--stack", type=int, default=3, help="last observations that it sees together")
-    add("--hold", type=int, default=3, help="steps of the world that it holds an action for")
+    add("--hold", type=int, default=10, help="steps of the world that it holds an action for")
     add("--num-envs", type=int, default=32, help="dreams in one batch")
     add("--start", default="anywhere", help="where dreams begin: anywhere in a recorded episode, or at its beginning")
     add("--dream-steps", type=int, default=400, help="steps of the world after which a dream is cut off in training")
@@ -65,7 +65,7 @@ def arguments():
     if args.real is not None and args.bursts:
         parser.error("--bursts is of dreams; leave it out with --real")
     if args.steps is None and args.minutes is None and args.real is None:
-        args.minutes = 60.0
+        args.minutes = 20.0
     return args
 
 

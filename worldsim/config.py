@@ -42,7 +42,7 @@ class WorldConfig:
     dynamics: DynamicsConfig
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     reward_scale: float = 1.0
-    burst: int = 0  # steps under one action that the world can also draw in one pass; 0: it has not learned to
+    burst: int = 0  # steps of one action that the world can also draw as a burst; 0: it has not learned to
     sha256: dict[str, str] = field(default_factory=dict)  # of the weight files
     format_version: int = FORMAT_VERSION
 

@@ -136,12 +136,16 @@ def draw_burst(
     seen: HistoryOut,
     drawn_from: Sequence[StepNoise],
 ) -> Tensor:
-    """The latents of several steps under one action, (F, steps, drawn, h, w), in one leap from the noise of each.
+    """The latents of several steps under one action, (F, steps, drawn, h, w), each from its own noise.
 
-    What surprises them, and what is spared, follows from the past of the first one: that of the others is not known.
+    The first as ever, the others in one leap from it. What surprises these, and what is spared, follows from the last
+    frames that are known.
     """
-    noisy = torch.cat([first_noise(config, past, one) for one in drawn_from], dim=1)
-    return burst(dynamics, seen, past[:, 0], noisy).unflatten(1, (burst.steps, -1))
+    first = draw(dynamics, config, past, seen, drawn_from[0]).latents
+    known = torch.stack([first[:, : past.shape[2]], past[:, 0]], dim=1)
+    noisy = torch.cat([first_noise(config, known, one) for one in drawn_from[1:]], dim=1)
+    later = burst(dynamics, seen.tokens, seen.cond, known, noisy)
+    return torch.cat([first, later], dim=1).unflatten(1, (burst.steps, -1))
 
 
 def first_noise(config: SamplingConfig, past: Tensor, drawn_from: StepNoise) -> Tensor:

@@ -91,11 +91,11 @@ def test_numbers_that_make_no_sense_are_refused(folder, capsys, options, named):
 
 
 def test_bursts_are_timed_beside_the_same_actions_step_by_step(tmp_path, capsys):
-    tiny_world(burst=2).save_pretrained(tmp_path / "tiny")
+    tiny_world(burst=3).save_pretrained(tmp_path / "tiny")
     out = tmp_path / "bench.json"
     main(["bench", str(tmp_path / "tiny"), "--bursts", "--num-envs", "1", "3", "--steps", "8", "--json", str(out)])
     report = json.loads(out.read_text())
-    assert report["steps_in_a_burst"] == 2 and [run["num_envs"] for run in report["runs"]] == [1, 3]
+    assert report["steps_in_a_burst"] == 3 and [run["num_envs"] for run in report["runs"]] == [1, 3]
     for run in report["runs"]:
         gain = run["burst_steps_per_s"] / run["held_steps_per_s"]
         assert run["burst_over_held"] == pytest.approx(gain) and gain > 0

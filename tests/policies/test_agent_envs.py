@@ -115,13 +115,13 @@ def test_with_a_cost_of_endings_dreams_last_to_their_limit(world):
 
 
 def test_dreams_of_held_actions_may_be_drawn_in_bursts(world):
-    drawn = tiny_world(burst=2)
-    config = ObservationConfig(stack=1, hold=4)
+    drawn = tiny_world(burst=3)
+    config = ObservationConfig(stack=1, hold=6)
     plain, bursts = (dream_envs(drawn, 2, config, bursts=b) for b in (False, True))
     assert bursts.observation_space == plain.observation_space
     shown = [play(envs, 40)[0] for envs in (plain, bursts, bursts)]
     assert shown[0].shape == shown[1].shape and np.array_equal(shown[1], shown[2])
     assert not np.array_equal(shown[0], shown[1])  # a sampler of its own
-    for given, hold in ((drawn, 3), (world, 4)):
+    for given, hold in ((drawn, 4), (world, 6)):
         with pytest.raises(InvalidInput, match="burst"):
             dream_envs(given, 2, ObservationConfig(stack=1, hold=hold), bursts=True)

@@ -85,7 +85,7 @@ class BurstCommand:
         str, tyro.conf.Positional
     ]  # a shipped name, a local folder or a hub id; needs no data, it dreams its lessons itself
     out: Path  # folder of the run; the world is written to `world` in it
-    together: int = 3  # steps that are drawn in one pass
+    together: int = 3  # steps in a burst, all but the first of which are drawn in one pass
     batch: int = 64  # bursts
     lessons: int = 32_768  # bursts to learn from, about 65 KB of memory each
     resume: bool = False

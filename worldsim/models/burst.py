@@ -1,8 +1,8 @@
-"""Several steps under one action, drawn in one pass: `Burst`, an optional head of a world.
+"""Several steps under one action, most of them drawn in one pass: `Burst`, an optional head of a world.
 
-Next-Frame Diffusion (Cheng et al., 2025) draws the frames of a repeated action in parallel. Here a small network of its
-own has learned from the dynamics where its steps lead, one after the other, with the same noise. It shares the history
-and the denoiser's blocks with them.
+Next-Frame Diffusion (Cheng et al., 2025) draws the frames of a repeated action in parallel. Here the dynamics draws the
+first of them, and a small network of its own all others at once: it has learned where the dynamics' steps lead, one
+after the other, with the same noise. It shares the denoiser's blocks with them and reads the history only once.
 """
 
 from __future__ import annotations
@@ -19,56 +19,60 @@ from worldsim.models.dynamics import (
     DenoiserBlock,
     Dynamics,
     DynamicsConfig,
-    HistoryOut,
     Painter,
 )
 from worldsim.models.layers import Modulation, fourier_features
 
 
 class Burst(nn.Module):
-    """What the next `steps` steps draw from noise, given the history's output at the first of them."""
+    """What the steps after the first of `steps` draw from noise, given the history's output at the first."""
 
     def __init__(self, config: DynamicsConfig, steps: int) -> None:
         super().__init__()
-        if steps < 2:
-            raise InvalidInput(f"a burst of {steps} steps draws nothing in parallel; give 2 or more")
+        if steps < 3:
+            raise InvalidInput(f"a burst of {steps} steps draws nothing in parallel; give 3 or more")
         self.steps = steps
-        wide = dataclasses.replace(config, between=steps * (1 + config.between) - 1)
+        wide = dataclasses.replace(config, between=(steps - 1) * (1 + config.between) - 1)
         cells = config.patch[0] * config.patch[1]
         self.level = nn.Parameter(torch.zeros(config.cond_dim))  # in place of noise level and leap, always the same
+        self.seen_embed = nn.Linear(config.local * cells, config.dim, bias=False)
         self.noisy_embed = nn.Linear(wide.drawn_channels * cells, config.dim)
         self.mods = Modulation(config.cond_dim, config.dim, DenoiserBlock.PARTS, config.denoiser_blocks)
         self.painter = Painter(wide)
 
-    def forward(self, dynamics: Dynamics, seen: HistoryOut, previous: Tensor, noisy: Tensor) -> Tensor:
-        """Noise (F, steps * drawn, h, w), the last frame's latents (F, C, h, w) -> latents, as `noisy`.
+    def forward(self, dynamics: Dynamics, tokens: Tensor, cond: Tensor, past: Tensor, noisy: Tensor) -> Tensor:
+        """Noise (F, (steps - 1) * drawn, h, w) -> latents of the same shape.
 
-        The drawn latents of one step after those of the other, each the new frame first, then the pictures between.
+        `tokens` (F, N, D) and `cond` (F, cond_dim) are the history's at the first step, `past` (F, 2, C, h, w) has the
+        frame that it drew and the one before. The drawn latents of one step come after those of the other, each the new
+        frame first, then the pictures between.
         """
-        x = seen.tokens + self.noisy_embed(dynamics.to_tokens(noisy))
-        for block, mods in zip(dynamics.denoiser, self.mods(seen.cond + self.level), strict=True):
+        local = dynamics.local(past.flatten(1, 2))
+        x = tokens + self.seen_embed(dynamics.to_tokens(local)) + self.noisy_embed(dynamics.to_tokens(noisy))
+        for block, mods in zip(dynamics.denoiser, self.mods(cond + self.level), strict=True):
             x = block(x, mods)
         told = dynamics.to_grid(self.painter.tell(F.layer_norm(x, x.shape[-1:])))
-        past = self.painter.enter_past(torch.cat([seen.local, previous], dim=1))
-        change = self.painter(told, past, noisy)
+        previous = past[:, 0]
+        change = self.painter(told, self.painter.enter_past(torch.cat([local, previous], dim=1)), noisy)
         return previous.repeat(1, change.shape[1] // previous.shape[1], 1, 1) + change
 
     @torch.no_grad()
     def begin_as(self, dynamics: Dynamics) -> None:
-        """Weights with which every step of the burst draws what the dynamics draws as the first, in one leap."""
+        """Weights with which every step of the burst draws what the dynamics would draw next, in one leap, with the
+        history as it was one step before."""
         start = fourier_features(torch.tensor([0.0, 1.0]), LEVEL_FEATURES).flatten()  # level 0, a leap of all the way
         self.level.copy_(dynamics.tau(start.to(dynamics.tau.weight.dtype)))
         self.mods.load_state_dict(dynamics.denoiser_mods.state_dict())
+        self.seen_embed.weight.zero_()
         self.noisy_embed.weight.zero_()
         width = dynamics.noisy_embed.in_features
         self.noisy_embed.weight[:, :width] = dynamics.noisy_embed.weight
         self.noisy_embed.bias.copy_(dynamics.noisy_embed.bias)
         ours, theirs = self.painter, dynamics.painter
-        for name in ("tell", "enter_past"):
+        for name in ("tell", "enter_past", "blocks"):
             getattr(ours, name).load_state_dict(getattr(theirs, name).state_dict())
         ours.enter.weight.zero_()
         ours.enter.weight[:, : theirs.enter.in_channels] = theirs.enter.weight
-        ours.blocks.load_state_dict(theirs.blocks.state_dict())
-        ours.leave.weight.copy_(theirs.leave.weight.repeat(self.steps, 1, 1, 1))
+        ours.leave.weight.copy_(theirs.leave.weight.repeat(self.steps - 1, 1, 1, 1))
         assert ours.leave.bias is not None and theirs.leave.bias is not None
-        ours.leave.bias.copy_(theirs.leave.bias.repeat(self.steps))
+        ours.leave.bias.copy_(theirs.leave.bias.repeat(self.steps - 1))

@@ -19,9 +19,9 @@ from tqdm import tqdm
 from worldsim.errors import InvalidInput
 from worldsim.media import contact_sheet
 from worldsim.models.burst import Burst
-from worldsim.models.dynamics import Dynamics, HistoryOut
+from worldsim.models.dynamics import Dynamics
 from worldsim.models.tokenizer import to_frames
-from worldsim.sampling import StepNoise, draw, first_noise, look_back, step_noise
+from worldsim.sampling import draw, first_noise, look_back, step_noise
 from worldsim.world import World, WorldState
 
 ROWS = 64  # dreams in a batch of the teacher's
@@ -32,13 +32,17 @@ LIVELY = (1.0, 1.0, 2.0, 3.0)  # times the world's own surprise, from dream to d
 
 @dataclass(frozen=True)
 class Lesson:
-    """Bursts that the teacher has dreamed; F is their number, K the drawn latents of all steps of one."""
+    """Bursts that the teacher has dreamed; F is their number, K the drawn latents of all their steps but the first."""
 
     tokens: Tensor  # (F, N, D), the history's output at the first step
     cond: Tensor  # (F, cond_dim)
-    past: Tensor  # (F, 2, C, h, w)
-    noisy: Tensor  # (F, K, h, w), what the pictures were drawn from
-    goal: Tensor  # (F, K, h, w), what was drawn
+    past: Tensor  # (F, 2, C, h, w), the frame that the first step drew and the one before
+    noisy: Tensor  # (F, K, h, w), what the later steps were drawn from
+    goal: Tensor  # (F, K, h, w), what they drew
+
+    def drawn_by(self, burst: Burst, dynamics: Dynamics) -> Tensor:
+        """What a burst draws in place of `goal`."""
+        return burst(dynamics, self.tokens, self.cond, self.past, self.noisy)
 
 
 class BurstLoss(nn.Module):
@@ -53,20 +57,12 @@ class BurstLoss(nn.Module):
         self, batch: dict[str, Tensor], step: int, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The fields of a `Lesson` -> loss and metrics."""
-        drawn = draw_lesson(self.burst, self._fixed[0], Lesson(**batch)).float()
+        drawn = Lesson(**batch).drawn_by(self.burst, self._fixed[0]).float()
         goal, last = batch["goal"].float(), batch["past"][:, 0].float()
-        squared = (drawn - goal).square().unflatten(1, (self.burst.steps, -1)).mean((0, 2, 3, 4))  # (steps,)
+        squared = (drawn - goal).square().unflatten(1, (self.burst.steps - 1, -1)).mean((0, 2, 3, 4))  # (steps - 1,)
         change = (goal - last.repeat(1, goal.shape[1] // last.shape[1], 1, 1)).square().mean()
-        metrics = {f"error_{i + 1}": (value / change).detach() for i, value in enumerate(squared)}
+        metrics = {f"error_{i + 2}": (value / change).detach() for i, value in enumerate(squared)}
         return squared.mean() / change, metrics
-
-
-def draw_lesson(burst: Burst, dynamics: Dynamics, lesson: Lesson) -> Tensor:
-    """What the burst draws where the teacher drew `lesson.goal`."""
-    nothing = torch.zeros(len(lesson.cond), device=lesson.cond.device)
-    local = dynamics.local(lesson.past.flatten(1, 2))
-    seen = HistoryOut(lesson.tokens, local, lesson.cond, nothing, nothing, nothing)
-    return burst(dynamics, seen, lesson.past[:, 0], lesson.noisy)
 
 
 class BurstTask:
@@ -108,7 +104,7 @@ class BurstTask:
         lesson = Lesson(**{name: tensor.to(device, torch.float32) for name, tensor in some.items()})
         dynamics = Dynamics(self.world.config.dynamics).to(device)
         dynamics.load_state_dict({n: t.float() for n, t in self.world.dynamics.state_dict().items()})
-        drawn = draw_lesson(averaged.burst, dynamics, lesson)
+        drawn = lesson.drawn_by(averaged.burst, dynamics)
         c, d = self.world.config.tokenizer.channels, self.world.config.dynamics.drawn_channels
         rows = [to_frames(self.world.tokenizer.decode(z[:, -d : c - d or None].to(self.world.dtype)))
                 for z in (lesson.goal, drawn)]  # fmt: skip
@@ -139,20 +135,15 @@ def dream_lessons(world: World, steps: int, count: int, seed: int) -> Lesson:
 def _dream_one(world: World, state: WorldState, actions: Tensor, steps: int) -> tuple[WorldState, Lesson]:
     """One burst, step by step, from the noise that a burst is drawn from."""
     dynamics, sampling = world.dynamics, world.config.sampling
-    past, begun, noisy, goal = state.past, state.past, [], []
-    first: HistoryOut | None = None
-    as_given = dataclasses.replace(sampling, temperature=1.0, surprise=0.0)  # z has them already
+    as_given = dataclasses.replace(sampling, temperature=1.0, surprise=0.0)  # the noise has them already
+    pasts, outs, noises, frames = [state.past], [], [], []
     for i in range(steps):
         drawn_from = step_noise(dynamics, state.seed, state.episode, state.time + i)
-        z = first_noise(sampling, begun, drawn_from)
-        seen = look_back(dynamics, sampling, past, actions, state.cache, drawn_from.context)
-        first = first or seen
-        plain = StepNoise(drawn_from.context, z, drawn_from.place)
-        drawn = draw(dynamics, as_given, past, seen, plain).latents
-        noisy.append(z)
-        goal.append(drawn)
-        past = torch.stack([drawn[:, : past.shape[2]], past[:, 0]], dim=1)
-    assert first is not None
-    new = WorldState(past, state.cache, state.seed, state.episode, state.time + steps)
-    kept = (first.tokens, first.cond, begun, torch.cat(noisy, dim=1), torch.cat(goal, dim=1))
+        outs.append(look_back(dynamics, sampling, pasts[i], actions, state.cache, drawn_from.context))
+        noises.append(first_noise(sampling, pasts[min(i, 1)], drawn_from))  # of later frames a burst knows nothing
+        given = dataclasses.replace(drawn_from, picture=noises[i])
+        frames.append(draw(dynamics, as_given, pasts[i], outs[i], given).latents)
+        pasts.append(torch.stack([frames[i][:, : state.past.shape[2]], pasts[i][:, 0]], dim=1))
+    new = WorldState(pasts[-1], state.cache, state.seed, state.episode, state.time + steps)
+    kept = (outs[0].tokens, outs[0].cond, pasts[1], torch.cat(noises[1:], dim=1), torch.cat(frames[1:], dim=1))
     return new, Lesson(*(tensor.to("cpu", copy=True) for tensor in kept))
