@@ -140,6 +140,8 @@ def main():
         window.closed = True
         player.join()
     print(f"wrote {args.out}, scripted play: {describe(Trace.load(args.out), world.spec, args.seconds)}")
+    if (median := window.latency.milliseconds(50)) is not None:
+        print(f"key to picture: median {median:.0f} ms, p95 {window.latency.milliseconds(95):.0f}, of the last presses")
 
 
 if __name__ == "__main__":
