@@ -5,12 +5,15 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from exactness import assert_same
+from gymnasium.utils.env_checker import check_env
 from lively import randomise
 from tiny import tiny_files, tiny_world
 
 import worldsim.burst_world
 import worldsim.world
 from worldsim.burst_world import BurstWorld
+from worldsim.envs import WorldEnv
 from worldsim.errors import DamagedWorld, InvalidAction, InvalidInput, InvalidState
 from worldsim.holding import HeldStep
 from worldsim.models.burst import Burst
@@ -173,3 +176,16 @@ def test_a_saved_world_draws_the_same_bursts(tmp_path):
     assert same(*ends)
     with pytest.raises(DamagedWorld, match="for Burst"):
         World(dataclasses.replace(tiny_files(), config=files.config), device="cpu")
+
+
+def test_bursts_are_a_gymnasium_world_and_the_same_with_guesses_and_without():
+    world = BurstWorld(tiny_world(burst=STEPS))
+    check_env(WorldEnv(world), skip_render_check=True)
+    on, off = (WorldEnv(world, between=True, speculate=speculate) for speculate in (True, None))
+    assert_same(on.reset(seed=1), off.reset(seed=1))
+    for step in range(80):
+        one, other = (env.step([0, 1, 1, 1, 2][step // 7 % 5]) for env in (on, off))
+        assert_same(one, other)
+        if one[2] or one[3]:
+            assert_same(on.reset(), off.reset())
+    on.close()

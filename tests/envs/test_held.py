@@ -1,12 +1,8 @@
 import numpy as np
 import pytest
-from exactness import assert_same
-from gymnasium.utils.env_checker import check_env
-from tiny import tiny_world
 from toy import LatentToy, ToyWorld
 
-from worldsim.burst_world import BurstWorld
-from worldsim.envs import WorldEnv, WorldVectorEnv
+from worldsim.envs import WorldVectorEnv
 from worldsim.envs.held import HeldWorld
 from worldsim.errors import InvalidInput
 from worldsim.spec import LatentWorld, WorldProtocol
@@ -64,16 +60,3 @@ def test_a_held_world_is_served_like_any_other():
 def test_an_action_is_held_once_at_least():
     with pytest.raises(InvalidInput, match="hold is 0"):
         HeldWorld(ToyWorld(), 0)
-
-
-def test_bursts_are_a_gymnasium_world_and_the_same_with_guesses_and_without():
-    world = BurstWorld(tiny_world(burst=3))
-    check_env(WorldEnv(world), skip_render_check=True)
-    on, off = (WorldEnv(world, between=True, speculate=speculate) for speculate in (True, None))
-    assert_same(on.reset(seed=1), off.reset(seed=1))
-    for step in range(80):
-        one, other = (env.step([0, 1, 1, 1, 2][step // 7 % 5]) for env in (on, off))
-        assert_same(one, other)
-        if one[2] or one[3]:
-            assert_same(on.reset(), off.reset())
-    on.close()
