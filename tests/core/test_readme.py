@@ -1,5 +1,6 @@
 import re
 import runpy
+import shlex
 import sys
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import pytest
 from PIL import Image
 from tiny import tiny_episodes, tiny_files
 
-from worldsim.cli.main import COMMANDS
+from worldsim.cli import train as train_commands
+from worldsim.cli.main import COMMANDS, main
 from worldsim.envs.play.keys import COMMANDS as WINDOW_COMMANDS
 from worldsim.registration import WORLDS
 from worldsim.weights import write_world
@@ -20,6 +22,19 @@ FILES = [link or name for link, name in re.findall(r"\]\((docs/[^)]+)\)|`(exampl
 def test_every_command_is_there():
     named = set(re.findall(r"`worldsim ([a-z]+)", README))
     assert named == set(COMMANDS)
+
+
+TRAINING = [line for line in README.splitlines() if line.startswith("worldsim train ")]
+
+
+@pytest.mark.parametrize("line", TRAINING)
+def test_the_commands_that_train_are_understood(line, monkeypatch):
+    understood = []
+    for name in ("Tokenizer", "Dynamics", "Burst", "Export", "Unpack"):
+        monkeypatch.setattr(getattr(train_commands, f"{name}Command"), "run", understood.append)
+    main(shlex.split(line)[1:])
+    (command,) = understood
+    assert type(command).__name__.removesuffix("Command").lower() == line.split()[2]
 
 
 def test_the_key_table_is_the_windows():
