@@ -31,7 +31,7 @@ TRAINING = [line for line in README.splitlines() if line.startswith("worldsim tr
 def test_the_commands_that_train_are_understood(line, monkeypatch):
     understood = []
     for name in ("Tokenizer", "Dynamics", "Burst", "Export", "Unpack"):
-        monkeypatch.setattr(getattr(train_commands, f"{name}Command"), "run", understood.append)
+        monkeypatch.setattr(getattr(train_commands, f"{name}Command"), "run", lambda self: understood.append(self))
     main(shlex.split(line)[1:])
     (command,) = understood
     assert type(command).__name__.removesuffix("Command").lower() == line.split()[2]
