@@ -280,5 +280,5 @@ def test_a_world_with_a_damaged_training_record_is_not_unpacked(exported, tmp_pa
     world = shutil.copytree(exported, tmp_path / "world")
     (world / "training.json").write_text("{")
     with pytest.raises(SystemExit):
-        command("train", "unpack", "--world", world, "--out", tmp_path / "run")
+        command("train", "unpack", world, "--out", tmp_path / "run")
     assert "training.json" in capsys.readouterr().err and not (tmp_path / "run").exists()
