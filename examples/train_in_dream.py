@@ -112,8 +112,8 @@ def main():
     world = World.from_pretrained(args.world)
     observation = ObservationConfig(kind=args.observation, stack=args.stack, hold=args.hold)
     drawn = world.with_sampling(temperature=args.temperature, surprise=args.surprise)
-    trained_in = drawn if drawn.config != world.config else None
-    judge = Judge(world, observation, episodes=args.episodes, real=not args.no_real, trained_in=trained_in)
+    options = {"trained_in": drawn, "bursts": args.bursts} if args.bursts or drawn.config != world.config else {}
+    judge = Judge(world, observation, episodes=args.episodes, real=not args.no_real, **options)
     rows, curves, learned = {}, {}, {}
     for seed in range(args.seed, args.seed + args.seeds):
         out = args.out / f"seed-{seed}"

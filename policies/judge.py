@@ -25,8 +25,8 @@ Scores = dict[str, Score]  # by the name of the place: "dream", TRAINED_IN or "r
 class Judge:
     """Plays whole episodes from their beginning, in the dream and, with `real`, in the real game.
 
-    `trained_in` is the world as it is drawn in training, where that is another way than its own: agents are judged in
-    that dream too.
+    `trained_in` is the world as it is drawn in training, with `bursts` or without, where that is another way than its
+    own: agents are judged in that dream too.
     """
 
     def __init__(
@@ -37,16 +37,17 @@ class Judge:
         episodes: int,
         real: bool = True,
         trained_in: World | None = None,
+        bursts: bool = False,
         seed: int = SEED,
     ) -> None:
         self.episodes = episodes
         self._seed = seed
         self._tics = tics_per_action(world, observation)
         self._count = counter(world.config.source.name)
-        dreams = {"dream": world} if trained_in is None else {"dream": world, TRAINED_IN: trained_in}
-        self._places: dict[str, VecEnv] = {
-            name: dream_envs(dream, min(DREAMS, episodes), observation) for name, dream in dreams.items()
-        }
+        rows = min(DREAMS, episodes)
+        self._places: dict[str, VecEnv] = {"dream": dream_envs(world, rows, observation)}
+        if trained_in is not None:
+            self._places[TRAINED_IN] = dream_envs(trained_in, rows, observation, bursts=bursts)
         if real:
             self._places["real"] = real_envs(world, min(GAMES, episodes), observation)
 

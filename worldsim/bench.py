@@ -12,7 +12,7 @@ import gc
 import os
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -154,6 +154,12 @@ def machine(world: World) -> dict[str, Any]:
     }
 
 
+def describe_machine(m: Mapping[str, Any]) -> str:
+    """What `machine` says, in words."""
+    where = m["accelerator"] or f"{m['cpu']}, {m['cores']} cores, {m['threads']} threads"
+    return f"{where}; torch {m['torch']}, {m['dtype']}"
+
+
 def cpu_model() -> str:
     """The processor's name."""
     try:
@@ -203,11 +209,9 @@ def resident_megabytes() -> float:
 
 def format_bench(report: dict[str, Any]) -> str:
     """The report as a table."""
-    m = report["machine"]
-    where = m["accelerator"] or f"{m['cpu']}, {m['cores']} cores, {m['threads']} threads"
     lines = [
-        f"{report['world']} on {where}; torch {m['torch']}, {m['dtype']}, "
-        f"matrix product {m['matmul_gflops']:.0f} GFLOP/s; pictures decoded: {report['decoded']}",
+        f"{report['world']} on {describe_machine(report['machine'])}, "
+        f"matrix product {report['machine']['matmul_gflops']:.0f} GFLOP/s; pictures decoded: {report['decoded']}",
         "",
         "  envs  steps/s   p50 ms   p95 ms  GFLOP/frame  of peak",
     ]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from worldsim.bench import AnyEnv, Endless, machine, time_steps
+from worldsim.bench import AnyEnv, Endless, describe_machine, machine, time_steps
 from worldsim.burst_world import BurstWorld
 from worldsim.spec import Pictures, WorldProtocol
 
@@ -45,10 +45,8 @@ def bench_bursts(
 
 def format_bursts(report: dict[str, Any]) -> str:
     """The report as a table, and where bursts pay."""
-    m = report["machine"]
-    where = m["accelerator"] or f"{m['cpu']}, {m['cores']} cores, {m['threads']} threads"
     lines = [
-        f"{report['world']} on {where}; torch {m['torch']}, {m['dtype']}; pictures decoded: {report['decoded']}; "
+        f"{report['world']} on {describe_machine(report['machine'])}; pictures decoded: {report['decoded']}; "
         f"{report['steps_in_a_burst']} steps of one action",
         "",
         "  envs   one by one, steps/s   in one pass, steps/s   gain",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from worldsim.errors import DamagedWorld, InvalidInput
+from worldsim.models.burst import check_burst
 from worldsim.models.dynamics import DynamicsConfig
 from worldsim.models.tokenizer import TokenizerConfig
 from worldsim.sampling import SamplingConfig
@@ -48,6 +49,8 @@ class WorldConfig:
 
     def __post_init__(self) -> None:
         t, d, a = self.tokenizer, self.dynamics, self.actions
+        if self.burst:
+            check_burst(d, self.burst)
         for name, made, taken in (
             (
                 "latents (channels, height, width)",

@@ -13,9 +13,10 @@ from tiny import tiny_files, tiny_world
 from worldsim.burst_world import BurstWorld
 from worldsim.cli.main import main
 from worldsim.envs.held import HeldWorld
-from worldsim.errors import DamagedCheckpoint
+from worldsim.errors import DamagedCheckpoint, InvalidInput
 from worldsim.models.burst import Burst
 from worldsim.sampling import SamplingConfig, draw, draw_burst, empty_cache, look_back, step_noise
+from worldsim.train import burst_task
 from worldsim.train.burst_task import BurstTask, dream_lessons
 from worldsim.weights import write_world
 from worldsim.world import World
@@ -93,6 +94,15 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(world, tmp_path):
         assert torch.equal(tensor, parts.average[name]), name
     with pytest.raises(DamagedCheckpoint, match="lessons"):
         train(task(world, lessons=1500), brief(8), tmp_path / "parts", resume=True)
+
+
+def test_a_run_that_cannot_begin_is_refused_before_anything_is_dreamed(world, tmp_path, monkeypatch):
+    monkeypatch.setattr(burst_task, "dream_lessons", None)
+    (tmp_path / "burst.safetensors").touch()
+    with pytest.raises(InvalidInput, match="--resume"):
+        train(task(world), brief(3), tmp_path)
+    with pytest.raises(InvalidInput, match="0 lessons"):
+        task(world, lessons=0)
 
 
 def test_the_command_writes_the_world_with_what_it_learned(tmp_path, capsys):

@@ -148,6 +148,8 @@ def test_pictures_come_in_the_order_of_time(bursts, monkeypatch):
         (lambda b: b.step(b.reset([0]), np.array([3])), InvalidAction),
         (lambda b: b.step(b.reset([0]), np.array([0]), pictures="some"), InvalidInput),
         (lambda b: Burst(b.world.config.dynamics, 2), InvalidInput),
+        (lambda b: Burst(b.world.config.dynamics, b.world.config.dynamics.window + 2), InvalidInput),
+        (lambda b: dataclasses.replace(b.world.config, burst=-1), InvalidInput),
     ],
 )
 def test_what_cannot_be_is_refused(bursts, call, error):

@@ -99,9 +99,9 @@ class BurstCommand:
 
         world = World.from_pretrained(self.world, device=self.loop.device)
         task = BurstTask(world, self.together, batch=self.batch, lessons=self.lessons, seed=self.loop.seed)
-        fit(task, self.loop, self.out, self.resume)
-        export_burst(self.world, self.out, self.out / "world")
-        print(f"wrote {self.out / 'world'}")
+        if fit(task, self.loop, self.out, self.resume).rank == 0:
+            export_burst(self.world, self.out, self.out / "world")
+            print(f"wrote {self.out / 'world'}")
 
 
 @dataclass(frozen=True)
@@ -169,8 +169,8 @@ def open_stores(paths: tuple[Path, ...]) -> list[Episodes]:
     return stores
 
 
-def fit(task: Task, config: LoopConfig, out: Path, resume: bool) -> None:
-    """Train with TensorBoard scalars and pictures."""
+def fit(task: Task, config: LoopConfig, out: Path, resume: bool) -> Trainer:
+    """Train with TensorBoard scalars and pictures; returns what trained."""
     trainer = Trainer(task, config, out, resume=resume)
     board = open_board(out / "tensorboard" / task.kind) if trainer.rank == 0 else None
 
@@ -193,6 +193,7 @@ def fit(task: Task, config: LoopConfig, out: Path, resume: bool) -> None:
     finally:
         if board is not None:
             board.close()
+    return trainer
 
 
 def open_board(folder: Path) -> Any:

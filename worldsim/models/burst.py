@@ -24,13 +24,21 @@ from worldsim.models.dynamics import (
 from worldsim.models.layers import Modulation, fourier_features
 
 
+def check_burst(config: DynamicsConfig, steps: int) -> None:
+    """Raise InvalidInput for a number of steps that cannot be drawn as a burst."""
+    if not 3 <= steps <= config.window + 1:
+        raise InvalidInput(
+            f"a burst of {steps} steps cannot be: fewer than 3 draw nothing in parallel, and the history reads "
+            f"no more than {config.window + 1}; give a number between"
+        )
+
+
 class Burst(nn.Module):
     """What the steps after the first of `steps` draw from noise, given the history's output at the first."""
 
     def __init__(self, config: DynamicsConfig, steps: int) -> None:
         super().__init__()
-        if steps < 3:
-            raise InvalidInput(f"a burst of {steps} steps draws nothing in parallel; give 3 or more")
+        check_burst(config, steps)
         self.steps = steps
         wide = dataclasses.replace(config, between=(steps - 1) * (1 + config.between) - 1)
         cells = config.patch[0] * config.patch[1]

@@ -8,6 +8,7 @@ and Luhman, 2021). No recording is needed.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -73,6 +74,8 @@ class BurstTask:
     def __init__(self, world: World, steps: int, *, batch: int = 64, lessons: int = 32_768, seed: int = 0) -> None:
         if not world.config.actions.discrete:
             raise InvalidInput(f"world {world.config.name!r} has continuous actions; bursts are of discrete ones")
+        if lessons < 1 or batch < 1:
+            raise InvalidInput(f"{lessons} lessons in batches of {batch} teach nothing; give at least 1 each")
         self.world, self.steps, self.count, self.seed = world, steps, batch, seed
         torch.manual_seed(seed)  # the initial weights of what the dynamics has none for
         burst = Burst(world.config.dynamics, steps)
@@ -80,7 +83,11 @@ class BurstTask:
         self.model = BurstLoss(burst, world.dynamics)
         self.frames_per_batch = batch * steps
         self._wanted = lessons
-        self._lesson = dream_lessons(world, steps, lessons, seed)
+
+    @functools.cached_property
+    def _lesson(self) -> Lesson:
+        """Dreamed when it is first needed: a run that cannot begin is refused before that, which takes minutes."""
+        return dream_lessons(self.world, self.steps, self._wanted, self.seed)
 
     def config(self) -> dict[str, Any]:
         """What a resumed run must share."""

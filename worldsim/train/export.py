@@ -14,7 +14,7 @@ from torch import Tensor
 
 from worldsim.config import SourceConfig, WorldConfig
 from worldsim.episodes import Episodes
-from worldsim.errors import InvalidInput
+from worldsim.errors import DamagedWorld, InvalidInput
 from worldsim.models.dynamics import DynamicsConfig
 from worldsim.models.tokenizer import Tokenizer
 from worldsim.sampling import SamplingConfig
@@ -65,13 +65,20 @@ def export_burst(name: str, run: Path, out: Path) -> None:
     """Write the world `name` with the averaged weights of the burst that was trained for it, and its record."""
     folder = find_world(name)
     files = read_world(folder)
+    records = read_records(folder / RECORD)
     tensors, meta = load_checkpoint(run / "burst.safetensors")
     kept = {n: t for n, t in files.model.items() if not n.startswith("burst.")}
     config = dataclasses.replace(files.config, burst=int(meta["config"]["steps"]))
     write_world(out, dataclasses.replace(files, config=config, model=kept | _averaged(tensors, "burst.")))
-    path = folder / RECORD
-    records = json.loads(path.read_text()) if path.exists() else {}
     (out / RECORD).write_text(json.dumps(records | {"burst": TrainingRecord(run / "burst.json").to_json()}))
+
+
+def read_records(path: Path) -> dict[str, Any]:
+    """The training records of a world, by stage; none where none ship. Raises DamagedWorld."""
+    try:
+        return json.loads(path.read_text()) if path.exists() else {}
+    except (OSError, ValueError) as error:
+        raise DamagedWorld(f"training record {path} cannot be read ({error}); restore it, or delete it") from error
 
 
 def _averaged(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:

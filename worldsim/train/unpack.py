@@ -7,9 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from worldsim.errors import DamagedWorld, InvalidInput
+from worldsim.errors import InvalidInput
 from worldsim.train.checkpoint import save_checkpoint
-from worldsim.train.export import RECORD
+from worldsim.train.export import RECORD, read_records
 from worldsim.weights import find_world, read_world
 
 
@@ -21,7 +21,7 @@ def unpack_world(name: str | Path, run: Path) -> None:
     """
     folder = find_world(name)
     files = read_world(folder)
-    records = _read_records(folder / RECORD)
+    records = read_records(folder / RECORD)
     settings: dict[str, dict[str, Any]] = {
         "tokenizer": {"model": _plain(asdict(files.config.tokenizer))},
         "dynamics": {"model": _plain(asdict(files.config.dynamics)), "reward_scale": files.config.reward_scale},
@@ -37,14 +37,6 @@ def unpack_world(name: str | Path, run: Path) -> None:
         save_checkpoint(run / f"{kind}.safetensors", tensors, {"kind": kind, "step": step, "config": config})
         if kind in records:
             (run / f"{kind}.json").write_text(json.dumps(records[kind]))
-
-
-def _read_records(path: Path) -> dict[str, Any]:
-    """The training records of a world, by stage; none where none ship."""
-    try:
-        return json.loads(path.read_text()) if path.exists() else {}
-    except (OSError, ValueError) as error:
-        raise DamagedWorld(f"training record {path} cannot be read ({error}); restore it, or delete it") from error
 
 
 def _plain(settings: dict[str, Any]) -> dict[str, Any]:
