@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from worldsim.endings import EndingConfig
 from worldsim.errors import DamagedWorld, InvalidInput
 from worldsim.models.burst import check_burst
 from worldsim.models.dynamics import DynamicsConfig
@@ -42,6 +43,7 @@ class WorldConfig:
     tokenizer: TokenizerConfig
     dynamics: DynamicsConfig
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    endings: EndingConfig = field(default_factory=EndingConfig)
     reward_scale: float = 1.0
     burst: int = 0  # steps of one action that the world can also draw as a burst; 0: it has not learned to
     sha256: dict[str, str] = field(default_factory=dict)  # of the weight files

@@ -30,6 +30,7 @@ class SamplingConfig:
     # Chance of a place to be the middle of a patch of three by three with twice the noise, for each unit of length by
     # which the latents of a place last changed, in the mean over places.
     surprise: float = 0.0
+    surprise_growth: float = 0.0  # by what share of itself `surprise` grows with every step of an episode
     spared: float = 9.0  # length of latents beyond which they, and their neighbours, are left without surprise
     context_noise: float = 0.05  # level of noise put on the last frames, as in training; holds drift back
 
@@ -40,6 +41,8 @@ class SamplingConfig:
             raise InvalidInput(f"sampling temperature is {self.temperature}; give 0 or more, 1 for what was learned")
         if not 0 <= self.surprise <= 1:
             raise InvalidInput(f"sampling surprise is {self.surprise}; give a chance from 0 to 1, for motion of 1")
+        if not 0 <= self.surprise_growth < math.inf:
+            raise InvalidInput(f"sampling surprise_growth is {self.surprise_growth}; give a share a step, 0 or more")
         if not 0 <= self.spared < math.inf:
             raise InvalidInput(f"sampling spared is {self.spared}; give a length of latents, 0 or more")
         if not 0 <= self.context_noise <= 1:
@@ -124,7 +127,7 @@ def draw(dynamics: Dynamics, config: SamplingConfig, past: Tensor, seen: History
         return dynamics.denoise(canvas, z, torch.full((len(past),), tau, device=past.device), leap)
 
     taus = [*levels(config.steps), 1.0]
-    z = follow(predict, first_noise(config, past, drawn_from), taus, small=config.steps >= FINE)
+    z = follow(predict, first_noise(config, past, seen.ages, drawn_from), taus, small=config.steps >= FINE)
     return Drawn(z, seen.reward, seen.end_logit)
 
 
@@ -143,25 +146,29 @@ def draw_burst(
     """
     first = draw(dynamics, config, past, seen, drawn_from[0]).latents
     known = torch.stack([first[:, : past.shape[2]], past[:, 0]], dim=1)
-    noisy = torch.cat([first_noise(config, known, one) for one in drawn_from[1:]], dim=1)
+    noisy = torch.cat(
+        [first_noise(config, known, seen.ages + i, one) for i, one in enumerate(drawn_from[1:], start=1)], dim=1
+    )
     later = burst(dynamics, seen.tokens, seen.cond, known, noisy)
     return torch.cat([first, later], dim=1).unflatten(1, (burst.steps, -1))
 
 
-def first_noise(config: SamplingConfig, past: Tensor, drawn_from: StepNoise) -> Tensor:
-    """What a picture is drawn from, (F, drawn, h, w).
+def first_noise(config: SamplingConfig, past: Tensor, ages: Tensor, drawn_from: StepNoise) -> Tensor:
+    """What a picture is drawn from, (F, drawn, h, w); `ages` (F,) are steps since the beginning of the episode.
 
     Noise with heavy tails makes what is rare more frequent and leaves the rest as it is (compare Pandey et al., 2024,
     "Heavy-tailed diffusion models"); a higher temperature makes all of the picture less certain. The more of a picture
-    moves, the more seldom does something new come of plain noise, and the more places are surprised. What is there
-    already is spared, lest it vanish: thrown things have longer latents than what stands.
+    moves, the more seldom does something new come of plain noise, and the more places are surprised; and so they are
+    the later it is in a game, where more happens than the weights alone draw. What is there already is spared, lest it
+    vanish: thrown things have longer latents than what stands.
     """
     z = config.temperature * drawn_from.picture
     if not config.surprise:
         return z
     last, before = past.unbind(1)  # (F, C, h, w)
     motion = torch.linalg.vector_norm(last - before, dim=1, keepdim=True).mean((2, 3), keepdim=True)
-    surprised = _around(drawn_from.place < config.surprise * motion)
+    rate = config.surprise * (1 + config.surprise_growth * ages[:, None, None, None])
+    surprised = _around(drawn_from.place < rate * motion)
     spared = _around(torch.linalg.vector_norm(last, dim=1, keepdim=True) > config.spared)
     return torch.where(surprised & ~spared, 2 * z, z)
 

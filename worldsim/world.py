@@ -92,13 +92,14 @@ class World:
         *,
         temperature: float | None = None,
         surprise: float | None = None,
+        surprise_growth: float | None = None,
         spared: float | None = None,
         steps: int | None = None,
         context_noise: float | None = None,
     ) -> World:
         """This world, drawn in another way: the given fields of `SamplingConfig` change, the weights are shared."""
         given = {"temperature": temperature, "surprise": surprise, "spared": spared}
-        given |= {"steps": steps, "context_noise": context_noise}
+        given |= {"surprise_growth": surprise_growth, "steps": steps, "context_noise": context_noise}
         changes = {name: value for name, value in given.items() if value is not None}
         other = copy.copy(self)
         sampling: Any = dataclasses.replace(self.config.sampling, **changes)  # type: ignore[arg-type]
@@ -225,7 +226,7 @@ class World:
     def outcome(self, state: WorldState, latents: Tensor, reward: Tensor, end_logit: Tensor) -> WorldStep:
         """What the step after `state` leads to, from what was drawn (B, ..., C, h, w) and said; without pictures."""
         finite = torch.isfinite(latents).flatten(1).all(1) & torch.isfinite(reward + end_logit)
-        ending = torch.sigmoid(end_logit.float()).cpu().numpy()
+        ending = self.config.endings.chance(end_logit).cpu().numpy()
         keys = (state.seed.tolist(), state.episode.tolist(), state.time.tolist())
         return WorldStep(
             frame=np.empty((len(latents), 0, 0, 3), np.uint8),

@@ -101,6 +101,8 @@ def test_an_absent_config_is_refused(tmp_path):
         {"temperature": float("inf")},
         {"surprise": -0.1},
         {"surprise": 1.5},
+        {"surprise_growth": -0.1},
+        {"surprise_growth": float("nan")},
         {"spared": -1.0},
         {"spared": float("nan")},
         {"context_noise": -0.1},

@@ -85,9 +85,9 @@ def test_a_batch_of_episodes_is_asked_as_each_alone(world, store):
     frames, actions = store.read("rgb", 0, 12), store.read("action", 0, 12)
     dreams = Dreams(world, encode(world, frames[None, :1]), actions[None, :0], np.zeros(1), [0])
     said = [float(dreams.observe(encode(world, frames[None, t]), actions[None, t])[0]) for t in range(1, 12)]
-    from worldsim.evaluate.ending_head import _probabilities
+    from worldsim.evaluate.ending_head import ending_probabilities
 
-    assert _probabilities(world, store)[0][0] == pytest.approx(said, abs=0.02)
+    assert ending_probabilities(world, store)[0][0] == pytest.approx(said, abs=0.02)
 
 
 def test_alarms_are_counted_at_the_step_and_near_it():

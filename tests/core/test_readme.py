@@ -30,7 +30,7 @@ TRAINING = [line for line in README.splitlines() if line.startswith("worldsim tr
 @pytest.mark.parametrize("line", TRAINING)
 def test_the_commands_that_train_are_understood(line, monkeypatch):
     understood = []
-    for name in ("Tokenizer", "Dynamics", "Burst", "Export", "Unpack"):
+    for name in ("Tokenizer", "Dynamics", "Burst", "Calibrate", "Export", "Unpack"):
         monkeypatch.setattr(getattr(train_commands, f"{name}Command"), "run", lambda self: understood.append(self))
     main(shlex.split(line)[1:])
     (command,) = understood

@@ -145,6 +145,15 @@ def test_the_more_moves_the_more_is_surprised(surprises):
     assert torch.equal(surprises(0.3)[0], plain[0]) and torch.equal(surprises(0.3)[1:], 2 * plain[1:])
 
 
+def test_surprise_grows_with_the_age_of_an_episode(surprises, model):
+    surprises.place[:] = 0.05  # at a motion of 4, surprise 0.01 takes places below 0.04
+    plain = surprises(0.0)
+    cache = empty_cache(model, torch.tensor([0, 24, 26][:BATCH]))
+    config = SamplingConfig(1, surprise=0.01, surprise_growth=0.01)
+    sample_step(model, config, surprises.past, ZEROS, cache, surprises.noise)
+    assert torch.equal(surprises.got[-1][:2], plain[:2]) and torch.equal(surprises.got[-1][2:], 2 * plain[2:])
+
+
 def test_what_stands_out_and_its_neighbours_are_spared_surprise(surprises):
     surprises.past[2, :, 0, 0, 0] = 10.0  # in both frames: it makes no motion
     plain = surprises(0.0)

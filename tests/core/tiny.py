@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from worldsim.config import SourceConfig, WorldConfig
+from worldsim.endings import EndingConfig
 from worldsim.episode_writer import EpisodeWriter
 from worldsim.episodes import Episodes, EpisodesMeta, StreamSpec
 from worldsim.models.burst import Burst
@@ -23,7 +24,13 @@ STARTS, CONTEXT = 4, 3
 
 
 def tiny_files(
-    seed: int = 0, *, source: str = "tiny", between: int = 1, max_episode_steps: int | None = 40, burst: int = 0
+    seed: int = 0,
+    *,
+    source: str = "tiny",
+    between: int = 1,
+    max_episode_steps: int | None = 40,
+    burst: int = 0,
+    endings: EndingConfig | None = None,
 ) -> WorldFiles:
     """Config, random weights and random starts of a world with 16x32 pictures and three actions."""
     tokenizer = TokenizerConfig(
@@ -40,6 +47,7 @@ def tiny_files(
         tokenizer=tokenizer,
         dynamics=dynamics,
         burst=burst,
+        endings=endings or EndingConfig(),
     )
     torch.manual_seed(seed)
     parts: dict[str, torch.nn.Module] = {"tokenizer": Tokenizer(tokenizer), "dynamics": Dynamics(dynamics)}

@@ -1,6 +1,6 @@
 """`worldsim train …`: a tokenizer, then the dynamics on its latents; `export` packs a world, `unpack` undoes it.
 
-`burst` adds to a packed world.
+`burst` adds to a packed world, `calibrate` corrects one.
 """
 
 from __future__ import annotations
@@ -105,6 +105,27 @@ class BurstCommand:
 
 
 @dataclass(frozen=True)
+class CalibrateCommand:
+    """Make what a finished world says of endings fit episodes that it was not trained on, and write it."""
+
+    world: Annotated[str, tyro.conf.Positional]  # a shipped name, a local folder or a hub id
+    data: tuple[Path, ...]  # episode stores
+    out: Path  # folder of the corrected world
+    device: str = "auto"  # auto, cpu or cuda
+
+    def run(self) -> None:
+        """Fit, write the world and print how well it foresees endings, before and after."""
+        from worldsim.train.calibration import calibrate_world
+
+        fitted = calibrate_world(self.world, self.data, self.out, device=self.device)
+        print(
+            f"{fitted['endings']} endings in {fitted['steps']:,} steps; log-loss a step "
+            f"{fitted['log_loss_before']:.4f}, calibrated {fitted['log_loss']:.4f} (floor {fitted['floor']:.5f}, "
+            f"ceiling {fitted['ceiling']:.2f}, shift {fitted['shift']:+.2f})\nwrote {self.out}"
+        )
+
+
+@dataclass(frozen=True)
 class ExportCommand:
     """Pack the run's tokenizer and dynamics, with starts from the data, as a world folder."""
 
@@ -144,6 +165,7 @@ def train(
         Annotated[TokenizerCommand, tyro.conf.subcommand("tokenizer")]
         | Annotated[DynamicsCommand, tyro.conf.subcommand("dynamics")]
         | Annotated[BurstCommand, tyro.conf.subcommand("burst")]
+        | Annotated[CalibrateCommand, tyro.conf.subcommand("calibrate")]
         | Annotated[ExportCommand, tyro.conf.subcommand("export")]
         | Annotated[UnpackCommand, tyro.conf.subcommand("unpack")],
         tyro.conf.arg(name=""),

@@ -62,7 +62,7 @@ class Dreams:
             drawn_from.context,
         )
         self._advance(frame)
-        return torch.sigmoid(seen.end_logit.float()).cpu().numpy()
+        return world.config.endings.chance(seen.end_logit).cpu().numpy()
 
     @torch.inference_mode()
     def step(self, actions: np.ndarray) -> Dreamed:
@@ -76,7 +76,7 @@ class Dreams:
             self._cache,
             self._noise(),
         )
-        probability = torch.sigmoid(drawn.end_logit.float()).cpu().numpy()
+        probability = world.config.endings.chance(drawn.end_logit).cpu().numpy()
         ended = noise.uniform(*self._keys(), noise.STREAM_END, ()) < probability
         latents = drawn.latents.unflatten(1, (-1, world.config.tokenizer.channels))
         self._advance(latents[:, 0])

@@ -30,7 +30,7 @@ BINS = np.array([0, 0.01, 0.03, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0])
 
 def measure_ending_head(world: World, store: Episodes, effort: Effort) -> dict[str, Any]:
     """Precision, recall and calibration with the true frames before every step."""
-    probability, ended = _probabilities(world, store)
+    probability, ended = ending_probabilities(world, store)
     counts = np.array([_count(p, e) for p, e in zip(probability, ended, strict=True)])  # (episodes, COUNTED)
     figures: dict[str, Any] = {}
     for name, (part, whole) in SHARES.items():
@@ -53,7 +53,7 @@ def measure_ending_head(world: World, store: Episodes, effort: Effort) -> dict[s
     }
 
 
-def _probabilities(world: World, store: Episodes) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def ending_probabilities(world: World, store: Episodes) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Of every episode: how likely the ending was at each step, and whether it came, (T - 1,) each."""
     lengths = store.lengths
     order = np.argsort(lengths, kind="stable")

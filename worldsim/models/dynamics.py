@@ -96,6 +96,7 @@ class HistoryOut:
     tokens: Tensor  # (F, N, D)
     local: Tensor  # (F, local, h, w), features of the previous frames at the latents' resolution
     cond: Tensor  # (F, cond_dim)
+    ages: Tensor  # (F,) int64, steps since the beginning of the episode at the last frame
     reward: Tensor  # (F,), in units of the reward scale
     end_logit: Tensor  # (F,)
     harm_logit: Tensor  # (F,), of an ending or what comes before one, such as a hit that is survived
@@ -238,8 +239,8 @@ class Dynamics(nn.Module):
         features = fourier_features(late, AGE_FEATURES, FINEST_AGE).to(self.age.weight.dtype)
         return self.age(features) + self.phase(ages % self.config.cycle)
 
-    def _leave(self, local: Tensor, tokens: Tensor, cond: Tensor) -> HistoryOut:
-        return HistoryOut(tokens, local, cond, *self.judge(tokens))
+    def _leave(self, local: Tensor, tokens: Tensor, cond: Tensor, ages: Tensor) -> HistoryOut:
+        return HistoryOut(tokens, local, cond, ages, *self.judge(tokens))
 
     def judge(self, tokens: Tensor, keep: Tensor | float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
         """What a step leads to, from the history's tokens (F, N, D): reward, logits of ending and of harm, (F,) each.
@@ -265,7 +266,7 @@ class Dynamics(nn.Module):
             clip = rearrange(modulate(x, s2, c2), "(b t) n d -> b t n d", b=batch)
             x = gated(x, g2, block.time(clip).flatten(0, 1))
             x = gated(x, g3, block.mlp(modulate(x, s3, c3)))
-        return self._leave(local, x, cond)
+        return self._leave(local, x, cond, flat[-1])
 
     def advance(
         self, previous: Tensor, before: Tensor, actions: Tensor, level: Tensor, cache: KVCache, steps: int = 1
@@ -284,7 +285,7 @@ class Dynamics(nn.Module):
             keys, values = cache.write(index, place, k, v)
             x = gated(x, g2, block.time.read(q, keys, values, place.bias(block.time.bias)).flatten(0, 1))
             x = gated(x, g3, block.mlp(modulate(x, s3, c3)))
-        return self._leave(local, x, cond)
+        return self._leave(local, x, cond, ages)
 
     # -- drawing ------------------------------------------------------------------------------------------------
 

@@ -147,7 +147,8 @@ def _dream_one(world: World, state: WorldState, actions: Tensor, steps: int) -> 
     for i in range(steps):
         drawn_from = step_noise(dynamics, state.seed, state.episode, state.time + i)
         outs.append(look_back(dynamics, sampling, pasts[i], actions, state.cache, drawn_from.context))
-        noises.append(first_noise(sampling, pasts[min(i, 1)], drawn_from))  # of later frames a burst knows nothing
+        known = pasts[min(i, 1)]  # of later frames a burst knows nothing
+        noises.append(first_noise(sampling, known, outs[i].ages, drawn_from))
         given = dataclasses.replace(drawn_from, picture=noises[i])
         frames.append(draw(dynamics, as_given, pasts[i], outs[i], given).latents)
         pasts.append(torch.stack([frames[i][:, : state.past.shape[2]], pasts[i][:, 0]], dim=1))

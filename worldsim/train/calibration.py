@@ -1,0 +1,99 @@
+"""Calibrating a finished world's ending head on recordings that it did not learn from.
+
+A head is surer of what it was trained on than it is right elsewhere: endings come where it sees none, and those that
+it is sure of fail to come. Platt (1999, "Probabilistic outputs for support vector machines") fits a logistic curve to
+what a classifier says; here it has a floor and a ceiling, as psychometric curves have (guesses and lapses; Wichmann
+and Hill, 2001).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from worldsim.endings import EndingConfig
+from worldsim.errors import InvalidInput
+from worldsim.evaluate.data import open_held_out
+from worldsim.evaluate.ending_head import ending_probabilities
+from worldsim.train.export import RECORD, read_records
+from worldsim.weights import find_world, read_world, write_world
+from worldsim.world import World
+
+LEAST = 1e-7  # probabilities are kept so far from 0 and 1
+FEWEST = 10  # endings that say anything
+LIKELY = (
+    0.0,
+    -9.0,
+    3.0,
+)  # shift, logits of the floor and of the ceiling's share of what is above, where nothing is known
+WEIGHT = 0.01  # of that, against all that is recorded: so little that only what has no bounds feels it
+
+
+def fit_endings(probability: np.ndarray, ended: np.ndarray) -> EndingConfig:
+    """The curve under which recorded endings are likeliest.
+
+    `probability` (N,) is what the head itself says, from 0 to 1, `ended` (N,) bool whether the ending came.
+    Raises InvalidInput for fewer than ten endings, or for as few steps without one.
+    """
+    if min(ended.sum(), (~ended).sum()) < FEWEST:
+        raise InvalidInput(
+            f"{ended.sum()} endings in {len(ended)} steps are too few to calibrate by; record {FEWEST} games that "
+            "end, or more"
+        )
+    logit = torch.logit(torch.from_numpy(probability.astype(np.float64)).clamp(LEAST, 1 - LEAST))
+    came, prior = torch.from_numpy(ended), torch.tensor(LIKELY, dtype=torch.float64)
+    found = prior.clone().requires_grad_()
+    solver = torch.optim.LBFGS([found], max_iter=500, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        solver.zero_grad()
+        floor, ceiling = _bounds(found)
+        chance = floor + (ceiling - floor) * torch.sigmoid(logit + found[0])
+        of_all = -torch.where(came, chance.log(), (1 - chance).log()).sum() + WEIGHT * (found - prior).square().sum()
+        of_all.backward()
+        return of_all
+
+    with torch.enable_grad():
+        solver.step(loss)
+    floor, ceiling = _bounds(found.detach())
+    return EndingConfig(found[0].item(), floor.item(), ceiling.item())
+
+
+def _bounds(found: Tensor) -> tuple[Tensor, Tensor]:
+    """Floor and ceiling, of which the second is the higher one whatever is found."""
+    floor = torch.sigmoid(found[1])
+    return floor, floor + (1 - floor) * torch.sigmoid(found[2])
+
+
+def calibrate_world(name: str, data: Sequence[Path], out: Path, *, device: str = "auto") -> dict[str, Any]:
+    """Write the world `name` with its endings calibrated; returns what was fitted, which its training record keeps."""
+    folder = find_world(name)
+    files = read_world(folder)
+    records = read_records(folder / RECORD)
+    literal = dataclasses.replace(files, config=dataclasses.replace(files.config, endings=EndingConfig()))
+    world = World(literal, device=device, where=str(folder))
+    pairs = [ending_probabilities(world, open_held_out(path, files.config)) for path in data]
+    probability = np.concatenate([row for said, _ in pairs for row in said])
+    ended = np.concatenate([row for _, came in pairs for row in came])
+    endings = fit_endings(probability, ended)
+    after = endings.chance(torch.logit(torch.from_numpy(probability), eps=LEAST)).numpy()
+    fitted = {
+        "steps": len(ended), "endings": int(ended.sum()), **dataclasses.asdict(endings),
+        "log_loss_before": _log_loss(probability, ended), "log_loss": _log_loss(after, ended),
+    }  # fmt: skip
+    write_world(out, dataclasses.replace(files, config=dataclasses.replace(files.config, endings=endings)))
+    (out / RECORD).write_text(json.dumps(records | {"calibration": fitted}))
+    return fitted
+
+
+def _log_loss(probability: np.ndarray, ended: np.ndarray) -> float:
+    """Mean over steps, in nats."""
+    p = np.clip(probability.astype(np.float64), LEAST, 1 - LEAST)
+    return float(-np.where(ended, np.log(p), np.log(1 - p)).mean())
