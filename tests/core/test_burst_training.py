@@ -59,10 +59,30 @@ def test_a_burst_begins_with_the_first_step_and_what_would_follow_it_without_mor
         known = torch.stack([one[:, : past.shape[2]], past[:, 0]], dim=1)
         local = world.dynamics.local(known.flatten(1, 2))
         stale = dataclasses.replace(seen, local=local)
-        next_one = draw(world.dynamics, SamplingConfig(1), known, stale, noises[1]).latents
+        each = [draw(world.dynamics, SamplingConfig(1), known, stale, noise).latents for noise in noises]
         drawn = draw_burst(world.dynamics, burst, SamplingConfig(1), past, seen, noises)
     for i in range(STEPS):
-        torch.testing.assert_close(drawn[:, i], next_one if i else one)
+        torch.testing.assert_close(drawn[:, i], each[i] if i else one)
+
+
+def test_a_step_of_a_burst_sees_its_own_noise_and_that_of_the_steps_before_it(world):
+    burst = Burst(world.config.dynamics, STEPS + 1)
+    burst.begin_as(world.dynamics)
+    randomise(burst)
+    c = world.config.dynamics
+    noisy = torch.randn(2, STEPS, c.drawn_channels, c.height, c.width)
+    given = (torch.randn(2, c.tokens, c.dim), torch.randn(2, c.cond_dim), torch.randn(2, 2, *world.spec.latent_shape))
+
+    def draw_from(noisy: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            return burst(world.dynamics, *given, noisy.flatten(1, 2)).unflatten(1, (STEPS, -1))
+
+    drawn = draw_from(noisy)
+    for i in range(STEPS):
+        other = noisy.clone()
+        other[:, i] += 1.0
+        changed = (draw_from(other) - drawn).abs().amax((0, 2, 3, 4)) > 1e-6
+        assert changed.tolist() == [step >= i for step in range(STEPS)]
 
 
 def test_lessons_are_what_held_actions_lead_to(world):

@@ -7,8 +7,6 @@ after the other, with the same noise. It shares the denoiser's blocks with them 
 
 from __future__ import annotations
 
-import dataclasses
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -34,19 +32,25 @@ def check_burst(config: DynamicsConfig, steps: int) -> None:
 
 
 class Burst(nn.Module):
-    """What the steps after the first of `steps` draw from noise, given the history's output at the first."""
+    """What the steps after the first of `steps` draw from noise, given the history's output at the first.
+
+    Each later step is drawn as the dynamics draws one, on a canvas of its own and from its own noise. It sees in
+    place of the steps between what these are drawn from.
+    """
 
     def __init__(self, config: DynamicsConfig, steps: int) -> None:
         super().__init__()
         check_burst(config, steps)
         self.steps = steps
-        wide = dataclasses.replace(config, between=(steps - 1) * (1 + config.between) - 1)
         cells = config.patch[0] * config.patch[1]
-        self.level = nn.Parameter(torch.zeros(config.cond_dim))  # in place of noise level and leap, always the same
+        between = (steps - 2) * config.drawn_channels  # of the noise of all steps before the last
+        self.level = nn.Parameter(torch.zeros(steps - 1, config.cond_dim))  # in place of noise level and leap
         self.seen_embed = nn.Linear(config.local * cells, config.dim, bias=False)
-        self.noisy_embed = nn.Linear(wide.drawn_channels * cells, config.dim)
+        self.noisy_embed = nn.Linear(config.drawn_channels * cells, config.dim)
+        self.earlier_embed = nn.Linear(between * cells, config.dim, bias=False)
         self.mods = Modulation(config.cond_dim, config.dim, DenoiserBlock.PARTS, config.denoiser_blocks)
-        self.painter = Painter(wide)
+        self.painter = Painter(config)
+        self.enter_earlier = nn.Conv2d(between, config.local, 3, padding=1, bias=False)
 
     def forward(self, dynamics: Dynamics, tokens: Tensor, cond: Tensor, past: Tensor, noisy: Tensor) -> Tensor:
         """Noise (F, (steps - 1) * drawn, h, w) -> latents of the same shape.
@@ -55,14 +59,26 @@ class Burst(nn.Module):
         frame that it drew and the one before. The drawn latents of one step come after those of the other, each the new
         frame first, then the pictures between.
         """
-        local = dynamics.local(past.flatten(1, 2))
-        x = tokens + self.seen_embed(dynamics.to_tokens(local)) + self.noisy_embed(dynamics.to_tokens(noisy))
-        for block, mods in zip(dynamics.denoiser, self.mods(cond + self.level), strict=True):
+        later = self.steps - 1  # the frames below are F * later: a world's steps in a row
+        local, previous = dynamics.local(past.flatten(1, 2)), past[:, 0]
+        own, earlier = noisy.unflatten(1, (later, -1)).flatten(0, 1), self._earlier(noisy)
+        seen = tokens + self.seen_embed(dynamics.to_tokens(local))
+        x = seen.repeat_interleave(later, dim=0) + self.noisy_embed(dynamics.to_tokens(own))
+        x = x + self.earlier_embed(dynamics.to_tokens(earlier))
+        for block, mods in zip(dynamics.denoiser, self.mods((cond[:, None] + self.level).flatten(0, 1)), strict=True):
             x = block(x, mods)
         told = dynamics.to_grid(self.painter.tell(F.layer_norm(x, x.shape[-1:])))
-        previous = past[:, 0]
-        change = self.painter(told, self.painter.enter_past(torch.cat([local, previous], dim=1)), noisy)
+        canvas = self.painter.enter_past(torch.cat([local, previous], dim=1)).repeat_interleave(later, dim=0)
+        change = self.painter(told, canvas + self.enter_earlier(earlier), own)
+        change = change.unflatten(0, (-1, later)).flatten(1, 2)  # (F, later * drawn, h, w)
         return previous.repeat(1, change.shape[1] // previous.shape[1], 1, 1) + change
+
+    def _earlier(self, noisy: Tensor) -> Tensor:
+        """For every later step the noise of those before it, and zeros for the others: (F * later, K, h, w)."""
+        later = self.steps - 1
+        before = torch.ones(later, later - 1, device=noisy.device, dtype=noisy.dtype).tril(-1)
+        of_all = noisy.unflatten(1, (later, -1))[:, None, :-1]  # (F, 1, later - 1, drawn, h, w)
+        return (of_all * before[:, :, None, None, None]).flatten(2, 3).flatten(0, 1)
 
     @torch.no_grad()
     def begin_as(self, dynamics: Dynamics) -> None:
@@ -71,16 +87,7 @@ class Burst(nn.Module):
         start = fourier_features(torch.tensor([0.0, 1.0]), LEVEL_FEATURES).flatten()  # level 0, a leap of all the way
         self.level.copy_(dynamics.tau(start.to(dynamics.tau.weight.dtype)))
         self.mods.load_state_dict(dynamics.denoiser_mods.state_dict())
-        self.seen_embed.weight.zero_()
-        self.noisy_embed.weight.zero_()
-        width = dynamics.noisy_embed.in_features
-        self.noisy_embed.weight[:, :width] = dynamics.noisy_embed.weight
-        self.noisy_embed.bias.copy_(dynamics.noisy_embed.bias)
-        ours, theirs = self.painter, dynamics.painter
-        for name in ("tell", "enter_past", "blocks"):
-            getattr(ours, name).load_state_dict(getattr(theirs, name).state_dict())
-        ours.enter.weight.zero_()
-        ours.enter.weight[:, : theirs.enter.in_channels] = theirs.enter.weight
-        ours.leave.weight.copy_(theirs.leave.weight.repeat(self.steps - 1, 1, 1, 1))
-        assert ours.leave.bias is not None and theirs.leave.bias is not None
-        ours.leave.bias.copy_(theirs.leave.bias.repeat(self.steps - 1))
+        self.noisy_embed.load_state_dict(dynamics.noisy_embed.state_dict())
+        self.painter.load_state_dict(dynamics.painter.state_dict())
+        for layer in (self.seen_embed, self.earlier_embed, self.enter_earlier):
+            layer.weight.zero_()
