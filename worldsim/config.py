@@ -53,6 +53,9 @@ class WorldConfig:
         t, d, a = self.tokenizer, self.dynamics, self.actions
         if self.burst:
             check_burst(d, self.burst)
+        rows = self.sampling.surprise_rows
+        if rows is not None and rows[1] > d.height:
+            raise InvalidInput(f"surprise_rows of world {self.name!r} are {rows}; its latents have {d.height} rows")
         for name, made, taken in (
             (
                 "latents (channels, height, width)",

@@ -31,6 +31,7 @@ class SamplingConfig:
     # which the latents of a place last changed, in the mean over places.
     surprise: float = 0.0
     surprise_growth: float = 0.0  # by what share of itself `surprise` grows with every step of an episode
+    surprise_rows: tuple[int, int] | None = None  # of latents, the first and the one after the last with such middles
     spared: float = 9.0  # length of latents beyond which they, and their neighbours, are left without surprise
     context_noise: float = 0.05  # level of noise put on the last frames, as in training; holds drift back
 
@@ -43,6 +44,11 @@ class SamplingConfig:
             raise InvalidInput(f"sampling surprise is {self.surprise}; give a chance from 0 to 1, for motion of 1")
         if not 0 <= self.surprise_growth < math.inf:
             raise InvalidInput(f"sampling surprise_growth is {self.surprise_growth}; give a share a step, 0 or more")
+        if self.surprise_rows is not None and not 0 <= self.surprise_rows[0] < self.surprise_rows[1]:
+            raise InvalidInput(
+                f"sampling surprise_rows is {self.surprise_rows}; give the first row, 0 or more, and the one after the "
+                "last"
+            )
         if not 0 <= self.spared < math.inf:
             raise InvalidInput(f"sampling spared is {self.spared}; give a length of latents, 0 or more")
         if not 0 <= self.context_noise <= 1:
@@ -160,7 +166,8 @@ def first_noise(config: SamplingConfig, past: Tensor, ages: Tensor, drawn_from: 
     "Heavy-tailed diffusion models"); a higher temperature makes all of the picture less certain. The more of a picture
     moves, the more seldom does something new come of plain noise, and the more places are surprised; and so they are
     the later it is in a game, where more happens than the weights alone draw. What is there already is spared, lest it
-    vanish: thrown things have longer latents than what stands.
+    vanish: thrown things have longer latents than what stands. Surprised rows from which nothing comes in a game make
+    what is never there, such as fireballs in mid-air.
     """
     z = config.temperature * drawn_from.picture
     if not config.surprise:
@@ -168,7 +175,12 @@ def first_noise(config: SamplingConfig, past: Tensor, ages: Tensor, drawn_from: 
     last, before = past.unbind(1)  # (F, C, h, w)
     motion = torch.linalg.vector_norm(last - before, dim=1, keepdim=True).mean((2, 3), keepdim=True)
     rate = config.surprise * (1 + config.surprise_growth * ages[:, None, None, None])
-    surprised = _around(drawn_from.place < rate * motion)
+    middles = drawn_from.place < rate * motion  # (F, 1, h, w)
+    if config.surprise_rows is not None:
+        first, stop = config.surprise_rows
+        middles[:, :, :first] = False
+        middles[:, :, stop:] = False
+    surprised = _around(middles)
     spared = _around(torch.linalg.vector_norm(last, dim=1, keepdim=True) > config.spared)
     return torch.where(surprised & ~spared, 2 * z, z)
 

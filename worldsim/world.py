@@ -93,13 +93,15 @@ class World:
         temperature: float | None = None,
         surprise: float | None = None,
         surprise_growth: float | None = None,
+        surprise_rows: tuple[int, int] | None = None,
         spared: float | None = None,
         steps: int | None = None,
         context_noise: float | None = None,
     ) -> World:
         """This world, drawn in another way: the given fields of `SamplingConfig` change, the weights are shared."""
         given = {"temperature": temperature, "surprise": surprise, "spared": spared}
-        given |= {"surprise_growth": surprise_growth, "steps": steps, "context_noise": context_noise}
+        given |= {"surprise_growth": surprise_growth, "surprise_rows": surprise_rows}
+        given |= {"steps": steps, "context_noise": context_noise}
         changes = {name: value for name, value in given.items() if value is not None}
         other = copy.copy(self)
         sampling: Any = dataclasses.replace(self.config.sampling, **changes)  # type: ignore[arg-type]

@@ -7,7 +7,18 @@ import pytest
 import torch
 from lively import SIZES, lively_dynamics
 
-from worldsim.sampling import FINE, SamplingConfig, empty_cache, follow, levels, look_back, sample_step, step_noise
+from worldsim.sampling import (
+    FINE,
+    SamplingConfig,
+    StepNoise,
+    empty_cache,
+    first_noise,
+    follow,
+    levels,
+    look_back,
+    sample_step,
+    step_noise,
+)
 from worldsim.train.dream import dream
 
 BATCH = 3
@@ -152,6 +163,15 @@ def test_surprise_grows_with_the_age_of_an_episode(surprises, model):
     config = SamplingConfig(1, surprise=0.01, surprise_growth=0.01)
     sample_step(model, config, surprises.past, ZEROS, cache, surprises.noise)
     assert torch.equal(surprises.got[-1][:2], plain[:2]) and torch.equal(surprises.got[-1][2:], 2 * plain[2:])
+
+
+def test_only_the_rows_that_are_named_are_surprised_and_those_beside_them():
+    past = torch.zeros(1, 2, 4, 6, 5)
+    past[:, 0] = 1.0
+    drawn_from = StepNoise(torch.zeros_like(past), torch.ones(1, 8, 6, 5), torch.zeros(1, 1, 6, 5))
+    z = first_noise(SamplingConfig(surprise=0.1, surprise_rows=(2, 3)), past, torch.zeros(1), drawn_from)
+    rows = torch.tensor([1.0, 2.0, 2.0, 2.0, 1.0, 1.0])  # patches of three by three about row 2
+    assert torch.equal(z, rows[:, None].expand(1, 8, 6, 5))
 
 
 def test_what_stands_out_and_its_neighbours_are_spared_surprise(surprises):

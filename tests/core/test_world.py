@@ -238,6 +238,8 @@ def test_sampling_changes_in_a_copy_that_shares_the_weights(world):
     assert other.dynamics is world.dynamics and other.spec == world.spec
     assert other.config.sampling == SamplingConfig(steps=3, temperature=0.0, surprise=0.5)
     assert (world.config.sampling.temperature, world.config.sampling.steps) == (1.0, 2)
+    with pytest.raises(InvalidInput, match="surprise_rows"):
+        world.with_sampling(surprise_rows=(0, world.config.dynamics.height + 1))
     actions = actions_of(3, 2)
     assert play(other, other.reset(seed=[3, 4]), actions)[1] != play(world, world.reset(seed=[3, 4]), actions)[1]
     with pytest.raises(InvalidInput, match="temperature is -1"):
