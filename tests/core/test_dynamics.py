@@ -144,7 +144,7 @@ def explicitly(model: Dynamics, clip: list[torch.Tensor]) -> dict[str, torch.Ten
             y = torch.einsum("sbnh,sbnhc->bnhc", torch.softmax(logits, dim=0), values)
             x = x + mods[5] * block.time.out(y.flatten(2))
             x = x + mods[8] * block.mlp(modulate(x, mods[6], mods[7]))
-        outs.append(model._leave(local, x, cond))
+        outs.append(model._leave(local, x, cond, clip[-1][:, t]))
     return {name: torch.stack([getattr(out, name) for out in outs], dim=1).detach() for name in OUTPUTS}
 
 
