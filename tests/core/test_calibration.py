@@ -42,7 +42,7 @@ def test_a_head_that_says_the_same_of_all_steps_gets_the_mean():
     assert float(found.chance(torch.logit(torch.tensor([0.3])))[0]) == pytest.approx(0.02, rel=0.02)
 
 
-def test_a_head_that_has_it_backwards_is_told_nothing_from():
+def test_of_a_head_that_has_it_backwards_only_the_mean_is_kept():
     said = np.repeat(np.float32([0.99, 0.01]), 500)
     found = fit_endings(said, (said < 0.5) & (np.arange(1000) % 10 == 0))
     chances = found.chance(torch.logit(torch.from_numpy(said)))
@@ -83,6 +83,14 @@ def test_the_command_writes_a_world_that_foresees_endings_better(tmp_path, capsy
     # Again, it is the head itself that is calibrated, not what was made of it.
     main(["train", "calibrate", str(tmp_path / "once"), "--data", data, "--out", str(tmp_path / "twice")])
     assert read_world(tmp_path / "twice").config == read_world(tmp_path / "once").config
+
+
+def test_episodes_without_a_step_are_too_few_and_nothing_is_written(tmp_path, capsys):
+    write_world(tmp_path / "tiny", tiny_files())
+    data = str(tiny_episodes(tmp_path / "data", lengths=(1, 1)).path)
+    with pytest.raises(SystemExit):
+        main(["train", "calibrate", str(tmp_path / "tiny"), "--data", data, "--out", str(tmp_path / "out")])
+    assert "0 endings in 0 steps" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 def test_a_damaged_training_record_is_refused_before_anything_is_written(tmp_path, capsys):

@@ -28,11 +28,8 @@ from worldsim.world import World
 
 LEAST = 1e-7  # probabilities are kept so far from 0 and 1
 FEWEST = 10  # endings that say anything
-LIKELY = (
-    0.0,
-    -9.0,
-    3.0,
-)  # shift, logits of the floor and of the ceiling's share of what is above, where nothing is known
+# Where nothing is known: the shift, and the logits of the floor and of the ceiling's share of what is above that.
+LIKELY = (0.0, -9.0, 3.0)
 WEIGHT = 0.01  # of that, against all that is recorded: so little that only what has no bounds feels it
 
 
@@ -73,15 +70,18 @@ def _bounds(found: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def calibrate_world(name: str, data: Sequence[Path], out: Path, *, device: str = "auto") -> dict[str, Any]:
-    """Write the world `name` with its endings calibrated; returns what was fitted, which its training record keeps."""
+    """Write the world `name` with its endings calibrated; returns what was fitted, which its training record keeps.
+
+    Raises InvalidInput, with nothing written, for stores that do not fit the world or hold too few endings.
+    """
     folder = find_world(name)
     files = read_world(folder)
     records = read_records(folder / RECORD)
     literal = dataclasses.replace(files, config=dataclasses.replace(files.config, endings=EndingConfig()))
     world = World(literal, device=device, where=str(folder))
     pairs = [ending_probabilities(world, open_held_out(path, files.config)) for path in data]
-    probability = np.concatenate([row for said, _ in pairs for row in said])
-    ended = np.concatenate([row for _, came in pairs for row in came])
+    probability = np.concatenate([np.zeros(0, np.float32), *(row for said, _ in pairs for row in said)])
+    ended = np.concatenate([np.zeros(0, bool), *(row for _, came in pairs for row in came)])
     endings = fit_endings(probability, ended)
     after = endings.chance(torch.logit(torch.from_numpy(probability), eps=LEAST)).numpy()
     fitted = {
