@@ -99,12 +99,12 @@ class World:
         context_noise: float | None = None,
     ) -> World:
         """This world, drawn in another way: the given fields of `SamplingConfig` change, the weights are shared."""
-        given = {"temperature": temperature, "surprise": surprise, "spared": spared}
+        given: dict[str, Any] = {"temperature": temperature, "surprise": surprise, "spared": spared}
         given |= {"surprise_growth": surprise_growth, "surprise_rows": surprise_rows}
         given |= {"steps": steps, "context_noise": context_noise}
         changes = {name: value for name, value in given.items() if value is not None}
         other = copy.copy(self)
-        sampling: Any = dataclasses.replace(self.config.sampling, **changes)  # type: ignore[arg-type]
+        sampling = dataclasses.replace(self.config.sampling, **changes)
         other.config = dataclasses.replace(self.config, sampling=sampling)
         other._files = dataclasses.replace(self._files, config=other.config)
         return other
