@@ -19,6 +19,7 @@ from worldsim.policies.controls import ShuffledActions
 from worldsim.policies.curves import save_curves
 from worldsim.policies.judge import Judge, format_table, pooled
 from worldsim.policies.observation import ObservationConfig
+from worldsim.policies.runs import format_runs
 from worldsim.policies.training import Training
 from worldsim.policies.video import record_video
 
@@ -130,6 +131,8 @@ def main():
     for name in curves:
         ages = {place: score.ages for place, score in rows[name].items()}
         print(f"\n{name}, by the age of the game:\n{format_ages(ages)}")
+        runs = {place: score.runs for place, score in rows[name].items()}
+        print(f"\n{name}, by how long it has kept up an action:\n{format_runs(runs)}")
     print("mean survival of the trained agents, tics: " + ", ".join(f"{k} {v:.0f}" for k, v in means.items()))
     place = "dream" if args.no_real else "real"
     levels = {name: scores[place].mean for name, scores in rows.items() if name not in curves}

@@ -13,6 +13,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from worldsim.evaluate.metrics import interval
 from worldsim.policies.ages import Age, Ages, Count
+from worldsim.policies.runs import Run, Runs
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Score:
     returns: tuple[float, ...]  # of each episode, in the game's own units
     tics: tuple[int, ...]  # each episode lasted, ticks of the simulator
     ages: tuple[Age, ...] = ()  # what happened when
+    runs: tuple[Run, ...] = ()  # and while an action was kept up for how long
 
     @property
     def mean(self) -> float:
@@ -52,6 +54,7 @@ class Score:
             "returns": list(self.returns),
             "tics": list(self.tics),
             "ages": [asdict(age) for age in self.ages],
+            "runs": [asdict(run) for run in self.runs],
         }
 
     def __str__(self) -> str:
@@ -74,16 +77,22 @@ def evaluate(
     `envs` are those of `dream_envs` or `real_envs`. A `deterministic` agent takes its likeliest action; otherwise it
     draws, from a generator of its own. `count` counts things in pictures that are looked at now and then.
     """
-    ages = Ages(tics_per_action, count)
+    ages, runs = Ages(tics_per_action, count), Runs(tics_per_action)
+
+    def see(local: dict[str, Any], others: dict[str, Any]) -> None:
+        ages(local, others)
+        runs(local, others)
+
     envs.seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         returns, lengths = evaluate_policy(
             policy, envs, n_eval_episodes=episodes, deterministic=deterministic, return_episode_rewards=True,
-            callback=ages,
+            callback=see,
         )  # fmt: skip
     assert isinstance(returns, list) and isinstance(lengths, list)
-    return Score(tuple(map(float, returns)), tuple(int(n) * tics_per_action for n in lengths), ages.rows())
+    lived = tuple(int(n) * tics_per_action for n in lengths)
+    return Score(tuple(map(float, returns)), lived, ages.rows(), runs.rows())
 
 
 def _interval(values: tuple[float, ...] | tuple[int, ...]) -> list[float]:
