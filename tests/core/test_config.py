@@ -105,6 +105,8 @@ def test_an_absent_config_is_refused(tmp_path):
         {"surprise_growth": float("nan")},
         {"surprise_rows": (2, 2)},
         {"surprise_rows": (-1, 2)},
+        {"surprise_rows": (1,)},
+        {"surprise_rows": (1, 2, 3)},
         {"spared": -1.0},
         {"spared": float("nan")},
         {"context_noise": -0.1},
