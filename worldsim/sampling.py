@@ -46,7 +46,9 @@ class SamplingConfig:
             raise InvalidInput(f"sampling surprise_growth is {self.surprise_growth}; give a share a step, 0 or more")
         rows = self.surprise_rows
         if rows is not None and not (len(rows) == 2 and 0 <= rows[0] < rows[1]):
-            raise InvalidInput(f"sampling surprise_rows is {rows}; give the first, 0 or more, and the one after the last")
+            raise InvalidInput(
+                f"sampling surprise_rows is {rows}; give the first, 0 or more, and the one after the last"
+            )
         if not 0 <= self.spared < math.inf:
             raise InvalidInput(f"sampling spared is {self.spared}; give a length of latents, 0 or more")
         if not 0 <= self.context_noise <= 1:
