@@ -37,7 +37,7 @@ def arguments():
     add("--shuffled-actions", action="store_true", help="train in a world whose actions are shuffled at every step")
     add("--observation", choices=("latents", "pixels"), default="latents", help="what the agent sees")
     add("--stack", type=int, default=3, help="last observations that it sees together")
-    add("--hold", type=int, default=10, help="steps of the world that it holds an action for")
+    add("--hold", type=int, default=20, help="steps of the world that it holds an action for")
     add("--num-envs", type=int, default=32, help="dreams in one batch")
     add("--start", default="anywhere", help="where dreams begin: anywhere in a recorded episode, or at its beginning")
     add("--dream-steps", type=int, default=400, help="steps of the world after which a dream is cut off in training")

@@ -20,7 +20,7 @@ from worldsim.errors import InvalidInput
 from worldsim.evaluate.table import save_json
 from worldsim.policies.agent import Agent, load_agent
 from worldsim.policies.evaluate import Score
-from worldsim.policies.network import PPO_OPTIONS, make_ppo
+from worldsim.policies.network import make_ppo, ppo_options
 from worldsim.policies.observation import ObservationConfig
 from worldsim.world import World
 
@@ -58,7 +58,7 @@ class Training:
         start = out / AGENT if found else parent
         if start is not None:
             _check(start, observation, world)
-        gamma = {**PPO_OPTIONS, **options}["gamma"]
+        gamma = {**ppo_options(observation), **options}["gamma"]
         # PPO's value network wants rewards of about its own size, whatever a game pays.
         fresh = VecNormalize(envs, norm_obs=False, gamma=gamma)
         self.envs = VecNormalize.load(str(out / REWARDS), envs) if found else fresh

@@ -192,5 +192,5 @@ def test_the_example_trains_judges_and_films(folder, tmp_path, monkeypatch, caps
     for seed in range(seeds):
         run = tmp_path / "out" / f"seed-{seed}"
         assert {f"{place}.mp4" for place in places} == {path.name for path in run.glob("*.mp4")}
-        assert load_agent(run / "agent.zip").observation.hold == 10
+        assert load_agent(run / "agent.zip").observation.hold == 20
         assert set(json.loads((run / "curve.json").read_text())["points"][-1]["scores"]) == places
