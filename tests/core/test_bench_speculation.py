@@ -60,3 +60,10 @@ def test_what_cannot_be_measured_is_refused(folder, capsys, options, named):
         main(["bench", folder, "--speculate", *options])
     assert stopped.value.code == 2
     assert named in capsys.readouterr().err
+
+
+def test_a_plot_without_speculation_is_refused(folder, capsys, tmp_path):
+    with pytest.raises(SystemExit) as stopped:
+        main(["bench", folder, "--plot", str(tmp_path / "bench.png")])
+    assert stopped.value.code == 2
+    assert "--speculate" in capsys.readouterr().err

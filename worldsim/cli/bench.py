@@ -63,7 +63,7 @@ def bench(
         think: milliseconds that the caller thinks before a step.
         depths: greatest numbers of steps that are guessed ahead.
         adapt: whether hits and idle time decide what is guessed; without it, all that may come is.
-        plot: write a picture of the figures to this .png file.
+        plot: write a picture of the figures of speculation to this .png file.
         json: write the figures here.
         threads: threads that torch computes with (default: torch's own choice).
         device: auto, cpu or cuda.
@@ -71,6 +71,8 @@ def bench(
     _check_options(num_envs, steps, memory, threads)
     if bursts and (speculate or memory):
         raise InvalidInput("--bursts is measured alone; leave --speculate and --memory out")
+    if plot is not None and not speculate:
+        raise InvalidInput("--plot draws figures of speculation; give --speculate too, or leave it out")
     if threads is not None:
         torch.set_num_threads(threads)
     if speculate:
