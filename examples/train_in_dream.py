@@ -15,6 +15,7 @@ from worldsim.evaluate.table import save_json
 from worldsim.policies.agent_envs import dream_envs, real_envs, tics_per_action
 from worldsim.policies.ages import format_ages
 from worldsim.policies.baselines import baselines
+from worldsim.policies.change_cost import ChangeCost
 from worldsim.policies.controls import ShuffledActions
 from worldsim.policies.curves import save_curves
 from worldsim.policies.judge import Judge, format_table, pooled
@@ -44,6 +45,7 @@ def arguments():
     add("--temperature", type=float, help="of the noise in training: above 1 the dream is less predictable")
     add("--surprise", type=float, help="of the noise in training: above the world's own, more fireballs are thrown")
     add("--ending-cost", type=float, help="in training dreams do not end: the chance of an ending costs so much reward")
+    add("--change-cost", type=float, help="in training an action that is not the one before costs so much reward")
     add("--bursts", action="store_true", help="training dreams draw several steps of a held action in one pass")
     add("--seed", type=int, default=0)
     add("--seeds", type=int, default=1, help="agents to train, with the seeds that follow")
@@ -81,6 +83,8 @@ def train(args, world, drawn, observation, judge, seed, out):
     else:
         envs = real_envs(world, min(args.num_envs, 8), observation, seed=seed)
         budget = {"steps": args.real // tics_per_action(world, observation)}
+    if args.change_cost is not None:
+        envs = ChangeCost(envs, args.change_cost)
     if args.shuffled_actions:
         envs = ShuffledActions(envs, seed=seed)
 

@@ -1,5 +1,6 @@
 """The dream and the real game have one interface."""
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from game import COUNTER, doom_world, with_source
@@ -8,6 +9,7 @@ from tiny import tiny_files, tiny_world
 from worldsim.errors import InvalidInput
 from worldsim.policies.agent_envs import dream_envs, real_envs, tics_per_action
 from worldsim.policies.baselines import HeldRandom
+from worldsim.policies.change_cost import ChangeCost
 from worldsim.policies.controls import ShuffledActions
 from worldsim.policies.evaluate import evaluate
 from worldsim.policies.observation import ObservationConfig
@@ -88,6 +90,39 @@ def test_shuffled_actions_have_no_say():
     with pytest.raises(InvalidInput, match="no order to shuffle"):
         envs.action_space = envs.observation_space
         ShuffledActions(envs)
+
+
+def test_a_changed_action_costs_reward_but_not_the_first_of_an_episode(world):
+    plain, costly = (dream_envs(world, 2, ObservationConfig(hold=1), max_episode_steps=4) for _ in range(2))
+    costly = ChangeCost(costly, 5.0)
+    assert np.array_equal(plain.reset(), costly.reset())
+    rng, last, paid, ended = np.random.default_rng(0), [None, None], 0, 0
+    for _ in range(40):
+        actions = rng.integers(2, size=2)
+        seen, rewards, dones, _ = plain.step(actions)
+        seen_too, less, dones_too, _ = costly.step(actions)
+        assert np.array_equal(seen, seen_too) and np.array_equal(dones, dones_too)
+        changed = [before is not None and before != now for before, now in zip(last, actions, strict=True)]
+        assert np.allclose(rewards - less, 5 * np.array(changed))
+        last = [None if done else now for done, now in zip(dones, actions, strict=True)]
+        paid, ended = paid + sum(changed), ended + sum(dones)
+    assert paid > 5 and ended > 5
+
+
+def test_a_changed_continuous_action_costs_the_square_of_the_change(world):
+    inner = dream_envs(world, 2, ObservationConfig(hold=1))
+    inner.action_space = gym.spaces.Box(-1, 1, (2,), np.float32)
+    inner.reset()
+    rewards = np.zeros(2, np.float32)
+    inner.step_async = lambda actions: None
+    inner.step_wait = lambda: (np.zeros(1), rewards, np.zeros(2, bool), [{}, {}])
+    costly = ChangeCost(inner, 2.0)
+    costly.step(np.array([[0.0, 0.0], [1.0, 1.0]], np.float32))
+    less = costly.step(np.array([[0.5, 0.5], [1.0, -1.0]], np.float32))[1]
+    assert np.allclose(less, [-1.0, -8.0])
+    for cost in (-1.0, float("nan")):
+        with pytest.raises(InvalidInput, match="cost of a change"):
+            ChangeCost(inner, cost)
 
 
 @pytest.mark.simulator

@@ -173,7 +173,9 @@ def run_example(monkeypatch, *arguments):
 
 
 @pytest.mark.parametrize(
-    "options", [("--seeds", "2", "--baselines"), ("--real", "64"), ("--shuffled-actions", "--no-real")], ids=str
+    "options",
+    [("--seeds", "2", "--baselines"), ("--real", "64", "--change-cost", "1"), ("--shuffled-actions", "--no-real")],
+    ids=str,
 )
 def test_the_example_trains_judges_and_films(folder, tmp_path, monkeypatch, capsys, options):
     quick = ("--quick", "--episodes", "2", "--num-envs", "2", "--dream-steps", "6")
