@@ -1,6 +1,6 @@
 """Train an agent inside a learned world, then let it play the real game.
 
-python examples/train_in_dream.py --minutes 20 --ending-cost 300 --baselines --out runs/agent
+python examples/train_in_dream.py --minutes 20 --ending-cost 300 --change-cost 40 --baselines --out runs/agent
 python examples/train_in_dream.py --real 400000 --out runs/agent-real    # the same PPO in the real game, 400,000 tics
 python examples/train_in_dream.py --ending-cost 300 --shuffled-actions --out runs/agent-shuffled    # a wrong world
 python examples/train_in_dream.py --quick --out runs/agent-quick    # two minutes, to see that all of it works

@@ -108,11 +108,12 @@ def blind_policies(actions: ActionSpec, periods: Sequence[int]) -> dict[str, Hel
 
 
 def baselines(actions: ActionSpec, *, hold: int) -> dict[str, HeldRandom | Always]:
-    """By name: random, random but held for 10 steps of the world on average, and every action for ever."""
+    """By name: random, random but held for 10 steps of the world on average if that is longer than an action lasts
+    anyway, and every action for ever."""
     space = actions.to_space()
     constant = {f"always {name}": Always(i) for i, name in enumerate(actions.meanings) if name != "NOOP"}
     return {
         "random": HeldRandom(space),
-        "random, held": HeldRandom(space, mean_steps=max(10 / hold, 1)),
+        **({"random, held": HeldRandom(space, mean_steps=10 / hold)} if hold < 10 else {}),
         **(constant if len(constant) <= 4 else {}),
     }

@@ -58,6 +58,7 @@ def test_random_actions_fill_a_box():
 def test_the_baselines_of_take_cover():
     spec = ActionSpec(n=3, meanings=("NOOP", "LEFT", "RIGHT"))
     assert set(baselines(spec, hold=2)) == {"random", "random, held", "always LEFT", "always RIGHT"}
+    assert set(baselines(spec, hold=20)) == {"random", "always LEFT", "always RIGHT"}
     assert set(baselines(ActionSpec(n=18), hold=1)) == {"random", "random, held"}
 
 
