@@ -21,7 +21,7 @@ class Score:
     """What an agent reached in some episodes."""
 
     returns: tuple[float, ...]  # of each episode, in the game's own units
-    tics: tuple[int, ...]  # each episode lasted, ticks of the simulator
+    tics: tuple[int, ...]  # each episode lasted, ticks of the simulator, the last action counted whole
     ages: tuple[Age, ...] = ()  # what happened when
     runs: tuple[Run, ...] = ()  # and while an action was kept up for how long
 

@@ -16,6 +16,7 @@ from worldsim.errors import InvalidInput
 from worldsim.policies.agent import load_agent
 from worldsim.policies.agent_envs import dream_envs, real_envs
 from worldsim.policies.judge import Judge
+from worldsim.policies.network import STEP_DISCOUNT
 from worldsim.policies.observation import ObservationConfig
 from worldsim.policies.training import Training
 
@@ -68,6 +69,12 @@ def test_the_learning_rate_falls_over_the_budget(world, folder, tmp_path, monkey
     assert rates == pytest.approx([0.75e-3, 0.5e-3, 0.25e-3, 0.05e-3])
     start(world, folder, tmp_path, resume=True).run(steps=128)
     assert rates[4:] == pytest.approx([0.375e-3, 0.25e-3, 0.125e-3, 0.05e-3])
+
+
+def test_an_agent_looks_as_far_ahead_whatever_it_holds_its_actions_for(world, folder, tmp_path):
+    for hold in (1, 4):
+        training = start(world, folder, tmp_path / str(hold), ObservationConfig(stack=2, hold=hold))
+        assert training.agent.model.gamma == training.envs.gamma == pytest.approx(STEP_DISCOUNT**hold)
 
 
 def test_training_goes_to_the_end_of_its_time(world, folder, tmp_path):
