@@ -47,6 +47,7 @@ class WorldVecEnv(VecEnv):
         max_episode_steps: TimeLimit = "world",
         render_mode: str | None = None,
         speculate: bool | Speculation | None = None,
+        compiled: bool = False,
         device: str = "auto",
     ) -> None:
         self.worlds = WorldVectorEnv(
@@ -60,6 +61,7 @@ class WorldVecEnv(VecEnv):
             max_episode_steps=max_episode_steps,
             render_mode=render_mode,
             speculate=speculate,
+            compiled=compiled,
             device=device,
         )
         self._actions: np.ndarray | None = None

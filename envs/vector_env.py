@@ -54,13 +54,16 @@ class WorldVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         max_episode_steps: worlds.TimeLimit = "world",
         render_mode: str | None = None,
         speculate: bool | Speculation | None = None,
+        compiled: bool = False,
         device: str = "auto",
     ) -> None:
         if isinstance(num_envs, bool) or not isinstance(num_envs, int) or num_envs < 1:
             raise InvalidInput(f"num_envs={num_envs!r}; pass a number of environments above 0")
         self.render_mode = worlds.check_render_mode(render_mode, self.metadata["render_modes"])
         self.autoreset_mode = _autoreset_mode(autoreset_mode)
-        self.world = worlds.load_world(world, device, start=start, temperature=temperature)
+        self.world = worlds.load_world(
+            world, device, start=start, temperature=temperature, compiled_for=num_envs if compiled else 0
+        )
         spec = self.world.spec
         self.num_envs = num_envs
         self.start = start

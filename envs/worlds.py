@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -18,11 +18,17 @@ DEFAULT_START = "beginning"
 
 
 def load_world(
-    world: str | WorldProtocol, device: str = "auto", *, start: str = "beginning", temperature: float | None = None
+    world: str | WorldProtocol,
+    device: str = "auto",
+    *,
+    start: str = "beginning",
+    temperature: float | None = None,
+    compiled_for: int = 0,
 ) -> WorldProtocol:
     """The world itself, or the one of that name (shipped, local folder, or hub id) loaded onto `device`.
 
-    Raises InvalidInput if it cannot begin where `start` says, or be drawn at another `temperature`.
+    Raises InvalidInput if it cannot begin where `start` says, be drawn at another `temperature` or be compiled for a
+    number of worlds, 0 for as it is.
     """
     if isinstance(world, str):
         from worldsim.world import World  # here, so that a user's own world needs none of the shipped models
@@ -36,12 +42,17 @@ def load_world(
     if start != DEFAULT_START and start not in world.spec.starts:
         known = ", ".join(map(repr, world.spec.starts or (DEFAULT_START,)))
         raise InvalidInput(f"world {world.spec.name!r} offers no start {start!r}; it offers {known}")
-    if temperature is None:
-        return world
-    with_sampling = getattr(world, "with_sampling", None)
-    if with_sampling is None:
-        raise InvalidInput(f"world {world.spec.name!r} has no temperature; leave temperature out")
-    return with_sampling(temperature=temperature)
+    if temperature is not None:
+        with_sampling = getattr(world, "with_sampling", None)
+        if with_sampling is None:
+            raise InvalidInput(f"world {world.spec.name!r} has no temperature; leave temperature out")
+        world = with_sampling(temperature=temperature)
+    if compiled_for:
+        compile_it = getattr(world, "compiled", None)
+        if compile_it is None:
+            raise InvalidInput(f"a {type(world).__name__} cannot be compiled; leave compiled out")
+        world = compile_it(compiled_for)
+    return cast(WorldProtocol, world)
 
 
 def time_limit(spec: WorldSpec, max_episode_steps: TimeLimit) -> int | None:

@@ -17,7 +17,7 @@ from worldsim.policies.ages import format_ages
 from worldsim.policies.baselines import baselines
 from worldsim.policies.change_cost import ChangeCost
 from worldsim.policies.controls import ShuffledActions
-from worldsim.policies.curves import save_curves
+from worldsim.policies.curves import format_stages, save_curves
 from worldsim.policies.judge import Judge, format_table, pooled
 from worldsim.policies.observation import ObservationConfig
 from worldsim.policies.runs import format_runs
@@ -47,6 +47,7 @@ def arguments():
     add("--ending-cost", type=float, help="in training dreams do not end: the chance of an ending costs so much reward")
     add("--change-cost", type=float, help="in training an action that is not the one before costs so much reward")
     add("--bursts", action="store_true", help="training dreams draw several steps of a held action in one pass")
+    add("--compiled", action="store_true", help="compile the world's steps first, some minutes, once: faster dreams")
     add("--seed", type=int, default=0)
     add("--seeds", type=int, default=1, help="agents to train, with the seeds that follow")
     add("--stages", type=int, default=6, help="parts of the training between which the agent is judged")
@@ -65,8 +66,11 @@ def arguments():
     for option in ("ending_cost", "surprise", "temperature"):
         if args.real is not None and getattr(args, option) is not None:
             parser.error(f"--{option.replace('_', '-')} is of dreams; leave it out with --real")
-    if args.real is not None and args.bursts:
-        parser.error("--bursts is of dreams; leave it out with --real")
+    for option in ("bursts", "compiled"):
+        if args.real is not None and getattr(args, option):
+            parser.error(f"--{option} is of dreams; leave it out with --real")
+    if args.bursts and args.compiled:
+        parser.error("bursts are not compiled; leave --bursts or --compiled out")
     if args.steps is None and args.minutes is None and args.real is None:
         args.minutes = 20.0
     return args
@@ -115,6 +119,8 @@ def main():
     args = arguments()
     require_matplotlib()
     world = World.from_pretrained(args.world)
+    if args.compiled:
+        world = world.compiled(args.num_envs)
     observation = ObservationConfig(kind=args.observation, stack=args.stack, hold=args.hold)
     drawn = world.with_sampling(temperature=args.temperature, surprise=args.surprise)
     options = {"trained_in": drawn, "bursts": args.bursts} if args.bursts or drawn.config != world.config else {}
@@ -133,6 +139,7 @@ def main():
 
     print(format_table(rows, learned))
     for name in curves:
+        print(f"\n{name}, stage by stage:\n{format_stages(curves[name])}")
         ages = {place: score.ages for place, score in rows[name].items()}
         print(f"\n{name}, by the age of the game:\n{format_ages(ages)}")
         runs = {place: score.runs for place, score in rows[name].items()}

@@ -1,4 +1,4 @@
-"""The picture of some runs: returns in training, and in the dream and the real game at every stage."""
+"""Runs stage by stage: their returns in training, in the dream and in the real game, as a picture and as a table."""
 
 from __future__ import annotations
 
@@ -44,3 +44,18 @@ def save_curves(path: Path, runs: dict[str, list[dict[str, Any]]], levels: dict[
     axes.legend(fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
+
+
+def format_stages(points: list[dict[str, Any]]) -> str:
+    """A Markdown table of the stages of a run (`Training.points`): returns by place, and of dreams over the game."""
+    judged = [point for point in points if point.get("scores")]
+    places = sorted({place for point in judged for place in point["scores"]})
+    dreams = [place for place in places if place != "real" and "real" in places]
+    titles = ["decisions", *(f"return, {place}" for place in places), *(f"{place} over real" for place in dreams)]
+    lines = [f"| {' | '.join(titles)} |", "|" + "---|" * len(titles)]
+    for point in judged:
+        returns = {place: score["mean_return"] for place, score in point["scores"].items()}
+        cells = [f"{point['steps']:,}", *(f"{returns[place]:.0f}" for place in places)]
+        cells += [f"{returns[place] / returns['real']:.2f}" if returns["real"] else "-" for place in dreams]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)

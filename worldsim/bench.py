@@ -72,16 +72,19 @@ def bench_world(
     num_envs: Sequence[int],
     steps: int,
     pictures: Pictures = "frame",
+    *,
+    compiled: bool = False,
 ) -> dict[str, Any]:
-    """Time `steps` steps with each number of environments.
+    """Time `steps` steps with each number of environments, of the world as it is or `compiled`.
 
     `make_env(world, n)` gives a `gym.Env` for n = 1 and a vector environment above, which decode these `pictures`.
     The result has "world", "machine" and "runs".
     """
     peak = matmul_gflops(world.device, world.dtype)
+    timed = world.compiled() if compiled else world
     runs = []
     for count in num_envs:
-        env = make_env(Endless(world), count)
+        env = make_env(Endless(timed), count)
         warm_up = world.config.dynamics.window + EXTRA_WARM_UP
         seconds = time_steps(env, warm_up, steps)
         env.close()
@@ -101,6 +104,7 @@ def bench_world(
         "world": world.config.name,
         "decoded": pictures,
         "machine": {**machine(world), "matmul_gflops": peak},
+        "compiled": compiled,
         "runs": runs,
     }
 
@@ -120,12 +124,10 @@ def time_steps(env: AnyEnv, warm_up: int, steps: int) -> np.ndarray:
 
 
 def step_gflop(world: World, count: int, pictures: Pictures = "frame") -> float:
-    """Billions of floating-point operations of one step of `count` worlds; a multiply-add counts as two."""
+    """Billions of floating-point operations of one step of `count` worlds, uncompiled; a multiply-add is two."""
     state = world.reset(list(range(count)))
-    spec = world.spec.actions
-    actions = np.zeros(count, np.int64) if spec.discrete else np.tile(np.array(spec.low, np.float32), (count, 1))
     with FlopCounterMode(display=False) as counter:
-        world.step(state, actions, pictures=pictures)
+        world.step(state, world.spec.actions.lowest(count), pictures=pictures)
     return counter.get_total_flops() / 1e9
 
 
@@ -211,7 +213,8 @@ def format_bench(report: dict[str, Any]) -> str:
     """The report as a table."""
     lines = [
         f"{report['world']} on {describe_machine(report['machine'])}, "
-        f"matrix product {report['machine']['matmul_gflops']:.0f} GFLOP/s; pictures decoded: {report['decoded']}",
+        f"matrix product {report['machine']['matmul_gflops']:.0f} GFLOP/s; pictures decoded: {report['decoded']}"
+        + ("; compiled" if report["compiled"] else ""),
         "",
         "  envs  steps/s   p50 ms   p95 ms  GFLOP/frame  of peak",
     ]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from worldsim.actions import check_actions
+from worldsim.engine import Eager
 from worldsim.errors import InvalidInput
 from worldsim.holding import HeldStep, held_spec
 from worldsim.sampling import draw_burst, look_back, step_noise
@@ -26,7 +27,7 @@ class BurstWorld:
     draws is nearly what `HeldWorld` draws, and like that a function of (weights, state, action, noise): on the same
     device the same seed gives the same bytes. The states are those of the learned world; either can go on from the
     other's.
-    Raises InvalidInput for a world that has no such head.
+    Raises InvalidInput for a world that has no such head, or that is compiled.
     """
 
     def __init__(self, world: World) -> None:
@@ -35,6 +36,8 @@ class BurstWorld:
                 f"world {world.config.name!r} has not learned to draw bursts; run `worldsim train burst`, or hold "
                 "actions step by step"
             )
+        if not isinstance(world.engine, Eager):
+            raise InvalidInput("bursts are not compiled; pass the world uncompiled")
         self.world = world
         self.burst = world.burst
         self.spec: WorldSpec = held_spec(world.spec, self.burst.steps)

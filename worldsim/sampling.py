@@ -112,7 +112,7 @@ def look_back(
     on them stays in the cache: what is drawn does not carry it on.
     """
     noisy = past + config.context_noise * context
-    level = torch.full((len(past),), config.context_noise, device=past.device)
+    level = torch.full(past.shape[:1], config.context_noise, device=past.device)
     return dynamics.advance(noisy[:, 0], noisy[:, 1], actions, level, cache, steps)
 
 
@@ -127,10 +127,10 @@ def sample_step(
 def draw(dynamics: Dynamics, config: SamplingConfig, past: Tensor, seen: HistoryOut, drawn_from: StepNoise) -> Drawn:
     """The rest of a step, after the history's part: the picture from noise, along the flow between them."""
     canvas = dynamics.prepare(seen, past[:, 0])
-    leap = torch.full((len(past),), leap_of(config.steps), device=past.device)
+    leap = torch.full(past.shape[:1], leap_of(config.steps), device=past.device)
 
     def predict(z: Tensor, tau: float) -> Tensor:
-        return dynamics.denoise(canvas, z, torch.full((len(past),), tau, device=past.device), leap)
+        return dynamics.denoise(canvas, z, torch.full(past.shape[:1], tau, device=past.device), leap)
 
     taus = [*levels(config.steps), 1.0]
     z = follow(predict, first_noise(config, past, seen.ages, drawn_from), taus, small=config.steps >= FINE)

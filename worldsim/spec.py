@@ -33,6 +33,10 @@ class ActionSpec:
             return gym.spaces.Discrete(self.n)
         return gym.spaces.Box(np.array(self.low, np.float32), np.array(self.high, np.float32), dtype=np.float32)
 
+    def lowest(self, rows: int) -> np.ndarray:
+        """For each of `rows` worlds the first action, or the lowest one of a box: (rows,) int64, (rows, A) float32."""
+        return np.zeros(rows, np.int64) if self.discrete else np.tile(np.array(self.low, np.float32), (rows, 1))
+
 
 @dataclass(frozen=True)
 class WorldSpec:

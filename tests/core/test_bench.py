@@ -27,7 +27,7 @@ def test_the_command_reports_every_number_of_environments(folder, tmp_path, caps
     out = tmp_path / "new" / "bench.json"
     main(["bench", folder, "--num-envs", "1", "3", "--steps", "4", "--memory", "20", "--json", str(out)])
     report = json.loads(out.read_text())
-    assert set(report) == {"world", "machine", "runs", "memory", "decoded"}
+    assert set(report) == {"world", "machine", "runs", "memory", "decoded", "compiled"}
     assert report["world"] == "tiny"
     assert {"cpu", "cores", "torch", "dtype", "matmul_gflops"} <= set(report["machine"])
     assert [run["num_envs"] for run in report["runs"]] == [1, 3]

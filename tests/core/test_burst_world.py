@@ -11,7 +11,7 @@ from lively import randomise
 from tiny import tiny_files, tiny_world
 
 import worldsim.burst_world
-import worldsim.world
+import worldsim.engine
 from worldsim.burst_world import BurstWorld
 from worldsim.envs import WorldEnv
 from worldsim.errors import DamagedWorld, InvalidAction, InvalidInput, InvalidState
@@ -105,13 +105,13 @@ def test_what_was_drawn_is_remembered_and_judged_as_step_by_step(monkeypatch, fl
     state = world.reset([0, 1])
     for i in range(before):
         state, _ = world.step(state, np.array([i % 3, 1]))
-    drawn, plain = [], worldsim.world.draw
+    drawn, plain = [], worldsim.engine.draw
 
     def draw(*args):
         drawn.append(plain(*args))
         return drawn[-1]
 
-    monkeypatch.setattr(worldsim.world, "draw", draw)
+    monkeypatch.setattr(worldsim.engine, "draw", draw)
     actions, held = np.array([1, 2]), HeldStep(2)
     one = clone(state)
     for _ in range(STEPS):

@@ -3,6 +3,7 @@ import pytest
 
 from worldsim.policies.agent_envs import dream_envs, real_envs
 from worldsim.policies.baselines import Always, HeldRandom, baselines
+from worldsim.policies.curves import format_stages
 from worldsim.policies.evaluate import Score, evaluate
 from worldsim.policies.judge import TRAINED_IN, Judge, format_table, pooled
 from worldsim.policies.observation import ObservationConfig
@@ -82,3 +83,18 @@ def test_an_agent_is_also_judged_in_the_dream_that_it_was_trained_in(world):
     cells = dict(zip(*([cell.strip() for cell in line.split("|")] for line in (title, row)), strict=False))
     assert cells[f"in the {TRAINED_IN}"].startswith(f"{scores[TRAINED_IN].mean:.0f} [")
     assert title.count("over real") == 2
+
+
+def test_stages_show_the_dream_beside_the_game():
+    def scored(steps, **returns):
+        return {"steps": steps, "scores": {place: {"mean_return": value} for place, value in returns.items()}}
+
+    table = format_stages([{"steps": 500}, scored(1000, dream=300.0, real=200.0), scored(2000, dream=90.0, real=0.0)])
+    assert table.splitlines() == [
+        "| decisions | return, dream | return, real | dream over real |",
+        "|---|---|---|---|",
+        "| 1,000 | 300 | 200 | 1.50 |",
+        "| 2,000 | 90 | 0 | - |",
+    ]
+    alone = format_stages([scored(1000, dream=300.0)])
+    assert alone.splitlines()[0] == "| decisions | return, dream |" and alone.endswith("| 1,000 | 300 |")

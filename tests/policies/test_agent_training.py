@@ -191,7 +191,7 @@ def test_the_example_trains_judges_and_films(folder, tmp_path, monkeypatch, caps
     run_example(monkeypatch, "--world", folder, "--out", tmp_path / "out", *quick, *options)
     printed = capsys.readouterr().out
     assert "| seed 0 |" in printed and ("| random |" in printed) == ("--baselines" in options)
-    for table in ("by the age of the game", "by how long it has kept up an action"):
+    for table in ("stage by stage", "by the age of the game", "by how long it has kept up an action"):
         assert f"seed 0, {table}:" in printed
     seeds = 2 if "--seeds" in options else 1
     results = json.loads((tmp_path / "out" / "results.json").read_text())

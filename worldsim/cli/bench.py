@@ -41,6 +41,7 @@ def bench(
     plot: Path | None = None,
     json: Path | None = None,
     threads: int | None = None,
+    compiled: bool = False,
     device: str = "auto",
 ) -> None:
     """Time a world's environments end to end: checks, model, decoder, reward, numpy.
@@ -66,11 +67,12 @@ def bench(
         plot: write a picture of the figures of speculation to this .png file.
         json: write the figures here.
         threads: threads that torch computes with (default: torch's own choice).
+        compiled: compile the world's steps to machine code; takes a minute for each number of environments, once.
         device: auto, cpu or cuda.
     """
     _check_options(num_envs, steps, memory, threads)
-    if bursts and (speculate or memory):
-        raise InvalidInput("--bursts is measured alone; leave --speculate and --memory out")
+    if bursts and (speculate or memory or compiled):
+        raise InvalidInput("--bursts is measured alone; leave --speculate, --memory and --compiled out")
     if plot is not None and not speculate:
         raise InvalidInput("--plot draws figures of speculation; give --speculate too, or leave it out")
     if threads is not None:
@@ -78,11 +80,12 @@ def bench(
     if speculate:
         check_speculation_options(streams, think, depths, steps, plot)
     loaded = World.from_pretrained(world, device=device)
+    served = loaded.compiled() if compiled else loaded
     pictures: Pictures = "all" if between else "frame" if observation == "pixels" else "none"
     if speculate:
-        callers = [choose_stream(name, loaded, steps) for name in streams]
+        callers = [choose_stream(name, served, steps) for name in streams]
         make_one = partial(make_guessing_env, observation=observation, between=between)
-        report = bench_speculation(loaded, make_one, callers, think, depths, adapt=adapt, pictures=pictures)
+        report = bench_speculation(served, make_one, callers, think, depths, adapt=adapt, pictures=pictures)
         print(format_speculation(report))
         if plot is not None:
             save_speculation_plot(plot, report)
@@ -95,11 +98,11 @@ def bench(
         print(format_bursts(report))
     else:
         make = partial(make_env, observation=observation, between=between)
-        report = bench_world(loaded, make, num_envs, steps, pictures)
+        report = bench_world(loaded, make, num_envs, steps, pictures, compiled=compiled)
         if memory:
             from worldsim.envs.world_env import WorldEnv  # with the game's own time limit, and so with resets
 
-            report["memory"] = measure_memory(WorldEnv(loaded), memory)
+            report["memory"] = measure_memory(WorldEnv(served), memory)
         print(format_bench(report))
     if json is not None:
         save_json(json, report)

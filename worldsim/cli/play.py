@@ -28,6 +28,7 @@ def play(
     script: str = "",
     trace: Path | None = None,
     speculate: bool = True,
+    compiled: bool = False,
     max_seconds: float | None = None,
 ) -> None:
     """Open a window and play inside a world. F1 shows the keys.
@@ -42,6 +43,7 @@ def play(
         script: keys for the first steps, in place of the player's, as "left*20 noop*10 left+up*5".
         trace: write the actions that were played to this .json file, for `worldsim bench --speculate --streams FILE`.
         speculate: guess the next keys and compute what they lead to between the steps; the pictures are the same.
+        compiled: compile the world's steps to machine code; takes a minute, once.
         max_seconds: close the window after this long.
     """
     _check(seed, scale, speed, max_seconds)
@@ -55,6 +57,8 @@ def play(
     from worldsim.world import World
 
     loaded = World.from_pretrained(world)
+    if compiled:
+        loaded = loaded.compiled(1)  # before there is a window to wait in
     chosen = {"seed": seed, "speed": speed, "real": real, "record": record, "trace": trace, "speculate": speculate}
     settings = _settings(loaded, script, **chosen)
     from worldsim.envs.play.window import Window

@@ -38,6 +38,7 @@ def rollout(
     policy: Policy = "persistent",
     scale: int = 3,
     json: Path | None = None,
+    compiled: bool = False,
     device: str = "auto",
 ) -> None:
     """Run a world without a display: writes a video and a contact sheet, prints how fast it ran.
@@ -53,6 +54,7 @@ def rollout(
         policy: random actions held for a while (persistent), new ones at every step (random), or none (noop).
         scale: pixels of the video down to one of the world.
         json: also write the numbers to this file.
+        compiled: compile the world's steps to machine code; takes a minute, once.
         device: auto, cpu or cuda.
     """
     if steps < 1:
@@ -65,7 +67,7 @@ def rollout(
         require_writable(path)
     from worldsim.envs import WorldEnv
 
-    env = WorldEnv(world, between=True, device=device)
+    env = WorldEnv(world, between=True, compiled=compiled, device=device)
     spec = env.world.spec
     with Clip(out, spec, scale) as clip:
         tally = run(env, choose_actions(spec.actions, policy, seed), steps, seed, clip)

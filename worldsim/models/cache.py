@@ -60,7 +60,7 @@ class KVCache:
     def claim(self, steps: int = 1) -> Place:
         """Take the next slots of every world, one for each of at most `window` steps, and advance the clocks."""
         window = self.written.shape[1] - 1
-        rows = torch.arange(len(self.time), device=self.time.device)[:, None]
+        rows = torch.arange(self.time.shape[0], device=self.time.device)[:, None]
         times = self.time[:, None] + torch.arange(steps, device=self.time.device)  # (B, T)
         slot = torch.where(times == 0, 0, 1 + (times - 1) % window)
         self.written[rows, slot] = times

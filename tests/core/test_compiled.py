@@ -1,0 +1,154 @@
+"""A compiled world draws what it draws uncompiled, faster, and keeps every promise of states."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from exactness import Pair
+from lively import lively_files, lively_world
+from tiny import tiny_world
+
+import worldsim.compiled
+from worldsim.burst_world import BurstWorld
+from worldsim.engine import Eager
+from worldsim.envs import WorldEnv
+from worldsim.envs.worlds import load_world
+from worldsim.errors import InvalidInput, MissingDependency
+from worldsim.sampling import SamplingConfig
+from worldsim.speculation import Speculation
+from worldsim.tree import clone, select_rows, tree_map
+from worldsim.world import World
+
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler here")
+WINDOW_TWICE = 9  # steps of a world that remembers four
+SURPRISED = SamplingConfig(surprise=0.3, surprise_rows=(0, 1))  # that no option of the drawing goes untested
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """A folder for what is compiled, the same for all tests: compiling takes long."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(worldsim.compiled.CACHE, str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def uncompiled():
+    return lively_world(sampling=SURPRISED)
+
+
+@pytest.fixture(scope="module")
+def compiled(cache, uncompiled):
+    return uncompiled.compiled(1)
+
+
+def play(world, state, steps=WINDOW_TWICE, seed=0):
+    """Step on; the last state, and the pictures and rewards of every step."""
+    shown = []
+    for action in np.random.default_rng(seed).integers(0, 3, steps):
+        state, step = world.step(state, np.full(len(state.time), action))
+        shown.append((step.frame.copy(), step.reward, step.extras["termination_probability"]))
+    return state, shown
+
+
+def identical(one, other):
+    pairs = (pair for steps in zip(one, other, strict=True) for pair in zip(*steps, strict=True))
+    return all(a.tobytes() == b.tobytes() for a, b in pairs)
+
+
+@needs_compiler
+def test_it_draws_what_it_draws_uncompiled_but_for_rounding(compiled, uncompiled):
+    state = uncompiled.reset([3])
+    for action in np.random.default_rng(0).integers(0, 3, WINDOW_TWICE):
+        actions = np.array([action])
+        _, other = compiled.step(clone(state), actions)
+        state, step = uncompiled.step(state, actions)
+        assert np.abs(step.frame.astype(int) - other.frame).mean() < 2
+        assert other.reward == pytest.approx(step.reward, rel=0.1, abs=0.1)
+        chances = (one.extras["termination_probability"] for one in (step, other))
+        assert next(chances) == pytest.approx(next(chances), abs=0.05)
+
+
+@needs_compiler
+def test_the_same_seed_gives_the_same_bytes_in_another_instance(compiled, cache):
+    again = World(lively_files(sampling=SURPRISED), device="cpu").compiled(1)
+    assert identical(play(compiled, compiled.reset([5]))[1], play(again, again.reset([5]))[1])
+
+
+@needs_compiler
+def test_a_copied_state_goes_on_to_the_bit_however_it_lies_in_memory(compiled):
+    state, _ = play(compiled, compiled.reset([1]))
+    scattered = tree_map(lambda a: torch.stack([a, a], dim=-1)[..., 0], clone(state))
+    assert not scattered.cache.keys[0].is_contiguous()
+    gone_on = [play(compiled, s, seed=1)[1] for s in (clone(state), select_rows(state, [0]), scattered)]
+    assert identical(gone_on[0], gone_on[1]) and identical(gone_on[0], gone_on[2])
+
+
+@needs_compiler
+def test_speculation_changes_nothing(compiled):
+    options = {"max_episode_steps": 20, "render_mode": "rgb_array"}
+    on = WorldEnv(compiled, speculate=Speculation(adapt=False, floor=0.0), **options)
+    off = WorldEnv(compiled, **options)
+    Pair(on, off, 0).play(60, lambda rng: int(rng.integers(3) if rng.random() < 0.3 else 1))
+    assert on.speculation_stats.hit_rate > 0
+    on.close()
+
+
+@needs_compiler
+def test_what_was_compiled_is_loaded_from_disk(compiled, cache, monkeypatch):
+    def fail(*_):
+        raise AssertionError("compiled again")
+
+    monkeypatch.setattr(worldsim.compiled, "_compile", fail)
+    lively_world(sampling=SURPRISED).compiled(1)
+    assert sorted(path.suffix for path in cache.iterdir()) == [".pt2", ".pt2"]
+    for other in (lively_world(1, sampling=SURPRISED), lively_world()):  # other weights, another sampling
+        with pytest.raises(AssertionError, match="compiled again"):
+            other.compiled(1)
+    with pytest.raises(AssertionError, match="compiled again"):
+        lively_world(sampling=SURPRISED).compiled(2)
+
+
+@needs_compiler
+def test_a_library_that_computes_something_else_is_not_kept(compiled, cache, monkeypatch):
+    before = sorted(cache.iterdir())
+    another = next(path for path in before if "history" in path.name)
+
+    def make(exported, *, package_path, inductor_configs):
+        shutil.copy(another, package_path)
+
+    monkeypatch.setattr("torch._inductor.aoti_compile_and_package", make)
+    with pytest.raises(InvalidInput, match=r"makes a step that is off by \d+% here.*uncompiled"):
+        lively_world(2, sampling=SURPRISED).compiled(1)
+    assert sorted(cache.iterdir()) == before
+
+
+def test_without_a_compiler_it_says_how_to_get_one(tmp_path, monkeypatch):
+    monkeypatch.setenv(worldsim.compiled.CACHE, str(tmp_path))
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, "no-such-compiler"))
+    with pytest.raises(MissingDependency, match=r"C\+\+ compiler.*apt-get install g\+\+"):
+        lively_world(3).compiled(1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv(worldsim.compiled.CACHE, str(tmp_path / "file" / "folder"))
+    with pytest.raises(InvalidInput, match=r"cannot keep compiled steps in .*file.*WORLDSIM_CACHE"):
+        lively_world(4).compiled(1)
+
+
+def test_a_world_is_drawn_otherwise_by_the_engine_that_it_has(cache):
+    world = lively_world()
+    assert isinstance(world.with_sampling(temperature=1.5).engine, Eager)
+    assert isinstance(world.compiled().with_sampling(temperature=1.5).engine, worldsim.compiled.Compiled)
+    assert isinstance(world.engine, Eager)
+
+
+def test_what_cannot_be_compiled_is_refused():
+    with pytest.raises(InvalidInput, match="bursts are not compiled"):
+        BurstWorld(tiny_world(burst=3).compiled())
+    with pytest.raises(InvalidInput, match="BurstWorld cannot be compiled"):
+        load_world(BurstWorld(tiny_world(burst=3)), compiled_for=1)

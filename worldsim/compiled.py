@@ -1,0 +1,262 @@
+"""A step's networks as machine code: `Compiled`, an engine that PyTorch's compiler makes once and the disk keeps.
+
+A step of one world is a thousand small kernels, and most of its time goes to calling them. AOTInductor (Ansel et al.,
+2024, "PyTorch 2") makes a library of the history and one of the drawing, in which small kernels are one loop, weights
+lie as the processor wants them and nothing passes through Python. That takes about a minute for every number of
+worlds that are stepped together; the libraries are kept, so it is paid once.
+
+Sums are rounded less often than by `Eager`: the two draw the same world, but not the same bytes. Each for itself is
+reproducible to the bit.
+
+On CUDA the halves are graphs of PyTorch's own kernels instead (`worldsim.captured`), which takes no compiler and no
+disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import inspect
+import logging
+import os
+import platform
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import torch
+from torch import Tensor, nn
+
+from worldsim import sampling as sampling_source
+from worldsim.captured import Captured
+from worldsim.engine import Eager
+from worldsim.errors import InvalidInput, MissingDependency
+from worldsim.models import cache as cache_source
+from worldsim.models import dynamics as dynamics_source
+from worldsim.models import layers as layers_source
+from worldsim.models.cache import KVCache
+from worldsim.models.dynamics import Dynamics, HistoryOut
+from worldsim.sampling import Drawn, SamplingConfig, StepNoise
+
+CACHE = "WORLDSIM_CACHE"  # variable of the environment: the folder of what is compiled
+CHANGED = (3, 4, 6)  # inputs of `History` that it changes: keys, values, `written`
+WRITTEN = (cache_source, dynamics_source, layers_source, sampling_source)  # what is compiled changes with these
+SETTINGS = {"freezing": True, "cpp.dynamic_threads": True}  # weights as constants; threads as the caller has them
+FAR = 0.05  # of the size of what is drawn, by which a sound library differs from the kernels that it stands for
+
+log = logging.getLogger("worldsim")
+
+Program = Callable[..., Any]
+
+
+class History(nn.Module):
+    """`look_back` as a function of tensors; keys, values and `written` are changed in place."""
+
+    def __init__(self, eager: Eager) -> None:
+        super().__init__()
+        self.dynamics, self.eager = eager.dynamics, eager
+
+    def forward(
+        self, past: Tensor, actions: Tensor, context: Tensor, keys: list[Tensor], values: list[Tensor],
+        time: Tensor, written: Tensor, first: Tensor,
+    ) -> tuple[Tensor, ...]:  # fmt: skip
+        """The fields of `HistoryOut`, and the cache's new time."""
+        cache = KVCache(list(keys), list(values), time, written, first)
+        seen = self.eager.look_back(past, actions, cache, context)
+        return *_fields(seen), cache.time
+
+
+class Drawing(nn.Module):
+    """`draw` as a function of tensors."""
+
+    def __init__(self, eager: Eager) -> None:
+        super().__init__()
+        self.dynamics, self.eager = eager.dynamics, eager
+
+    def forward(self, past: Tensor, seen: list[Tensor], picture: Tensor, place: Tensor) -> Tensor:
+        """The latents; `seen` are the fields of `HistoryOut`."""
+        return self.eager.draw(past, HistoryOut(*seen), StepNoise(picture[:, :0], picture, place)).latents
+
+
+@dataclass(frozen=True)
+class Programs:
+    """The compiled halves of a step of one number of worlds."""
+
+    history: Program
+    drawing: Program
+
+
+class Compiled:
+    """The engine of `World.compiled`. Compiles at the first step of each number of worlds, then and later from disk.
+
+    Libraries lie in `WORLDSIM_CACHE`, by default `~/.cache/worldsim`, about 13 MB for every number of worlds. Raises
+    MissingDependency where there is no C++ compiler, InvalidInput if the folder cannot be written.
+    """
+
+    def __init__(self, dynamics: Dynamics, sampling: SamplingConfig) -> None:
+        self._eager = Eager(dynamics, sampling)
+        self._made: dict[tuple[int, int], Programs] = {}
+        self._lock = threading.Lock()
+        self._print = _fingerprint(dynamics, sampling)
+
+    def look_back(self, past: Tensor, actions: Tensor, cache: KVCache, context: Tensor) -> HistoryOut:
+        """As `worldsim.sampling.look_back`."""
+        # A library takes for granted how its inputs lie in memory.
+        cache.keys[:], cache.values[:] = ([a.contiguous() for a in many] for many in (cache.keys, cache.values))
+        cache.written, cache.first = cache.written.contiguous(), cache.first.contiguous()
+        inputs = (
+            *(a.contiguous() for a in (past, actions, context)),
+            cache.keys, cache.values, cache.time.contiguous(), cache.written, cache.first,
+        )  # fmt: skip
+        *seen, cache.time = self._programs(inputs).history(*inputs)
+        return HistoryOut(*seen)
+
+    def draw(self, past: Tensor, seen: HistoryOut, drawn_from: StepNoise) -> Drawn:
+        """As `worldsim.sampling.draw`."""
+        program = self._made[_kind(past)].drawing  # made by `look_back`, whose output this begins with
+        return Drawn(program(*_to_draw(past, seen, drawn_from)), seen.reward, seen.end_logit)
+
+    def _programs(self, inputs: tuple[Any, ...]) -> Programs:
+        kind = _kind(inputs[0])
+        with self._lock:  # a step ahead of time and one on demand may want it at once
+            if kind not in self._made:
+                self._made[kind] = self._load(inputs)
+            return self._made[kind]
+
+    def _load(self, inputs: tuple[Any, ...]) -> Programs:
+        if inputs[0].is_cuda:
+            with torch.inference_mode(False), torch.no_grad():
+                history = Captured(History(self._eager), inputs, CHANGED)
+                return Programs(history, Captured(Drawing(self._eager), _first_to_draw(self._eager, inputs)))
+        batch, threads = _kind(inputs[0])
+        folder = cache_folder()
+        stem = f"{self._print}-{batch}-worlds-{threads}-threads"
+        paths = {name: folder / f"{stem}-{name}.pt2" for name in ("history", "drawing")}
+        if not all(path.exists() for path in paths.values()):
+            log.warning("compiling a step of %d world(s), about a minute; it is kept in %s", batch, folder)
+            _compile(self._eager, inputs, paths)
+        return Programs(*(torch._inductor.aoti_load_package(str(path)) for path in paths.values()))
+
+
+def cache_folder() -> Path:
+    """Where compiled steps are kept."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get(CACHE) or Path(home) / "worldsim")
+
+
+def _kind(past: Tensor) -> tuple[int, int]:
+    """What there is a library for: the number of worlds, and of threads, among which loops are split."""
+    return past.shape[0], torch.get_num_threads()
+
+
+def _fields(seen: HistoryOut) -> tuple[Tensor, ...]:
+    return seen.tokens, seen.local, seen.cond, seen.ages, seen.reward, seen.end_logit, seen.harm_logit
+
+
+def _to_draw(past: Tensor, seen: HistoryOut, drawn_from: StepNoise) -> tuple[Any, ...]:
+    """The inputs of `Drawing`."""
+    return (
+        past.contiguous(), [a.contiguous() for a in _fields(seen)],
+        drawn_from.picture.contiguous(), drawn_from.place.contiguous(),
+    )  # fmt: skip
+
+
+def _fingerprint(dynamics: Dynamics, sampling: SamplingConfig) -> str:
+    """Names all that a library depends on, but for numbers of worlds and threads: weights, code, PyTorch, machine."""
+    weight = dynamics.place
+    said = [repr(dynamics.config), repr(sampling), torch.__version__, str(weight.dtype), _processor()]
+    found = hashlib.sha256("\n".join([*said, *(inspect.getsource(module) for module in WRITTEN)]).encode())
+    for name, tensor in dynamics.state_dict().items():
+        found.update(name.encode())
+        found.update(tensor.float().cpu().numpy().tobytes())
+    return found.hexdigest()[:20]
+
+
+def _processor() -> str:
+    """The instructions that code is made for: a home folder may be shared by machines."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.machine() + torch.backends.cpu.get_cpu_capability()
+    return next((line for line in lines if line.startswith("flags")), platform.machine())
+
+
+def _compile(eager: Eager, inputs: tuple[Any, ...], paths: dict[str, Path]) -> None:
+    """Write the libraries of a step with inputs like these, which stay as they are."""
+    with torch.inference_mode(False), torch.no_grad(), _quietly():
+        taken = _copied(inputs)
+        _write(History(eager), taken, paths["history"])
+        _write(Drawing(eager), _first_to_draw(eager, taken), paths["drawing"])
+
+
+def _first_to_draw(eager: Eager, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Inputs of `Drawing` that follow from inputs of `History`, which stay as they are, with some noise."""
+    *seen, _ = History(eager)(*_copied(inputs))
+    past, c = inputs[0].clone(), eager.dynamics.config
+    random = {"generator": torch.Generator(past.device).manual_seed(0), "device": past.device}
+    picture = torch.randn((len(past), c.drawn_channels, c.height, c.width), **random).to(past.dtype)
+    place = torch.rand((len(past), 1, c.height, c.width), **random)
+    return _to_draw(past, HistoryOut(*seen), StepNoise(picture, picture, place))
+
+
+def _write(half: nn.Module, inputs: tuple[Any, ...], path: Path) -> None:
+    """Compile one half of a step, see that it computes what it should, and put it at `path`, all or nothing."""
+    part = path.with_name(f".{uuid4().hex}.pt2")
+    with _explained(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            exported = torch.export.export(half, _copied(inputs))
+            torch._inductor.aoti_compile_and_package(exported, package_path=str(part), inductor_configs=SETTINGS)
+            _check(half, torch._inductor.aoti_load_package(str(part)), inputs)
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    """Say what can be done where the compiler or the disk fails."""
+    from torch._inductor.exc import InductorError, InvalidCxxCompiler
+
+    try:
+        yield
+    except OSError as error:
+        raise InvalidInput(
+            f"cannot keep compiled steps in {str(folder)!r} ({error.strerror or error}); set {CACHE} to a folder that "
+            "can be written"
+        ) from error
+    except (InductorError, InvalidCxxCompiler) as error:
+        if isinstance(getattr(error, "inner_exception", error), InvalidCxxCompiler):
+            raise MissingDependency(
+                "compiling a world needs a C++ compiler, and none is found; install one (apt-get install g++) or name "
+                "it in CXX, or leave the world uncompiled"
+            ) from error
+        raise
+
+
+def _check(half: nn.Module, program: Program, inputs: tuple[Any, ...]) -> None:
+    """Raise InvalidInput if a library and the kernels that it stands for do not agree."""
+    wanted, found = half(*_copied(inputs)), program(*_copied(inputs))
+    first = [out[0] if isinstance(out, (tuple, list)) else out for out in (wanted, found)]
+    size, off = first[0].float().norm(), (first[0].float() - first[1].float()).norm()
+    if not off <= FAR * size:
+        raise InvalidInput(
+            f"the compiler of torch {torch.__version__} makes a step that is off by {off / size:.0%} here; leave the "
+            "world uncompiled"
+        )
+
+
+def _copied(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple([a.clone() for a in one] if isinstance(one, list) else one.clone() for one in inputs)
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Without what the compiler has to say to those who write it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,40 @@
+"""What computes a step's networks: `Engine`, and the one that runs them as they are written, `Eager`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from worldsim.models.cache import KVCache
+from worldsim.models.dynamics import Dynamics, HistoryOut
+from worldsim.sampling import Drawn, SamplingConfig, StepNoise, draw, look_back
+
+
+class Engine(Protocol):
+    """The two halves of a step: functions of their arguments; the cache is read and written."""
+
+    def look_back(self, past: Tensor, actions: Tensor, cache: KVCache, context: Tensor) -> HistoryOut:
+        """As `worldsim.sampling.look_back`."""
+        ...
+
+    def draw(self, past: Tensor, seen: HistoryOut, drawn_from: StepNoise) -> Drawn:
+        """As `worldsim.sampling.draw`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Eager:
+    """PyTorch's own kernels, one call after the other."""
+
+    dynamics: Dynamics
+    sampling: SamplingConfig
+
+    def look_back(self, past: Tensor, actions: Tensor, cache: KVCache, context: Tensor) -> HistoryOut:
+        """As `worldsim.sampling.look_back`."""
+        return look_back(self.dynamics, self.sampling, past, actions, cache, context)
+
+    def draw(self, past: Tensor, seen: HistoryOut, drawn_from: StepNoise) -> Drawn:
+        """As `worldsim.sampling.draw`."""
+        return draw(self.dynamics, self.sampling, past, seen, drawn_from)
