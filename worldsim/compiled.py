@@ -20,6 +20,7 @@ import inspect
 import logging
 import os
 import platform
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -44,8 +45,12 @@ from worldsim.sampling import Drawn, SamplingConfig, StepNoise
 
 CACHE = "WORLDSIM_CACHE"  # variable of the environment: the folder of what is compiled
 CHANGED = (3, 4, 6)  # inputs of `History` that it changes: keys, values, `written`
-WRITTEN = (cache_source, dynamics_source, layers_source, sampling_source)  # what is compiled changes with these
-SETTINGS = {"freezing": True, "cpp.dynamic_threads": True}  # weights as constants; threads as the caller has them
+WRITTEN = (cache_source, dynamics_source, layers_source, sampling_source, sys.modules[__name__])  # what is compiled
+SETTINGS = {
+    "freezing": True,  # weights as constants, laid out for the processor
+    "cpp.dynamic_threads": True,  # as many as the caller has
+    "cpp.min_chunk_size": 4096,  # numbers in a loop from which it is shared by threads: below, waking them takes longer
+}
 FAR = 0.05  # of the size of what is drawn, by which a sound library differs from the kernels that it stands for
 
 log = logging.getLogger("worldsim")

@@ -11,8 +11,9 @@ from tiny import tiny_world
 
 import worldsim.compiled
 from worldsim.burst_world import BurstWorld
+from worldsim.cli.main import main
 from worldsim.engine import Eager
-from worldsim.envs import WorldEnv
+from worldsim.envs import WorldEnv, WorldVectorEnv
 from worldsim.envs.worlds import load_world
 from worldsim.errors import InvalidInput, MissingDependency
 from worldsim.sampling import SamplingConfig
@@ -69,6 +70,12 @@ def test_it_draws_what_it_draws_uncompiled_but_for_rounding(compiled, uncompiled
         assert other.reward == pytest.approx(step.reward, rel=0.1, abs=0.1)
         chances = (one.extras["termination_probability"] for one in (step, other))
         assert next(chances) == pytest.approx(next(chances), abs=0.05)
+
+
+@needs_compiler
+def test_the_world_that_it_was_compiled_from_stays_as_it_was(compiled, uncompiled):
+    fresh = lively_world(sampling=SURPRISED)
+    assert identical(play(uncompiled, uncompiled.reset([2]))[1], play(fresh, fresh.reset([2]))[1])
 
 
 @needs_compiler
@@ -152,3 +159,36 @@ def test_what_cannot_be_compiled_is_refused():
         BurstWorld(tiny_world(burst=3).compiled())
     with pytest.raises(InvalidInput, match="BurstWorld cannot be compiled"):
         load_world(BurstWorld(tiny_world(burst=3)), compiled_for=1)
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """For how many worlds `World.compiled` was asked; nothing is compiled."""
+    numbers = []
+    monkeypatch.setattr(World, "compiled", lambda self, *given: numbers.append(given) or self)
+    return numbers
+
+
+def test_environments_compile_for_as_many_worlds_as_they_step(asked):
+    world = tiny_world()
+    WorldEnv(world, compiled=True)
+    WorldVectorEnv(world, 3, compiled=True)
+    WorldEnv(world)
+    assert asked == [(1,), (3,)]
+
+
+@pytest.mark.parametrize(
+    ("command", "numbers"),
+    [
+        (("rollout", "--steps", "1"), (1,)),
+        (("bench", "--num-envs", "1", "--steps", "1"), ()),
+    ],
+)
+def test_commands_compile_when_they_are_told_to(asked, tmp_path, command, numbers):
+    tiny_world().save_pretrained(tmp_path / "tiny")
+    name, *options = command
+    out = ("--out", str(tmp_path / "clip.mp4")) if name == "rollout" else ()
+    for told in ((), ("--compiled",)):
+        main([name, str(tmp_path / "tiny"), *options, *out, *told])
+        assert bool(asked) == bool(told)
+    assert asked[0] == numbers
