@@ -26,7 +26,7 @@ class Speculation:
     depth: int = 3  # steps ahead, at most
     breadth: int = 4  # guesses of one and the same step, at most
     states: int = 8  # guessed states kept in memory at once, at most
-    floor: float = 0.02  # guesses that are less likely than this are left alone
+    floor: float = 0.001  # guesses that are less likely than this are left alone
     adapt: bool = True  # whether hits and idle time decide what is worth computing; else all of the above is computed
 
     def __post_init__(self) -> None:
