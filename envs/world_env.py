@@ -32,8 +32,8 @@ class WorldEnv(gym.Env[np.ndarray, Any]):
     `max_episode_steps` truncates episodes: a number, None for never, "world" for the recorded game's limit.
     `speculate` computes what the next step may give in the time between the steps, from a guess of the action: True,
     or a `worldsim.speculation.Speculation`. No result depends on it. `close` ends its thread.
-    `compiled` compiles the world's steps to machine code (`World.compiled`): a minute here, once for all, then about
-    twice the speed.
+    `compiled` compiles the world's steps to machine code (`World.compiled`): half a minute here, once for all, then
+    faster steps.
     `gym.make(..., max_episode_steps=n)` puts gymnasium's own wrapper on top, which can only shorten episodes.
 
     A seeded `reset` begins episode 0 of that seed, each `reset` without a seed the next one, so that a seed

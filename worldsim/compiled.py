@@ -2,7 +2,7 @@
 
 A step of one world is a thousand small kernels, and most of its time goes to calling them. AOTInductor (Ansel et al.,
 2024, "PyTorch 2") makes a library of the history and one of the drawing, in which small kernels are one loop, weights
-lie as the processor wants them and nothing passes through Python. That takes about a minute for every number of
+lie as the processor wants them and nothing passes through Python. That takes half a minute or more for every number of
 worlds that are stepped together; the libraries are kept, so it is paid once.
 
 Sums are rounded less often than by `Eager`: the two draw the same world, but not the same bytes. Each for itself is
@@ -142,7 +142,7 @@ class Compiled:
         stem = f"{self._print}-{batch}-worlds-{threads}-threads"
         paths = {name: folder / f"{stem}-{name}.pt2" for name in ("history", "drawing")}
         if not all(path.exists() for path in paths.values()):
-            log.warning("compiling a step of %d world(s), about a minute; it is kept in %s", batch, folder)
+            log.warning("compiling a step of %d world(s), half a minute or more; it is kept in %s", batch, folder)
             _compile(self._eager, inputs, paths)
         return Programs(*(torch._inductor.aoti_load_package(str(path)) for path in paths.values()))
 

@@ -113,12 +113,13 @@ class World:
         return other
 
     def compiled(self, *numbers: int) -> World:
-        """This world, its steps compiled to machine code: the same weights and sampling, about twice the speed.
+        """This world, its steps compiled to machine code: the same weights and sampling, faster steps.
 
-        Compiles now for these numbers of worlds B that are stepped together, and at the first step for any other; that
-        takes about a minute a number and is kept on disk (`worldsim.compiled`). Rounding differs, so a seed gives
-        other bytes than uncompiled, as on another device; for itself it is reproducible, and all that is promised of
-        states holds. Raises MissingDependency where there is no C++ compiler.
+        Compiles now for these numbers of worlds B that are stepped together, and at the first step for any other. That
+        takes half a minute or more for each, and is kept on disk (`worldsim.compiled`). Rounding differs, so a seed
+        gives other bytes than uncompiled, as on another device; for itself it is reproducible, and all that is
+        promised of states holds. Raises MissingDependency where there is no C++ compiler, InvalidInput where what it
+        makes cannot be kept.
         """
         from worldsim.compiled import Compiled  # here: most worlds need no compiler
 

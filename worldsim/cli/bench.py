@@ -67,7 +67,7 @@ def bench(
         plot: write a picture of the figures of speculation to this .png file.
         json: write the figures here.
         threads: threads that torch computes with (default: torch's own choice).
-        compiled: compile the world's steps to machine code; takes a minute for each number of environments, once.
+        compiled: compile the world's steps to machine code, for each number of environments once.
         device: auto, cpu or cuda.
     """
     _check_options(num_envs, steps, memory, threads)

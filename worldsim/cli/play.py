@@ -43,7 +43,7 @@ def play(
         script: keys for the first steps, in place of the player's, as "left*20 noop*10 left+up*5".
         trace: write the actions that were played to this .json file, for `worldsim bench --speculate --streams FILE`.
         speculate: guess the next keys and compute what they lead to between the steps; the pictures are the same.
-        compiled: compile the world's steps to machine code; takes a minute, once.
+        compiled: compile the world's steps to machine code, which takes half a minute, once.
         max_seconds: close the window after this long.
     """
     _check(seed, scale, speed, max_seconds)

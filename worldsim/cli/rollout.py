@@ -54,7 +54,7 @@ def rollout(
         policy: random actions held for a while (persistent), new ones at every step (random), or none (noop).
         scale: pixels of the video down to one of the world.
         json: also write the numbers to this file.
-        compiled: compile the world's steps to machine code; takes a minute, once.
+        compiled: compile the world's steps to machine code, which takes half a minute, once.
         device: auto, cpu or cuda.
     """
     if steps < 1:
