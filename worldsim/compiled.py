@@ -108,6 +108,10 @@ class Compiled:
         self._lock = threading.Lock()
         self._print = _fingerprint(dynamics, sampling)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Libraries do not travel to other processes, which load them themselves."""
+        return type(self), (self._eager.dynamics, self._eager.sampling)
+
     def look_back(self, past: Tensor, actions: Tensor, cache: KVCache, context: Tensor) -> HistoryOut:
         """As `worldsim.sampling.look_back`."""
         # A library takes for granted how its inputs lie in memory.
@@ -240,7 +244,10 @@ def _explained(folder: Path) -> Iterator[None]:
                 "compiling a world needs a C++ compiler, and none is found; install one (apt-get install g++) or name "
                 "it in CXX, or leave the world uncompiled"
             ) from error
-        raise
+        raise InvalidInput(
+            f"the compiler of torch {torch.__version__} cannot compile this world here "
+            f"({str(error).strip().splitlines()[0]}); leave the world uncompiled"
+        ) from error
 
 
 def _check(half: nn.Module, program: Program, inputs: tuple[Any, ...]) -> None:

@@ -1,5 +1,6 @@
 """A compiled world draws what it draws uncompiled, faster, and keeps every promise of states."""
 
+import pickle
 import shutil
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from exactness import Pair
 from lively import lively_files, lively_world
 from tiny import tiny_world
+from torch._inductor.exc import InductorError
 
 import worldsim.compiled
 from worldsim.burst_world import BurstWorld
@@ -145,6 +147,23 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv(worldsim.compiled.CACHE, str(tmp_path / "file" / "folder"))
     with pytest.raises(InvalidInput, match=r"cannot keep compiled steps in .*file.*WORLDSIM_CACHE"):
         lively_world(4).compiled(1)
+
+
+@needs_compiler
+def test_it_travels_to_other_processes(compiled):
+    copied = pickle.loads(pickle.dumps(compiled))
+    assert identical(play(compiled, compiled.reset([4]))[1], play(copied, copied.reset([4]))[1])
+
+
+def test_what_the_compiler_cannot_do_is_said(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise InductorError(RuntimeError("no such instruction"), None)
+
+    monkeypatch.setenv(worldsim.compiled.CACHE, str(tmp_path))
+    monkeypatch.setattr("torch._inductor.aoti_compile_and_package", fail)
+    with pytest.raises(InvalidInput, match=r"cannot compile .*\(.*no such instruction.*\); leave .* uncompiled"):
+        lively_world(5).compiled(1)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_world_is_drawn_otherwise_by_the_engine_that_it_has(cache):

@@ -86,6 +86,7 @@ def bench(
         callers = [choose_stream(name, served, steps) for name in streams]
         make_one = partial(make_guessing_env, observation=observation, between=between)
         report = bench_speculation(served, make_one, callers, think, depths, adapt=adapt, pictures=pictures)
+        report["compiled"] = compiled
         print(format_speculation(report))
         if plot is not None:
             save_speculation_plot(plot, report)

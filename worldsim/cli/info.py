@@ -7,6 +7,7 @@ import importlib.metadata
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
@@ -63,7 +64,7 @@ def info(json: Path | None = None) -> None:
         json: also write the report to this file.
     """
     machine, required = describe_machine(), required_versions()
-    findings = [*(examine(part) for part in PARTS), examine_sound(), examine_display()]
+    findings = [*(examine(part) for part in PARTS), examine_sound(), examine_compiler(), examine_display()]
     warnings = conflicts()
     print(_report(machine, required, findings, warnings))
     if json is not None:
@@ -166,6 +167,15 @@ def examine_sound() -> Finding:
     if found:
         return Finding("OpenAL", "ok", found, serves)
     return Finding("OpenAL", "missing", "no such system library", serves, "sudo apt-get install libopenal1")
+
+
+def examine_compiler() -> Finding:
+    """A C++ compiler, as PyTorch looks for one."""
+    serves = "compiled worlds"
+    found = shutil.which(os.environ.get("CXX") or "g++") or shutil.which("clang++")
+    if found:
+        return Finding("C++ compiler", "ok", found, serves)
+    return Finding("C++ compiler", "missing", "no g++, no clang++", serves, "sudo apt-get install g++")
 
 
 def examine_display() -> Finding:
