@@ -129,6 +129,10 @@ class Compiled:
         program = self._made[_kind(past)].drawing  # made by `look_back`, whose output this begins with
         return Drawn(program(*_to_draw(past, seen, drawn_from)), seen.reward, seen.end_logit)
 
+    def with_sampling(self, sampling: SamplingConfig) -> Compiled:
+        """One that draws otherwise; compiles anew."""
+        return Compiled(self._eager.dynamics, sampling)
+
     def _programs(self, inputs: tuple[Any, ...]) -> Programs:
         kind = _kind(inputs[0])
         with self._lock:  # a step ahead of time and one on demand may want it at once

@@ -23,6 +23,10 @@ class Engine(Protocol):
         """As `worldsim.sampling.draw`."""
         ...
 
+    def with_sampling(self, sampling: SamplingConfig) -> Engine:
+        """One that draws otherwise."""
+        ...
+
 
 @dataclass(frozen=True)
 class Eager:
@@ -38,3 +42,7 @@ class Eager:
     def draw(self, past: Tensor, seen: HistoryOut, drawn_from: StepNoise) -> Drawn:
         """As `worldsim.sampling.draw`."""
         return draw(self.dynamics, self.sampling, past, seen, drawn_from)
+
+    def with_sampling(self, sampling: SamplingConfig) -> Eager:
+        """One that draws otherwise."""
+        return Eager(self.dynamics, sampling)

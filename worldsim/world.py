@@ -109,7 +109,7 @@ class World:
         sampling = dataclasses.replace(self.config.sampling, **changes)
         other.config = dataclasses.replace(self.config, sampling=sampling)
         other._files = dataclasses.replace(self._files, config=other.config)
-        other.engine = type(self.engine)(self.dynamics, sampling)
+        other.engine = self.engine.with_sampling(sampling)
         return other
 
     def compiled(self, *numbers: int) -> World:
