@@ -119,10 +119,10 @@ def main():
     args = arguments()
     require_matplotlib()
     world = World.from_pretrained(args.world)
-    if args.compiled:
-        world = world.compiled(args.num_envs)
     observation = ObservationConfig(kind=args.observation, stack=args.stack, hold=args.hold)
     drawn = world.with_sampling(temperature=args.temperature, surprise=args.surprise)
+    if args.compiled:
+        world, drawn = world.compiled(), drawn.compiled(args.num_envs)
     options = {"trained_in": drawn, "bursts": args.bursts} if args.bursts or drawn.config != world.config else {}
     judge = Judge(world, observation, episodes=args.episodes, real=not args.no_real, **options)
     rows, curves, learned = {}, {}, {}

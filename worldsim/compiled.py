@@ -23,6 +23,7 @@ import platform
 import sys
 import threading
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ from uuid import uuid4
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from worldsim import sampling as sampling_source
 from worldsim.captured import Captured
@@ -51,7 +53,9 @@ SETTINGS = {
     "cpp.dynamic_threads": True,  # as many as the caller has
     "cpp.min_chunk_size": 4096,  # numbers in a loop from which it is shared by threads: below, waking them takes longer
 }
-FAR = 0.05  # of the size of what is drawn, by which a sound library differs from the kernels that it stands for
+FAR = (
+    0.05  # of their size, or of 1, by which what a sound library computes may differ from the kernels that it replaces
+)
 
 log = logging.getLogger("worldsim")
 
@@ -106,7 +110,7 @@ class Compiled:
         self._eager = Eager(dynamics, sampling)
         self._made: dict[tuple[int, int], Programs] = {}
         self._lock = threading.Lock()
-        self._print = _fingerprint(dynamics, sampling)
+        self._name = _fingerprint(dynamics, sampling)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Libraries do not travel to other processes, which load them themselves."""
@@ -147,12 +151,21 @@ class Compiled:
                 return Programs(history, Captured(Drawing(self._eager), _first_to_draw(self._eager, inputs)))
         batch, threads = _kind(inputs[0])
         folder = cache_folder()
-        stem = f"{self._print}-{batch}-worlds-{threads}-threads"
+        stem = f"{self._name}-{batch}-worlds-{threads}-threads"
         paths = {name: folder / f"{stem}-{name}.pt2" for name in ("history", "drawing")}
-        if not all(path.exists() for path in paths.values()):
+        if not all(_whole(path) for path in paths.values()):
             log.warning("compiling a step of %d world(s), half a minute or more; it is kept in %s", batch, folder)
             _compile(self._eager, inputs, paths)
         return Programs(*(torch._inductor.aoti_load_package(str(path)) for path in paths.values()))
+
+
+def _whole(path: Path) -> bool:
+    """Whether there is a library whose checksums are right: loading a damaged one may end the process."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (OSError, zipfile.BadZipFile):
+        return False
 
 
 def cache_folder() -> Path:
@@ -255,15 +268,19 @@ def _explained(folder: Path) -> Iterator[None]:
 
 
 def _check(half: nn.Module, program: Program, inputs: tuple[Any, ...]) -> None:
-    """Raise InvalidInput if a library and the kernels that it stands for do not agree."""
-    wanted, found = half(*_copied(inputs)), program(*_copied(inputs))
-    first = [out[0] if isinstance(out, (tuple, list)) else out for out in (wanted, found)]
-    size, off = first[0].float().norm(), (first[0].float() - first[1].float()).norm()
-    if not off <= FAR * size:
-        raise InvalidInput(
-            f"the compiler of torch {torch.__version__} makes a step that is off by {off / size:.0%} here; leave the "
-            "world uncompiled"
-        )
+    """Raise InvalidInput if a library and the kernels that it stands for do not agree, in what they give and change."""
+    results = []
+    for compute in (half, program):
+        given = _copied(inputs)
+        results.append(tree_leaves((compute(*given), given)))
+    for wanted, found in zip(*results, strict=True):
+        off = (wanted.double() - found.double()).square().mean().sqrt()
+        allowed = FAR * (1 + wanted.double().square().mean().sqrt()) if wanted.is_floating_point() else 0.0
+        if not off <= allowed:
+            raise InvalidInput(
+                f"the compiler of torch {torch.__version__} makes a step here that is off by {off:.2g}, where "
+                f"{allowed:.2g} would be rounding; leave the world uncompiled"
+            )
 
 
 def _copied(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
