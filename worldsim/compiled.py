@@ -53,9 +53,7 @@ SETTINGS = {
     "cpp.dynamic_threads": True,  # as many as the caller has
     "cpp.min_chunk_size": 4096,  # numbers in a loop from which it is shared by threads: below, waking them takes longer
 }
-FAR = (
-    0.05  # of their size, or of 1, by which what a sound library computes may differ from the kernels that it replaces
-)
+FAR = 0.05  # of its size, or of 1: how far a sound library may be off
 
 log = logging.getLogger("worldsim")
 
