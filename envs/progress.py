@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,15 @@ class Counters(NamedTuple):
     episode: int = 0  # resets since it was last seeded
     step: int = 0
     ended: bool = False
+
+
+@dataclass(frozen=True)
+class Now:
+    """Where N environments stand; replaced as a whole when a call ends, so that an interrupted one changes nothing."""
+
+    state: Any  # the world's, a batch of N; None before the first reset
+    progress: Progress
+    shown: np.ndarray | None  # observations (N, ...) of many, the frame (H, W, 3) uint8 of one; None: not decoded yet
 
 
 @dataclass(frozen=True)
@@ -70,21 +79,31 @@ class Progress:
             "non_finite": np.zeros(len(self.step), np.bool_) if non_finite is None else non_finite,
         }
 
-    def advance(self, result: WorldStep, limit: int | None, stepped: np.ndarray | None = None) -> Outcome:
-        """Count one step in the rows of `stepped` (N,) bool (default: all); what is said of the others is void.
+    def copy(self) -> Progress:
+        """One of its own, to be changed."""
+        other = Progress(len(self.step))
+        for name, values in vars(self).items():
+            setattr(other, name, values.copy())
+        return other
+
+    def after(
+        self, result: WorldStep, limit: int | None, stepped: np.ndarray | None = None
+    ) -> tuple[Progress, Outcome]:
+        """Where the rows of `stepped` (N,) bool (default: all) stand a step later; what is said of others is void.
 
         A step whose numbers are not finite says nothing of the game: it truncates the episode with reward 0.
         """
+        new = self.copy()
         stepped = np.ones(len(self.step), np.bool_) if stepped is None else stepped
         reward = np.asarray(result.reward, np.float64)
         non_finite = (np.asarray(result.extras.get("non_finite", False), np.bool_) | ~np.isfinite(reward)) & stepped
-        self.step += stepped
+        new.step += stepped
         terminated = np.asarray(result.terminated, np.bool_) & ~non_finite & stepped
-        truncated = non_finite if limit is None else non_finite | ((self.step >= limit) & stepped)
-        self.ended = np.where(stepped, terminated | truncated, self.ended)
+        truncated = non_finite if limit is None else non_finite | ((new.step >= limit) & stepped)
+        new.ended = np.where(stepped, terminated | truncated, self.ended)
         extras = {name: np.asarray(values) for name, values in result.extras.items()}
         rewarded = np.where(stepped & ~non_finite, reward, 0.0)
-        return Outcome(rewarded, terminated, truncated, extras | self.info(non_finite))
+        return new, Outcome(rewarded, terminated, truncated, extras | new.info(non_finite))
 
     def require_started(self) -> None:
         """Raise InvalidState where an environment has never been reset."""

@@ -50,6 +50,9 @@ class SoftEndings:
         reward = (step.reward - self.cost * chance).astype(np.float32)
         return state, dataclasses.replace(step, reward=reward, terminated=np.zeros_like(step.terminated))
 
+    def rewind(self, state: Any) -> None:
+        """Nothing is left to do: each step of the other world begins with it."""
+
     def render(self, state: Any) -> np.ndarray:
         """As the world does."""
         return self.world.render(state)

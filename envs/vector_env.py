@@ -14,14 +14,14 @@ from worldsim.actions import check_actions
 from worldsim.envs import worlds
 from worldsim.envs.infos import batched
 from worldsim.envs.observing import Observation, Observer
-from worldsim.envs.progress import Counters, Outcome, Progress
+from worldsim.envs.progress import Counters, Now, Outcome, Progress
 from worldsim.envs.speculating import make_speculator
 from worldsim.envs.starts import OF_A_START, Start, check_options, check_seeds, check_starts
 from worldsim.envs.state import EnvState, pack, unpack
 from worldsim.errors import InvalidInput, InvalidState
 from worldsim.spec import WorldProtocol
 from worldsim.speculation import Speculation, SpeculationStats
-from worldsim.tree import put_rows, select_rows
+from worldsim.tree import clone, put_rows, select_rows
 
 
 class WorldVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
@@ -76,9 +76,8 @@ class WorldVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         own = {"render_fps": worlds.render_fps(spec), "autoreset_mode": self.autoreset_mode}
         self.metadata = {**type(self).metadata, **own}  # type: ignore[misc]
         self.ahead = make_speculator(speculate, self.world, self._observer, num_envs)
-        self._progress = Progress(num_envs)
-        self._state: Any = None
-        self._observations = np.zeros((num_envs, *self._observer.space.shape), self._observer.space.dtype)
+        observations = np.zeros((num_envs, *self._observer.space.shape), self._observer.space.dtype)
+        self._now = Now(None, Progress(num_envs), observations)
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -92,54 +91,64 @@ class WorldVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         given = check_options(options, known=(*OF_A_START, "reset_mask"))
         rows = self._rows_to_reset(given)
         starts = check_starts(self.world.spec, given, self.num_envs)
-        self._begin(np.flatnonzero(rows).tolist(), seeds, starts)
+        begun = self._begin(self._now, np.flatnonzero(rows).tolist(), seeds, starts)
         if isinstance(seed, int | np.integer):
             super().reset(seed=int(seed))
-        self._expect()
-        return self._observations.copy(), batched(self._progress.info(), rows)
+        self._expect(begun)
+        answer = begun.shown.copy(), batched(begun.progress.info(), rows)
+        self._now = begun
+        return answer
 
     def step(self, actions: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Take one action in every row; in the next-step mode, rows that had ended are reset instead."""
+        """Take one action in every row; in the next-step mode, rows that had ended are reset instead.
+
+        Whatever goes wrong on the way, Ctrl-C included: the step is not taken then, and can be taken again.
+        """
         resetting = self._rows_awaiting_reset()
         checked = check_actions(self.world.spec.actions, actions, self.num_envs, ignored=resetting)
-        outcome = self._advance(checked, ~resetting)
+        now, outcome = self._advance(checked, ~resetting)
         infos: dict[str, Any] = {}
         if self.autoreset_mode is AutoresetMode.SAME_STEP:
-            resetting = self._progress.ended.copy()
-            infos = self._final_infos(outcome, resetting)
-        self._begin(np.flatnonzero(resetting).tolist())
+            resetting = now.progress.ended.copy()
+            infos = self._final_infos(now, outcome, resetting)
+        now = self._begin(now, np.flatnonzero(resetting).tolist())
         # A row that has just begun tells its counters only; what the world adds is of the steps.
         infos |= batched(outcome.info, ~resetting)
-        infos |= batched(self._progress.info(outcome.info["non_finite"] & ~resetting), np.ones_like(resetting))
-        self._expect()
-        return self._observations.copy(), outcome.reward, outcome.terminated, outcome.truncated, infos
+        infos |= batched(now.progress.info(outcome.info["non_finite"] & ~resetting), np.ones_like(resetting))
+        self._expect(now)
+        answer = now.shown.copy(), outcome.reward, outcome.terminated, outcome.truncated, infos
+        self._now = now
+        return answer
 
     def render(self) -> tuple[np.ndarray, ...] | None:
         """The current picture of every row, each (H, W, 3) uint8, in mode "rgb_array"."""
-        self._progress.require_started()
+        self._now.progress.require_started()
         if self.render_mode is None:
             gym.logger.warn('render() needs a render mode; make the environment with render_mode="rgb_array"')
             return None
         pixels = self._observer.observation == "pixels"
-        pictures = self._observations if pixels else worlds.render_world(self.world, self._state, self.num_envs)
+        pictures = self._now.shown if pixels else worlds.render_world(self.world, self._now.state, self.num_envs)
         return tuple(picture.copy() for picture in pictures)
 
     def save_state(self) -> list[EnvState]:
         """One state a row, copied; any of them can be restored into a `WorldEnv` too."""
-        self._progress.require_started()
+        self._now.progress.require_started()
         rows = range(self.num_envs)
-        return [pack(self.world, select_rows(self._state, [row]), self._progress.counters(row)) for row in rows]
+        return [pack(self.world, select_rows(self._now.state, [row]), self._now.progress.counters(row)) for row in rows]
 
     def restore_state(self, states: Sequence[EnvState]) -> None:
         """Return to saved states, one a row (the same one in several rows forks it), bit for bit."""
         if len(states) != self.num_envs:
             raise InvalidInput(f"{len(states)} states for {self.num_envs} environments; pass one for each")
         unpacked = [unpack(self.world, state) for state in states]
-        self._put({row: tree for row, (tree, _) in enumerate(unpacked)})
+        state = self._with_rows(None, {row: tree for row, (tree, _) in enumerate(unpacked)})
+        progress = Progress(self.num_envs)
         for row, (_, counters) in enumerate(unpacked):
-            self._progress.put(row, counters)
-        self._observations = self._observer.observe(self._state, self.num_envs)
-        self._expect()
+            progress.put(row, counters)
+        restored = Now(state, progress, self._observer.observe(state, self.num_envs))
+        self.ahead.forget()
+        self._expect(restored)
+        self._now = restored
 
     def close_extras(self, **kwargs: Any) -> None:
         """End the guessing, if there is any; called by `close`."""
@@ -156,60 +165,58 @@ class WorldVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         """What each discrete action does, as in ALE; empty when the world does not say."""
         return worlds.action_meanings(self.world.spec.actions)
 
-    def _advance(self, actions: np.ndarray, stepped: np.ndarray) -> Outcome:
+    def _advance(self, actions: np.ndarray, stepped: np.ndarray) -> tuple[Now, Outcome]:
         """Step the whole batch, rows that are to be reset included; what the rows of `stepped` (N,) bool get."""
+        now = self._now
         if not stepped.any():
             nothing, never = np.zeros(self.num_envs), np.zeros(self.num_envs, np.bool_)
-            return Outcome(nothing, never, never.copy(), self._progress.info())
-        self._state, result = self.ahead.step(self._state, actions)
-        self._observations = self._observer.after(self._state, result)
-        return self._progress.advance(result, self.max_episode_steps, stepped)
+            return now, Outcome(nothing, never, never.copy(), now.progress.info())
+        state, result = self.ahead.step(now.state, actions)
+        progress, outcome = now.progress.after(result, self.max_episode_steps, stepped)
+        return Now(state, progress, self._observer.after(state, result)), outcome
 
-    def _final_infos(self, outcome: Outcome, ended: np.ndarray) -> dict[str, Any]:
+    def _final_infos(self, now: Now, outcome: Outcome, ended: np.ndarray) -> dict[str, Any]:
         """What the rows that ended leave behind, (N,) bool, before their next episode begins."""
         if not ended.any():
             return {}
         observations = np.full(self.num_envs, None, dtype=object)
         for row in np.flatnonzero(ended).tolist():
-            observations[row] = self._observations[row].copy()
+            observations[row] = now.shown[row].copy()
         final = batched(outcome.info, ended)
         return {"final_obs": observations, "_final_obs": ended.copy(), "final_info": final, "_final_info": ended.copy()}
 
     def _begin(
-        self, rows: Sequence[int], seeds: Sequence[int | None] = (), starts: Sequence[Start | None] = ()
-    ) -> None:
-        """Begin an episode in each of `rows`, as a batch of one so that rows stay apart."""
+        self, now: Now, rows: Sequence[int], seeds: Sequence[int | None] = (), starts: Sequence[Start | None] = ()
+    ) -> Now:
+        """Begin an episode in each of `rows`, as a batch of one so that rows stay apart; `now` stays as it is."""
         if not rows:
-            return
-        begun: dict[int, tuple[int, int]] = {}
+            return now
         trees: dict[int, Any] = {}
-        observations = self._observations.copy()
+        progress, observations = now.progress.copy(), now.shown.copy()
         for row in rows:
-            begun[row] = self._progress.next_start(row, seeds[row] if seeds else None, self.np_random)
-            trees[row] = worlds.reset_world(self.world, *begun[row], starts[row] if starts else None, self.start)
+            seed, episode = progress.next_start(row, seeds[row] if seeds else None, self.np_random)
+            trees[row] = worlds.reset_world(self.world, seed, episode, starts[row] if starts else None, self.start)
             observations[row] = self._observer.observe(trees[row], 1)[0]
-        self._put(trees)
-        self._observations = observations
-        for row, (seed, episode) in begun.items():
-            self._progress.put(row, Counters(seed, episode))
-
-    def _put(self, trees: dict[int, Any]) -> None:
-        """Write states (batches of one) into rows of the batch."""
+            progress.put(row, Counters(seed, episode))
         self.ahead.forget()
-        if self._state is None:
-            self._state = select_rows(next(iter(trees.values())), [0] * self.num_envs)
-        for row, tree in trees.items():
-            put_rows(self._state, [row], tree)
+        return Now(self._with_rows(now.state, trees), progress, observations)
 
-    def _expect(self) -> None:
+    def _with_rows(self, state: Any, trees: dict[int, Any]) -> Any:
+        """A copy of the batch with states (batches of one) in some of its rows; None for a batch of nothing yet."""
+        batch = select_rows(next(iter(trees.values())), [0] * self.num_envs) if state is None else clone(state)
+        for row, tree in trees.items():
+            put_rows(batch, [row], tree)
+        return batch
+
+    def _expect(self, now: Now) -> None:
         """Guess the next step; not where a row has ended, whose action will be ignored."""
-        if not self._progress.ended.any():
-            self.ahead.expect(self._state, self._observations)
+        if not now.progress.ended.any():
+            self.ahead.expect(now.state, now.shown)
 
     def _rows_awaiting_reset(self) -> np.ndarray:
         """(N,) bool, the rows that this step resets; raises InvalidState if a row cannot be stepped."""
-        self._progress.require_started()
-        ended = self._progress.ended.copy()
+        self._now.progress.require_started()
+        ended = self._now.progress.ended.copy()
         if self.autoreset_mode is AutoresetMode.NEXT_STEP or not ended.any():
             return ended
         rows = np.flatnonzero(ended).tolist()
@@ -226,7 +233,7 @@ class WorldVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         if not mask.any():
             raise InvalidInput("options['reset_mask'] marks no environment; mark at least one")
         if not mask.all():
-            self._progress.require_started()
+            self._now.progress.require_started()
         return mask.copy()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, ClassVar
 
 import gymnasium as gym
@@ -11,7 +12,7 @@ from worldsim.actions import check_action
 from worldsim.envs import worlds
 from worldsim.envs.infos import single
 from worldsim.envs.observing import Observation, Observer
-from worldsim.envs.progress import Counters, Progress
+from worldsim.envs.progress import Counters, Now, Progress
 from worldsim.envs.speculating import make_speculator
 from worldsim.envs.starts import check_options, check_seed, check_start
 from worldsim.envs.state import EnvState, pack, unpack
@@ -78,9 +79,7 @@ class WorldEnv(gym.Env[np.ndarray, Any]):
         self._window = Window(spec) if render_mode == "human" else None
         self.speculate = speculate
         self.ahead = make_speculator(speculate, self.world, self._observer, None)
-        self._progress = Progress(1)
-        self._state: Any = None
-        self._picture: np.ndarray | None = None  # the current one; None: not decoded yet
+        self._now = Now(None, Progress(1), None)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -93,41 +92,48 @@ class WorldEnv(gym.Env[np.ndarray, Any]):
         seed = check_seed(seed)
         given = check_options(options)
         start = check_start(self.world.spec, given)
-        base, episode = self._progress.next_start(0, seed, self.np_random)
+        base, episode = self._now.progress.next_start(0, seed, self.np_random)
         self.ahead.forget()
         state = worlds.reset_world(self.world, base, episode, start, self.start)
         observation = self._observer.observe(state, 1)
         super().reset(seed=seed)
-        self._progress.put(0, Counters(base, episode))
-        self._state = state
-        self._keep_picture(observation)
-        self._show()
+        progress = self._now.progress.copy()
+        progress.put(0, Counters(base, episode))
+        answer = observation[0].copy(), single(progress.info())
+        frame = self._frame_of(state, observation)
+        self._show(frame)
         self.ahead.expect(state, observation[0])
-        return observation[0].copy(), single(self._progress.info())
+        self._now = Now(state, progress, frame)
+        return answer
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Take one action; the picture after it, reward, terminated, truncated, info."""
-        self._progress.require_running()
+        """Take one action; the picture after it, reward, terminated, truncated, info.
+
+        Whatever goes wrong on the way, Ctrl-C included: the step is not taken then, and can be taken again.
+        """
+        self._now.progress.require_running()
         checked = check_action(self.world.spec.actions, action)
-        self._state, result = self.ahead.step(self._state, checked)
-        observation = self._observer.after(self._state, result)
-        outcome = self._progress.advance(result, self.max_episode_steps)
-        self._keep_picture(result.frame)
+        state, result = self.ahead.step(self._now.state, checked)
+        observation = self._observer.after(state, result)
+        progress, outcome = self._now.progress.after(result, self.max_episode_steps)
         info = single(outcome.info)
-        self._show(info.get("between", ()))
         ended = bool(outcome.terminated[0]), bool(outcome.truncated[0])
+        answer = observation[0].copy(), float(outcome.reward[0]), *ended, info
+        frame = self._frame_of(state, result.frame)
+        self._show(*info.get("between", ()), frame)
         if not any(ended):
-            self.ahead.expect(self._state, observation[0])
-        return observation[0].copy(), float(outcome.reward[0]), *ended, info
+            self.ahead.expect(state, observation[0])
+        self._now = Now(state, progress, frame)
+        return answer
 
     def render(self) -> np.ndarray | None:
         """The current picture (H, W, 3) uint8 in mode "rgb_array"; in mode "human" it is on screen."""
-        self._progress.require_started()
+        self._now.progress.require_started()
         if self.render_mode is None:
             gym.logger.warn('render() needs a render mode; make the environment with render_mode="rgb_array"')
         if self.render_mode != "rgb_array":
             return None
-        return self._current_picture().copy()
+        return self._current_frame().copy()
 
     def close(self) -> None:
         """Close the window and end the guessing, if there is any; may be called twice."""
@@ -137,18 +143,18 @@ class WorldEnv(gym.Env[np.ndarray, Any]):
 
     def save_state(self) -> EnvState:
         """All of the environment's state, as a copy of its own; `EnvState.save` writes it to a file."""
-        self._progress.require_started()
-        return pack(self.world, clone(self._state), self._progress.counters(0))
+        self._now.progress.require_started()
+        return pack(self.world, clone(self._now.state), self._now.progress.counters(0))
 
     def restore_state(self, state: EnvState) -> None:
         """Return to a saved state of this world, bit for bit; may be done any number of times."""
         restored, counters = unpack(self.world, state)
+        progress = self._now.progress.copy()
+        progress.put(0, counters)
         self.ahead.forget()
-        self._state = restored
-        self._progress.put(0, counters)
-        self._picture = None
         if not counters.ended:
-            self.ahead.expect(self._state)
+            self.ahead.expect(restored)
+        self._now = Now(restored, progress, None)
 
     def fork(self, n: int) -> list[WorldEnv]:
         """`n` environments in this one's state; they share the world's weights and open no window."""
@@ -182,17 +188,22 @@ class WorldEnv(gym.Env[np.ndarray, Any]):
         """Pygame key codes held down -> action, for `gymnasium.utils.play`."""
         return worlds.keys_to_action(self.world.spec.actions)
 
-    def _keep_picture(self, shown: np.ndarray) -> None:
-        """Keep the current picture, where it was decoded: `shown` (1, H, W, 3) uint8, or something else."""
-        self._picture = shown[0].copy() if shown.dtype == np.uint8 and shown.size else None
+    def _frame_of(self, state: Any, decoded: np.ndarray) -> np.ndarray | None:
+        """A copy of the current frame (H, W, 3) uint8, where `decoded` (1, H, W, 3) holds it or a window shows it."""
+        if decoded.dtype == np.uint8 and decoded.size:
+            return decoded[0].copy()
+        return None if self._window is None else worlds.render_world(self.world, state, 1)[0].copy()
 
-    def _current_picture(self) -> np.ndarray:
-        if self._picture is None:
-            self._picture = worlds.render_world(self.world, self._state, 1)[0].copy()
-        return self._picture
+    def _current_frame(self) -> np.ndarray:
+        if self._now.shown is None:
+            frame = worlds.render_world(self.world, self._now.state, 1)[0].copy()
+            self._now = dataclasses.replace(self._now, shown=frame)
+        assert self._now.shown is not None
+        return self._now.shown
 
-    def _show(self, between: Any = ()) -> None:
-        """In mode "human", show the pictures of the last step in order."""
+    def _show(self, *frames: np.ndarray | None) -> None:
+        """In mode "human", show the frames of a step in order."""
         if self._window is not None:
-            for picture in (*between, self._current_picture()):
-                self._window.show(picture)
+            for frame in frames:
+                assert frame is not None
+                self._window.show(frame)

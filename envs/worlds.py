@@ -12,6 +12,7 @@ from worldsim.envs.starts import Start
 from worldsim.errors import InvalidInput, InvalidState, MissingDependency
 from worldsim.spec import ActionSpec, Pictures, Stages, WorldProtocol, WorldSpec, WorldStep
 from worldsim.stages import finish, stages_of
+from worldsim.tree import clone
 
 TimeLimit = int | Literal["world"] | None
 DEFAULT_START = "beginning"
@@ -116,7 +117,12 @@ def step_world(
 
 @torch.no_grad()
 def step_stages(world: WorldProtocol, state: Any, actions: np.ndarray, pictures: Pictures = "all") -> Stages:
-    """The stages of `step_world`."""
+    """The stages of `step_world`. The state may be stepped again, should the step be interrupted or not be wanted."""
+    rewind = getattr(world, "rewind", None)
+    if rewind is not None:
+        rewind(state)
+    else:
+        state = clone(state)  # the world may write into what it is given
     if world.spec.latent_shape is None:
         pictures = "all"
         state, result = yield from stages_of(world, state, actions)

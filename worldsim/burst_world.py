@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from worldsim.actions import check_actions
+from worldsim.ambient import isolated
 from worldsim.engine import Eager
 from worldsim.errors import InvalidInput
 from worldsim.holding import HeldStep, held_spec
@@ -56,7 +57,7 @@ class BurstWorld:
         """Take the same actions for all steps of a burst; arguments and errors as the world has them."""
         return finish(self.stages(state, actions, pictures=pictures))
 
-    @torch.inference_mode()
+    @isolated
     def stages(self, state: WorldState, actions: np.ndarray, *, pictures: Pictures = "all") -> Stages:
         """`step` in stages."""
         world, steps = self.world, self.burst.steps
@@ -93,7 +94,7 @@ class BurstWorld:
         if pictures == "frame":
             return [self.world.render(new)]
         in_order = torch.cat([latents[:, :, 1:], latents[:, :, :1]], dim=2).flatten(1, 2)  # a step's own frame is last
-        return [picture.copy() for picture in np.moveaxis(self.world.decode(in_order), 1, 0)]
+        return [picture.copy() for picture in np.moveaxis(self.world.decode(in_order)[0], 1, 0)]
 
     def render(self, state: WorldState) -> np.ndarray:
         """As the world does."""

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from worldsim import noise
 from worldsim.actions import check_actions
+from worldsim.ambient import isolated, new_weights
 from worldsim.config import WorldConfig
 from worldsim.devices import autocast_dtype, choose_device
 from worldsim.engine import Eager, Engine
@@ -58,10 +59,11 @@ class World:
         self._files = files
         self.device = choose_device(device)
         self.dtype = autocast_dtype(self.device)
-        self.tokenizer = Tokenizer(self.config.tokenizer)
-        self.dynamics = Dynamics(self.config.dynamics)
+        with new_weights():
+            self.tokenizer = Tokenizer(self.config.tokenizer)
+            self.dynamics = Dynamics(self.config.dynamics)
+            self.burst = Burst(self.config.dynamics, self.config.burst) if self.config.burst else None
         modules: dict[str, torch.nn.Module] = {"tokenizer.": self.tokenizer, "dynamics.": self.dynamics}
-        self.burst = Burst(self.config.dynamics, self.config.burst) if self.config.burst else None
         if self.burst is not None:
             modules["burst."] = self.burst
         load_strictly(modules, files.model, where)
@@ -131,7 +133,7 @@ class World:
 
     # -- starting -----------------------------------------------------------------------------------------------
 
-    @torch.inference_mode()
+    @isolated
     def reset(
         self,
         seed: Sequence[int] | int,
@@ -149,7 +151,8 @@ class World:
         (B, T-1) or (B, T-1, A), and, where the first of them is not the beginning of an episode, its `age` (B,) in
         steps since then: a world knows how late it is. `episode` (default 0) tells apart the resets of one seed.
         Raises InvalidInput for seeds that are not 64-bit integers, for pictures of another size or type and for ages
-        below 0, InvalidAction for actions that are not the world's.
+        below 0, InvalidAction for actions that are not the world's, InvalidState where weights make numbers that are
+        not finite.
         """
         seeds = _integers("seed", [seed] if np.ndim(seed) == 0 else seed)  # type: ignore[list-item,arg-type]
         episodes = [0] * len(seeds) if episode is None else _integers("episode", episode)
@@ -194,6 +197,10 @@ class World:
     def _begin(self, latents: Tensor, taken: np.ndarray, age: int, seed: int, episode: int) -> WorldState:
         """One world whose history has read latents (T, C, h, w), the first of that age, and the T-1 actions between."""
         latents = latents.to(self.dtype)
+        if not torch.isfinite(latents).all():
+            raise InvalidState(
+                f"world {self.config.name!r} makes numbers that are not finite of what it begins with; load it anew"
+            )
         keys = [torch.tensor([v], dtype=torch.int64, device=self.device) for v in (seed, episode, 0)]
         cache = empty_cache(self.dynamics, torch.tensor([age]))
         for t, action in enumerate(torch.as_tensor(taken, device=self.device)):
@@ -218,7 +225,7 @@ class World:
         """
         return finish(self.stages(state, actions, pictures=pictures))
 
-    @torch.inference_mode()
+    @isolated
     def stages(self, state: WorldState, actions: np.ndarray, *, pictures: Pictures = "all") -> Stages:
         """`step` in stages: yields the name of each one before it begins, and returns what `step` does.
 
@@ -236,13 +243,26 @@ class World:
         past = torch.stack([latents[:, 0], state.past[:, 0]], dim=1)
         new = WorldState(past, state.cache, state.seed, state.episode, state.time + 1)
         yield "decoding"
-        if pictures == "frame":
-            result = dataclasses.replace(result, frame=self.render(new))
-        elif pictures == "all":  # in one call: on a CPU two pictures take hardly longer than one
-            decoded = self.decode(latents)
-            between = {"between": decoded[:, 1:].copy()} if self.spec.pictures_per_step > 1 else {}
-            result = dataclasses.replace(result, frame=decoded[:, 0].copy(), extras=result.extras | between)
-        return new, result
+        return new, self._with_frames(result, latents, pictures)
+
+    def rewind(self, state: WorldState) -> None:
+        """Take `state`, the last one that was stepped, for the current one again: that step counts as not taken.
+
+        Whoever was interrupted before they had the step's result can take it once more, or another one. A step
+        overwrites only what has left the context by then, so nothing is lost; what had been made of it is void.
+        """
+        state.cache.time = state.time.clone()
+
+    def _with_frames(self, result: WorldStep, latents: Tensor, pictures: Pictures) -> WorldStep:
+        """The result with the frames that are asked for, decoded from latents (B, 1 + between, C, h, w)."""
+        if pictures == "none":
+            return result
+        # In one call: on a CPU two frames take hardly longer than one.
+        decoded, finite = self.decode(latents if pictures == "all" else latents[:, :1])
+        extras = {**result.extras, "non_finite": result.extras["non_finite"] | ~finite}
+        if decoded.shape[1] > 1:
+            extras["between"] = decoded[:, 1:].copy()
+        return dataclasses.replace(result, frame=decoded[:, 0].copy(), extras=extras)
 
     def outcome(self, state: WorldState, latents: Tensor, reward: Tensor, end_logit: Tensor) -> WorldStep:
         """What the step after `state` leads to, from what was drawn (B, ..., C, h, w) and said; without pictures."""
@@ -256,16 +276,21 @@ class World:
             extras={"non_finite": ~finite.cpu().numpy(), "termination_probability": ending},
         )
 
-    @torch.inference_mode()
+    @isolated
     def render(self, state: WorldState) -> np.ndarray:
-        """The current frames, (B, H, W, 3) uint8."""
-        return self.decode(state.past[:, :1])[:, 0]
+        """The current frames, (B, H, W, 3) uint8. Raises InvalidState where they are not finite."""
+        decoded, finite = self.decode(state.past[:, :1])
+        if not finite.all():
+            raise InvalidState(
+                f"world {self.config.name!r} decodes numbers that are not finite; reset, or load the world anew"
+            )
+        return decoded[:, 0]
 
     def latents(self, state: WorldState) -> np.ndarray:
         """What the current frames are decoded from, (B, C, h, w) float32."""
         return state.past[:, 0].float().cpu().numpy().copy()
 
-    @torch.inference_mode()
+    @isolated
     def encode(self, frames: np.ndarray) -> np.ndarray:
         """Latents of pictures (B, H, W, 3) uint8, as `latents` gives those of a dream: (B, C, h, w) float32."""
         frames = _array("frames", frames)
@@ -284,10 +309,13 @@ class World:
         pictures = to_pictures(torch.from_numpy(np.ascontiguousarray(frames)).to(self.device)).to(self.dtype)
         return self.tokenizer.encode(pictures.contiguous(memory_format=torch.channels_last))
 
-    def decode(self, latents: Tensor) -> np.ndarray:
-        """Pictures of latents (B, K, C, h, w) -> (B, K, H, W, 3) uint8."""
+    def decode(self, latents: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Frames (B, K, H, W, 3) uint8 of latents (B, K, C, h, w), and whether all numbers were finite, (B,) bool."""
         flat = latents.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        return to_frames(self.tokenizer.decode(flat)).cpu().numpy().reshape(*latents.shape[:2], *self._picture_shape)
+        decoded = self.tokenizer.decode(flat)
+        finite = torch.isfinite(decoded.flatten(1).sum(1)).view(latents.shape[:2]).all(1)
+        frames = to_frames(decoded).cpu().numpy().reshape(*latents.shape[:2], *self._picture_shape)
+        return frames, finite.cpu().numpy()
 
 
 def check_step(state: WorldState, pictures: Pictures) -> None:
