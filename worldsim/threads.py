@@ -6,9 +6,11 @@ import contextlib
 import ctypes
 import functools
 import os
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -38,6 +40,35 @@ class ThreadSettings:
             for kind, dtype in self.casts:
                 stack.enter_context(torch.autocast(kind, dtype=dtype))
             yield
+
+
+class Monitor:
+    """A lock, and waits for what changes under it, which a signal can interrupt at any place without leaving it locked.
+
+    `threading.Condition` cannot promise that: its methods are Python, and a KeyboardInterrupt between taking its lock
+    and entering the block that gives it back leaves it taken for ever. So write `with monitor.lock`, a lock of C's.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self._gates: list[Any] = []  # one a waiting thread, locked until something changes
+
+    def notify(self) -> None:
+        """Something changed; to be called with the lock held."""
+        gates, self._gates = self._gates, []
+        for gate in gates:
+            gate.release()
+
+    def wait_until(self, happened: Callable[[], Any]) -> Any:
+        """What `happened` gives, called with the lock held until it is true; to be called without the lock."""
+        while True:
+            gate = threading.Lock()
+            gate.acquire()
+            with self.lock:
+                if found := happened():
+                    return found
+                self._gates.append(gate)
+            gate.acquire()
 
 
 def release_pool() -> None:

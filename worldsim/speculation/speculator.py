@@ -83,7 +83,7 @@ class Speculator:
         else:
             assert guess.step is not None
             result = guess.state, guess.step
-        with worker.changed:
+        with worker.monitor.lock:
             if idle is not None:
                 worker.economy.idled(idle)
                 worker.stats.idle.append(idle)
@@ -102,7 +102,7 @@ class Speculator:
         if self._answered is not None and self._allowed is not None:
             self._referee.note(now - self._answered, self._allowed)
         self._allowed = None
-        with worker.changed:
+        with worker.monitor.lock:
             enough = worker.economy.idle_enough()
         if not worker.settings.adapt:
             self._allowed = True
@@ -145,6 +145,6 @@ class Speculator:
         seconds: list[float] = []
         *_, result = timed(self._step(state, actions), seconds)
         assert result is not None
-        with self._worker.changed:
+        with self._worker.monitor.lock:
             self._worker.economy.computed(seconds)
         return result

@@ -17,7 +17,7 @@ from worldsim.speculation.guessers import Guesser
 from worldsim.speculation.guesses import Guess, Job
 from worldsim.speculation.settings import Speculation
 from worldsim.speculation.stats import SpeculationStats
-from worldsim.threads import ThreadSettings, release_pool
+from worldsim.threads import Monitor, ThreadSettings, release_pool
 from worldsim.tree import clone
 
 THREAD = "worldsim-speculation"
@@ -41,8 +41,9 @@ class Worker:
     """Guesses what follows on a state, step by step from copies of it, until it is asked what did follow.
 
     While it is awake it also computes the steps that were not guessed: only one thread at a time should compute, see
-    `release_pool`. All that it shares with the caller's thread is read and written under `changed`. The state that the
-    caller holds is only ever copied, and not even that once `take` has returned.
+    `release_pool`. All that it shares with the caller's thread is read and written under `monitor.lock`, in blocks of
+    which any may be the last: Ctrl-C can end the caller's methods everywhere. The state that the caller holds is only
+    ever copied, and not even that once `take` has returned.
     """
 
     step: Step
@@ -51,7 +52,7 @@ class Worker:
     see: See | None = None
     economy: Economy = field(default_factory=Economy)
     stats: SpeculationStats = field(default_factory=SpeculationStats)
-    changed: threading.Condition = field(default_factory=threading.Condition)
+    monitor: Monitor = field(default_factory=Monitor)
 
     def __post_init__(self) -> None:
         self.trust = Trust(self.settings.breadth)
@@ -70,14 +71,12 @@ class Worker:
 
     def begin(self, root: Guess, like: ThreadSettings) -> None:
         """Guess what follows on `root`, computing as the thread with the settings `like` does."""
-        with self.changed:
+        with self.monitor.lock:
             if self._closed:
                 return
             self._root, self._since, self._like, self.awake = root, time.perf_counter(), like, True
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name=THREAD, daemon=True)
-                self._thread.start()
-            self.changed.notify_all()
+            self._ensure_thread()
+            self.monitor.notify()
 
     def take(self, state: Any, actions: np.ndarray) -> tuple[Guess | None, bool]:
         """The guess that `actions` lead to from `state`, if there is one, and whether it had to be waited for.
@@ -85,15 +84,17 @@ class Worker:
         Nothing reads `state` any more when this returns without a guess. Raises what went wrong in the thread.
         """
         key = actions.tobytes()
-        with self.changed:
+        self._wait_for_demand()
+        with self.monitor.lock:
             self._raise_error()
-            root = self._root if self._root is not None and self._root.state is state else None
+            root = self._root_of(state)
             late = root is not None and key not in root.children and self._is_computing(root, key)
-            if root is not None and late:
-                job = self._job
-                while self._job is job:
-                    self.changed.wait()
-                self._raise_error()
+            job = self._job
+        if late:
+            self.monitor.wait_until(lambda: self._job is not job)
+        with self.monitor.lock:
+            self._raise_error()
+            root = self._root_of(state)
             guess = root.children.get(key) if root is not None else None
             if root is not None and root.candidates is not None:
                 keys = [candidate.key for candidate in root.candidates]
@@ -101,8 +102,8 @@ class Worker:
                 self.trust.note([candidate.probability for candidate in root.candidates], came)
             if guess is not None:
                 self.stats.used[guess.depth] += 1
-            self._leave(guess)
-            return guess, late and guess is not None
+        self._leave(guess)
+        return guess, late and guess is not None
 
     @property
     def free(self) -> bool:
@@ -112,38 +113,50 @@ class Worker:
     def compute(self, state: Any, actions: np.ndarray) -> tuple[Any, WorldStep]:
         """The step itself, computed in the thread, which must be free; raises what the step raises."""
         demand = Demand(state, actions)
-        with self.changed:
+        with self.monitor.lock:
             self._demand = demand
-            self.changed.notify_all()
-            while not demand.done:
-                self.changed.wait()
+            self._ensure_thread()
+            self.monitor.notify()
+        self.monitor.wait_until(lambda: demand.done)
         if demand.error is not None:
             raise demand.error
         return demand.result
 
     def forget(self) -> None:
         """Drop all guesses and rest; nothing reads the state that they began from when this returns."""
-        with self.changed:
-            self._leave(None)
-            self._rest()
+        self._wait_for_demand()
+        self._leave(None)
+        self._rest()
 
     def rest(self, root: Guess) -> None:
         """Go no further from `root`, and rest."""
-        with self.changed:
+        with self.monitor.lock:
             self.stats.discarded(root.below())
             if self._job is not None:
                 self._job.stop = True
-            self._rest()
+        self._rest()
 
     def close(self) -> None:
         """End the thread; may be called twice, and from any thread."""
-        with self.changed:
+        with self.monitor.lock:
             self._closed, self._root, self.awake = True, None, False
             if self._job is not None:
                 self._job.stop = True
-            self.changed.notify_all()
+            self.monitor.notify()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
+
+    def _ensure_thread(self) -> None:
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._run, name=THREAD, daemon=True)
+            self._thread.start()
+
+    def _wait_for_demand(self) -> None:
+        """Wait for a step whose caller was interrupted: it still writes into the state that is to be stepped again."""
+        self.monitor.wait_until(lambda: self._demand is None)
+
+    def _root_of(self, state: Any) -> Guess | None:
+        return self._root if self._root is not None and self._root.state is state else None
 
     def _is_computing(self, node: Guess, key: bytes) -> bool:
         job = self._job
@@ -151,30 +164,34 @@ class Worker:
 
     def _leave(self, guess: Guess | None) -> None:
         """Drop all guesses but one and what follows on it; wait until no state is read that may now be written to."""
-        if self._root is not None:
-            kept = {guess, *guess.below()} if guess is not None else set()
-            self.stats.discarded(one for one in self._root.below() if one not in kept)
-            if guess is not None:
-                self._root.children = {}  # what is kept must not keep the rest alive
-        self._root = None
-        job = self._job
-        if job is None:
+        with self.monitor.lock:
+            if self._root is not None:
+                kept = {guess, *guess.below()} if guess is not None else set()
+                self.stats.discarded(one for one in self._root.below() if one not in kept)
+                if guess is not None:
+                    self._root.children = {}  # what is kept must not keep the rest alive
+            self._root = None
+            job = self._job
+            if job is None:
+                return
+            following = guess is not None and any(job.node is one for one in (guess, *guess.below()))
+            if job.candidate is None or not following:
+                job.stop = True
+        if guess is not None:
             return
-        following = guess is not None and any(job.node is one for one in (guess, *guess.below()))
-        if job.candidate is None or not following:
-            job.stop = True
         began = time.perf_counter()
-        while guess is None and self._job is not None and self._job.candidate is not None:
-            self.changed.wait()
+        self.monitor.wait_until(lambda: self._job is None or self._job.candidate is None)
         self.stats.waited_seconds += time.perf_counter() - began
 
     def _rest(self) -> None:
         """Wait until the thread is out of the caller's way: it computes nothing and has no helpers."""
-        self._root, self.awake = None, False
-        if self._warm:
-            self.changed.notify_all()
-        while self._warm and not self._closed and not (self._job is not None and self._job.candidate is None):
-            self.changed.wait()
+        with self.monitor.lock:
+            self._root, self.awake = None, False
+            if self._warm:
+                self.monitor.notify()
+        self.monitor.wait_until(
+            lambda: not self._warm or self._closed or (self._job is not None and self._job.candidate is None)
+        )
 
     def _raise_error(self) -> None:
         if self._error is not None:
@@ -184,31 +201,31 @@ class Worker:
     # -- in the thread ------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        while True:
-            with self.changed:
-                while not self._closed and not self._has_work():
-                    self.changed.wait()
-                if self._closed and self._demand is None:
-                    return
-                job, demand, like = self._job, self._demand, self._like
-                self._warm = self._warm or job is not None or demand is not None
+        while work := self.monitor.wait_until(self._work):
+            job, demand, like = work
             if demand is not None:
                 self._answer(demand, like)
             elif job is not None:
                 self._do(job, like)
+            elif self._closed:
+                return
             else:
                 release_pool()
-                with self.changed:
+                with self.monitor.lock:
                     self._warm = False
-                    self.changed.notify_all()
-            del job, demand  # what they hold may be large, and the next wait long
+                    self.monitor.notify()
+            del work, job, demand  # what they hold may be large, and the next wait long
 
-    def _has_work(self) -> bool:
-        """Whether there is something to do now, which `_job` or `_demand` then say; or only helpers to be released."""
+    def _work(self) -> tuple[Job | None, Demand | None, ThreadSettings] | None:
+        """What is to be done now, if anything is; with neither job nor demand, to end or to release the helpers."""
         if self._demand is None and self._root is not None and self._error is None:
             elapsed = time.perf_counter() - self._since
             self._job = next_job(self._root, self.settings, self.economy, self.trust, elapsed)
-        return self._demand is not None or self._job is not None or (self._warm and not self.awake)
+        busy = self._job is not None or self._demand is not None
+        if busy or self._closed or (self._warm and not self.awake):
+            self._warm = self._warm or busy
+            return self._job, self._demand, self._like
+        return None
 
     def _answer(self, demand: Demand, like: ThreadSettings) -> None:
         seconds: list[float] = []
@@ -217,11 +234,11 @@ class Worker:
                 *_, demand.result = timed(self.step(demand.state, demand.actions), seconds)
         except BaseException as error:  # raised by `compute`
             demand.error = error
-        with self.changed:
+        with self.monitor.lock:
             if demand.error is None:
                 self.economy.computed(seconds)
             self._demand, demand.done = None, True
-            self.changed.notify_all()
+            self.monitor.notify()
 
     def _do(self, job: Job, like: ThreadSettings) -> None:
         try:
@@ -231,11 +248,11 @@ class Worker:
                 with like.applied():
                     self._compute(job)
         except BaseException as error:  # raised by the caller's next step
-            with self.changed:
+            with self.monitor.lock:
                 self._error, self._root = error, None
-        with self.changed:
+        with self.monitor.lock:
             self._job = None
-            self.changed.notify_all()
+            self.monitor.notify()
 
     def _rank(self, job: Job) -> Any:
         candidates = self.guesser.ranked(job.path, job.node.observation)
@@ -251,7 +268,7 @@ class Worker:
         while result is None and not job.stop:
             result = next(stages)
         spent = time.perf_counter() - began
-        with self.changed:
+        with self.monitor.lock:
             if result is None:
                 self.stats.left(spent)
                 return
@@ -259,7 +276,7 @@ class Worker:
         state, step = result
         observation = self.see(state, step) if self.see is not None and self.guesser.needs_observation else None
         guess = Guess(state, step, observation, job.candidate.actions, job.depth, spent)
-        with self.changed:
+        with self.monitor.lock:
             self.stats.guessed(guess)
             if job.stop:
                 self.stats.discarded([guess])
