@@ -1,0 +1,16 @@
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.append(str(Path(__file__).parents[1] / "core"))  # the tiny world
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread():
+    """Code blocks take few steps; more threads would only get in the way of other tests."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
