@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import torch
 
 from worldsim.errors import InvalidInput
+
+BF16 = "WORLDSIM_BF16"  # variable of the environment: 0 computes in fp32, as processors without bf16 do
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -32,7 +35,9 @@ def cpu_has_bf16() -> bool:
 
 
 def autocast_dtype(device: torch.device) -> torch.dtype:
-    """bf16 where the hardware has it, else fp32."""
+    """bf16 where the hardware has it and `WORLDSIM_BF16` is not 0, else fp32."""
+    if os.environ.get(BF16) == "0":
+        return torch.float32
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
     return torch.bfloat16 if device.type == "cpu" and cpu_has_bf16() else torch.float32

@@ -136,7 +136,9 @@ def test_pictures_come_in_the_order_of_time(bursts, monkeypatch):
     shape = (1, STEPS, 2, c.channels, c.latent_height, c.latent_width)
     latents = order.view(1, STEPS, 2, 1, 1, 1).expand(shape).flatten(2, 3).to(bursts.world.dtype)
     monkeypatch.setattr(worldsim.burst_world, "draw_burst", lambda *args: latents)
-    monkeypatch.setattr(bursts.world, "decode", lambda z: z[:, :, 0, 0, 0].float().numpy(), raising=True)
+    monkeypatch.setattr(
+        bursts.world, "decode", lambda z: (z[:, :, 0, 0, 0].float().numpy(), np.ones(len(z), bool)), raising=True
+    )
     _, step = bursts.step(bursts.reset([0]), np.array([0]))
     assert [*step.extras["between"][0].tolist(), step.frame[0].tolist()] == [0, 1, 2, 3, 4, 5]
 

@@ -111,13 +111,17 @@ def test_forks_part_only_when_their_actions_do(world):
     assert shown[0] == shown[1] != shown[2]
 
 
-def test_rows_may_change_places(world):
+def test_rows_that_change_places_show_nearly_the_same(float32):
+    # Not to the bit: a product of matrices may round the last rows of a batch otherwise than the first.
+    world, order = lively_world(), [2, 0, 1]
     state, _ = play(world, world.reset(seed=[0, 1, 2]), actions_of(6, 3))
-    turned, actions = select_rows(state, [2, 0, 1]), actions_of(10, 3, seed=1)
-    _, one = play(world, state, actions)
-    _, other = play(world, turned, actions[:, [2, 0, 1]])
-    assert [other[i + 1] for i in range(0, 30, 3)] == [one[i] for i in range(0, 30, 3)]
-    assert [other[i] for i in range(0, 30, 3)] == [one[i + 2] for i in range(0, 30, 3)]
+    turned = select_rows(state, order)
+    for taken in actions_of(3, 3, seed=1):
+        state, step = world.step(state, taken)
+        turned, other = world.step(turned, taken[order])
+        assert np.abs(other.frame.astype(int) - step.frame[order]).max() <= 1
+        np.testing.assert_allclose(other.reward, step.reward[order], atol=1e-4)
+        np.testing.assert_allclose(world.latents(turned), world.latents(state)[order], atol=1e-3)
 
 
 def test_a_row_does_not_depend_on_its_neighbours(world):

@@ -8,7 +8,7 @@ import torch
 from lively import STEERING, lively_files, lively_world
 from tiny import CONTEXT
 
-from worldsim.errors import InvalidInput
+from worldsim.errors import InvalidInput, InvalidState
 from worldsim.models.tokenizer import to_frames, to_pictures
 from worldsim.sampling import SamplingConfig, step_noise
 from worldsim.starts import Starts
@@ -196,6 +196,28 @@ def test_numbers_that_are_not_finite_are_flagged(either_format, name):
     world = World(files, device="cpu")
     _, step = world.step(world.reset(seed=[0, 1]), np.array([0, 1]))
     assert step.extras["non_finite"].tolist() == [True, True]
+
+
+def test_frames_that_are_decoded_from_numbers_that_are_not_finite_are_flagged(either_format):
+    names = [name for name in lively_files().model if name.startswith("tokenizer.decoder")]
+    for name in names[:: len(names) // 8]:
+        files = lively_files()
+        world = World(files, device="cpu")
+        state = world.reset(seed=[0, 1])
+        weight = dict(world.tokenizer.named_parameters())[name.removeprefix("tokenizer.")].data
+        weight[(0,) * weight.dim()] = float("nan")
+        with pytest.raises(InvalidState, match="not finite"):
+            world.render(state)
+        for pictures in ("frame", "all"):
+            assert world.step(clone(state), np.array([0, 1]), pictures=pictures)[1].extras["non_finite"].all(), name
+        assert not world.step(state, np.array([0, 1]), pictures="none")[1].extras["non_finite"].any()
+
+
+def test_a_broken_encoder_begins_no_episode(either_format):
+    world = lively_world()
+    world.tokenizer.encoder[1].weight.data[0] = float("nan")
+    with pytest.raises(InvalidState, match="not finite"):
+        world.reset(seed=[0], frames=np.zeros((1, 1, 16, 32, 3), np.uint8))
 
 
 def test_one_broken_row_is_flagged_alone_and_harms_no_other(either_format):

@@ -77,7 +77,7 @@ def describe_machine() -> dict[str, Any]:
     import torch
 
     import worldsim
-    from worldsim.devices import cpu_has_bf16
+    from worldsim.devices import autocast_dtype
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
@@ -89,7 +89,7 @@ def describe_machine() -> dict[str, Any]:
         "processor": processor_name(),
         "cores": cores,
         "torch_threads": torch.get_num_threads(),
-        "bf16": cpu_has_bf16(),
+        "bf16": autocast_dtype(torch.device("cpu")) == torch.bfloat16,
         "cuda": [torch.cuda.get_device_name(i) for i in devices],
         "torch_built_for_cuda": torch.version.cuda,
     }
@@ -208,7 +208,7 @@ def _report(
     machine: dict[str, Any], required: dict[str, str | None], findings: list[Finding], warnings: list[str]
 ) -> str:
     cuda = ", ".join(machine["cuda"]) or "none, worlds run on the processor"
-    bf16 = "in hardware" if machine["bf16"] else "not in hardware, fp32 is used"
+    bf16 = "is used" if machine["bf16"] else "is not in hardware or switched off, fp32 is used"
     lines = [
         f"worldsim {machine['worldsim']}, Python {machine['python']} ({machine['executable']})",
         f"  system     {machine['platform']}",
