@@ -132,7 +132,7 @@ def test_arrays_grow_past_their_first_capacity(tmp_path):
 
 
 def test_a_second_chunk_of_ends_is_made(tmp_path, monkeypatch):
-    monkeypatch.setattr("worldsim.episode_writer.ENDS_CHUNK", 4)
+    monkeypatch.setattr("worldsim.episodes.ENDS_CHUNK", 4)
     with EpisodeWriter(tmp_path / "s", META) as writer:
         write(writer, [1] * 9)
     with EpisodeWriter(tmp_path / "s", META, resume=True) as writer:
