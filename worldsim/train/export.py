@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from worldsim.config import SourceConfig, WorldConfig
+from worldsim.config import SourceConfig, WorldConfig, check_world_name
 from worldsim.episodes import Episodes
 from worldsim.errors import DamagedWorld, InvalidInput
 from worldsim.models.dynamics import DynamicsConfig
@@ -22,7 +22,7 @@ from worldsim.starts import Starts
 from worldsim.train.checkpoint import load_checkpoint
 from worldsim.train.latents import encode_frames, load_tokenizer
 from worldsim.train.record import TrainingRecord
-from worldsim.weights import CARD, WorldFiles, find_world, read_world, write_world
+from worldsim.weights import WorldFiles, find_world, read_card, read_world, write_world
 
 CONTEXT = 3  # frames of a start
 RECORD = "training.json"  # how the weights came to be: time, steps, loss curves
@@ -33,8 +33,9 @@ def export_world(
 ) -> None:
     """Write the averaged weights in bf16; an existing card is kept.
 
-    The training record comes with them, as training.json.
+    The training record comes with them, as training.json. Raises InvalidInput for a name that a world cannot have.
     """
+    check_world_name(name)
     tokenizer = load_tokenizer(run)
     path = run / "dynamics.safetensors"
     if not path.exists():
@@ -54,7 +55,7 @@ def export_world(
         sampling=sampling or SamplingConfig(),
         reward_scale=float(meta["config"]["reward_scale"]),
     )  # fmt: skip
-    card = (out / CARD).read_text() if (out / CARD).exists() else f"# {name}\n"
+    card = read_card(out) or f"# {name}\n"
     packed = pick_starts(tokenizer, stores, starts).to_tensors()
     write_world(out, WorldFiles(config, _weights(tokenizer, tensors), packed, card))
     records = {kind: TrainingRecord(run / f"{kind}.json").to_json() for kind in ("tokenizer", "dynamics")}
