@@ -107,17 +107,22 @@ class WorldConfig:
                 f"world config {path} has format version {version}, this worldsim reads {FORMAT_VERSION}; "
                 "use the worldsim version that wrote it, or export the world again"
             )
-        return build(cls, values, str(path))
+        try:
+            return build(cls, values, str(path))
+        except InvalidInput as error:
+            raise DamagedWorld(
+                f"{error}; restore the world's config.json, or use the worldsim version that wrote it"
+            ) from error
 
 
 def build(kind: Any, value: Any, where: str) -> Any:
-    """`value` from JSON as the annotated type `kind`; raises DamagedWorld where it cannot be, naming the place."""
+    """`value` from JSON as the annotated type `kind`; raises InvalidInput where it cannot be, naming the place."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if dataclasses.is_dataclass(kind):
         return _build_dataclass(kind, value, where)
     if origin is tuple:
         if not isinstance(value, list) or (args[-1] is not Ellipsis and len(value) != len(args)):
-            raise DamagedWorld(f"{where}: expected a list for {kind}, found {value!r}; restore the world's config.json")
+            raise InvalidInput(f"{where}: expected a list for {kind}, found {value!r}")
         inner = [args[0]] * len(value) if args[-1] is Ellipsis else args
         return tuple(build(a, v, where) for a, v in zip(inner, value, strict=True))
     if origin in (types.UnionType, typing.Union):
@@ -125,27 +130,24 @@ def build(kind: Any, value: Any, where: str) -> Any:
     plain = origin or kind
     allowed: Any = (int, float) if plain is float else plain
     if plain is not Any and (not isinstance(value, allowed) or (isinstance(value, bool) and plain is not bool)):
-        raise DamagedWorld(f"{where}: expected {plain.__name__}, found {value!r}; restore the world's config.json")
+        raise InvalidInput(f"{where}: expected {plain.__name__}, found {value!r}")
     try:
         return float(value) if plain is float else value
     except OverflowError as error:
-        raise DamagedWorld(f"{where}: the number is too large for a float; restore the world's config.json") from error
+        raise InvalidInput(f"{where}: the number is too large for a float") from error
 
 
 def _build_dataclass(kind: Any, value: Any, where: str) -> Any:
     if not isinstance(value, dict):
-        raise DamagedWorld(f"{where}: expected an object, found {value!r}; restore the world's config.json")
+        raise InvalidInput(f"{where}: expected an object, found {value!r}")
     hints = typing.get_type_hints(kind)
     unknown = sorted(set(value) - set(hints))
     required = {f.name for f in dataclasses.fields(kind) if f.default is f.default_factory is dataclasses.MISSING}
     missing = sorted(required - set(value))
     if unknown or missing:
-        raise DamagedWorld(
-            f"{where}: unknown fields {unknown}, missing fields {missing}; restore the world's config.json or use the "
-            "worldsim version that wrote it"
-        )
+        raise InvalidInput(f"{where}: unknown fields {unknown}, missing fields {missing}")
     fields = {name: build(hints[name], v, f"{where}: {name}") for name, v in value.items()}
     try:
         return kind(**fields)
     except InvalidInput as error:
-        raise DamagedWorld(f"{where}: {error}; restore the world's config.json") from error
+        raise InvalidInput(f"{where}: {error}") from error

@@ -15,16 +15,18 @@ from torch import Tensor
 from worldsim.config import SourceConfig, WorldConfig, check_world_name
 from worldsim.episodes import Episodes
 from worldsim.errors import DamagedWorld, InvalidInput
+from worldsim.files import read_json
 from worldsim.models.dynamics import DynamicsConfig
 from worldsim.models.tokenizer import Tokenizer
 from worldsim.sampling import SamplingConfig
 from worldsim.starts import Starts
-from worldsim.train.checkpoint import load_checkpoint
+from worldsim.train.checkpoint import load_checkpoint, setting
 from worldsim.train.latents import encode_frames, load_tokenizer
-from worldsim.train.record import TrainingRecord
+from worldsim.train.record import TrainingRecord, checked_record
 from worldsim.weights import WorldFiles, find_world, read_card, read_world, write_world
 
 CONTEXT = 3  # frames of a start
+TRAINED = ("tokenizer", "dynamics", "burst")  # the stages that keep a `TrainingRecord`
 RECORD = "training.json"  # how the weights came to be: time, steps, loss curves
 
 
@@ -41,7 +43,6 @@ def export_world(
     if not path.exists():
         raise InvalidInput(f"{path} does not exist; run `worldsim train dynamics --out {run}` first")
     tensors, meta = load_checkpoint(path)
-    settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in meta["config"]["model"].items()}
     source = stores[0].meta
     config = WorldConfig(
         name=name,
@@ -51,9 +52,9 @@ def export_world(
         ),
         actions=source.actions,
         tokenizer=tokenizer.config,
-        dynamics=DynamicsConfig(**settings),
+        dynamics=setting(path, meta, "model", DynamicsConfig),
         sampling=sampling or SamplingConfig(),
-        reward_scale=float(meta["config"]["reward_scale"]),
+        reward_scale=setting(path, meta, "reward_scale", float),
     )  # fmt: skip
     card = read_card(out) or f"# {name}\n"
     packed = pick_starts(tokenizer, stores, starts).to_tensors()
@@ -67,9 +68,10 @@ def export_burst(name: str, run: Path, out: Path) -> None:
     folder = find_world(name)
     files = read_world(folder)
     records = read_records(folder / RECORD)
-    tensors, meta = load_checkpoint(run / "burst.safetensors")
+    path = run / "burst.safetensors"
+    tensors, meta = load_checkpoint(path)
     kept = {n: t for n, t in files.model.items() if not n.startswith("burst.")}
-    config = dataclasses.replace(files.config, burst=int(meta["config"]["steps"]))
+    config = dataclasses.replace(files.config, burst=setting(path, meta, "steps", int))
     write_world(out, dataclasses.replace(files, config=config, model=kept | _averaged(tensors, "burst.")))
     (out / RECORD).write_text(json.dumps(records | {"burst": TrainingRecord(run / "burst.json").to_json()}))
 
@@ -77,7 +79,10 @@ def export_burst(name: str, run: Path, out: Path) -> None:
 def read_records(path: Path) -> dict[str, Any]:
     """The training records of a world, by stage; none where none ship. Raises DamagedWorld."""
     try:
-        return json.loads(path.read_text()) if path.exists() else {}
+        records = read_json(path) if path.exists() else {}
+        if not isinstance(records, dict):
+            raise ValueError("it has no stages")
+        return {kind: checked_record(record) if kind in TRAINED else record for kind, record in records.items()}
     except (OSError, ValueError) as error:
         raise DamagedWorld(f"training record {path} cannot be read ({error}); restore it, or delete it") from error
 

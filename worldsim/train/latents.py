@@ -8,7 +8,6 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,9 +16,9 @@ from tqdm import tqdm
 
 from worldsim.devices import autocast_dtype, choose_device
 from worldsim.episodes import Episodes
-from worldsim.errors import InvalidInput
+from worldsim.errors import DamagedCheckpoint, InvalidInput
 from worldsim.models.tokenizer import Tokenizer, TokenizerConfig, to_pictures
-from worldsim.train.checkpoint import load_checkpoint
+from worldsim.train.checkpoint import load_checkpoint, setting
 from worldsim.train.mirror import mirror_actions, mirror_frames
 
 ROWS = 64  # encoded at a time
@@ -39,15 +38,20 @@ class LatentEpisodes:
 
 
 def load_tokenizer(run: Path, device: str = "auto") -> Tokenizer:
-    """The averaged weights of the tokenizer trained in a run folder."""
+    """The averaged weights of the tokenizer trained in a run folder; raises DamagedCheckpoint, InvalidInput if none."""
     path = run / "tokenizer.safetensors"
     if not path.exists():
         raise InvalidInput(f"{path} does not exist; run `worldsim train tokenizer --out {run}` first")
     tensors, meta = load_checkpoint(path)
-    settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in meta["config"]["model"].items()}
-    tokenizer = Tokenizer(TokenizerConfig(**settings))
+    tokenizer = Tokenizer(setting(path, meta, "model", TokenizerConfig))
     prefix = "average.tokenizer."
-    tokenizer.load_state_dict({n[len(prefix) :]: t for n, t in tensors.items() if n.startswith(prefix)}, strict=True)
+    weights = {n[len(prefix) :]: t for n, t in tensors.items() if n.startswith(prefix)}
+    try:
+        tokenizer.load_state_dict(weights, strict=True)
+    except RuntimeError as error:
+        raise DamagedCheckpoint(
+            f"checkpoint {path} does not fit its own settings ({' '.join(str(error).split())}); restore it from a copy"
+        ) from error
     return tokenizer.to(choose_device(device), memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
 
 
