@@ -36,7 +36,7 @@ import zarr
 
 from worldsim.episode_stream import ChunkFiles, StreamSpec, is_ours
 from worldsim.errors import DamagedEpisodes, InvalidInput
-from worldsim.files import is_name
+from worldsim.files import is_name, read_json
 from worldsim.spec import ActionSpec
 
 FORMAT_VERSION = 2
@@ -259,8 +259,8 @@ def open_store(path: Path, *, mode: Literal["r", "r+"]) -> StoreFiles:
     if not (path / "zarr.json").is_file():
         raise InvalidInput(f"no episode store at {str(path)!r}; make one with `worldsim record SOURCE --out {path}`")
     try:
+        attributes: dict[str, Any] = read_json(path / "zarr.json")["attributes"]
         group = zarr.open_group(str(path), mode=mode, zarr_format=3)
-        attributes: dict[str, Any] = dict(group.attrs)
         version, values, digest = attributes["format_version"], attributes["meta"], attributes["meta_sha256"]
     except Exception as error:  # zarr raises many types on a malformed zarr.json
         raise DamagedEpisodes(
@@ -275,8 +275,10 @@ def open_store(path: Path, *, mode: Literal["r", "r+"]) -> StoreFiles:
         raise DamagedEpisodes(f"the metadata of episode store {str(path)!r} was altered; restore its zarr.json")
     try:
         meta = EpisodesMeta.from_json(values)
-        if not all(is_name(name) for name in meta.streams):
-            raise ValueError("a stream's name is no name")
+        missing = [name for name in REQUIRED_STREAMS if name not in meta.streams]
+        strange = [name for name in meta.streams if not is_name(name) or name == ENDS]
+        if missing or strange:
+            raise ValueError(f"missing streams {missing}, impossible streams {strange}")
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise DamagedEpisodes(
             f"the metadata of episode store {str(path)!r} is not what this worldsim knows ({error}); "

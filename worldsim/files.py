@@ -30,14 +30,9 @@ def read_bytes(path: Path | str, most: int) -> bytes:
         return file.read(status.st_size)
 
 
-def read_text(path: Path | str, most: int) -> str:
-    """`read_bytes` as UTF-8 text; raises OSError, and ValueError for other bytes."""
-    return read_bytes(path, most).decode("utf-8")
-
-
 def read_json(path: Path | str, most: int = JSON_BYTES) -> Any:
     """The value in a JSON file; raises OSError as `read_bytes` does, ValueError as `parse_json` does."""
-    return parse_json(read_text(path, most))
+    return parse_json(read_bytes(path, most).decode("utf-8"))
 
 
 def parse_json(text: str) -> Any:

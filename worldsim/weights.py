@@ -22,7 +22,7 @@ from torch import Tensor
 
 from worldsim.config import WorldConfig
 from worldsim.errors import DamagedWorld, InvalidInput, UnknownWorld
-from worldsim.files import read_bytes, read_text
+from worldsim.files import read_bytes
 from worldsim.models.burst import Burst
 from worldsim.models.dynamics import Dynamics
 from worldsim.models.tokenizer import Tokenizer
@@ -89,8 +89,8 @@ def read_card(folder: Path) -> str:
     """The card of a world, "" where it has none; raises DamagedWorld if it cannot be read."""
     path = folder / CARD
     try:
-        return read_text(path, CARD_BYTES) if path.exists() else ""
-    except (OSError, ValueError) as error:
+        return read_bytes(path, CARD_BYTES).decode("utf-8", errors="replace") if path.exists() else ""
+    except OSError as error:
         raise DamagedWorld(f"world card {path} cannot be read ({error}); restore it, or delete it") from error
 
 

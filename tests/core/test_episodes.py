@@ -279,6 +279,32 @@ def test_array_metadata_that_worldsim_does_not_write_is_refused(store_of_any_for
         Episodes.open(store_of_any_format)
 
 
+CRAFTED = {
+    "a list": lambda meta: [],
+    "streams in a list": lambda meta: meta | {"streams": []},
+    "no rewards": lambda meta: meta | {"streams": {n: s for n, s in meta["streams"].items() if n != "reward"}},
+    "a path for a name": lambda meta: meta | {"streams": meta["streams"] | {"../x": meta["streams"]["rgb"]}},
+    "the ends for a stream": lambda meta: (
+        meta | {"streams": meta["streams"] | {"episode_ends": {"shape": [], "dtype": "int64"}}}
+    ),
+    "words for a shape": lambda meta: (
+        meta | {"streams": meta["streams"] | {"reward": {"shape": ["x"], "dtype": "float32"}}}
+    ),
+    "no such dtype": lambda meta: meta | {"streams": meta["streams"] | {"reward": {"shape": [], "dtype": "float99"}}},
+    "a nest": lambda meta: meta | {"source_parameters": json.loads('{"a":' * 80 + "1" + "}" * 80)},
+}
+
+
+@pytest.mark.parametrize("change", CRAFTED.values(), ids=CRAFTED)
+def test_malformed_metadata_with_a_right_checksum_is_refused(store, change):
+    values = json.loads((store / "zarr.json").read_text())
+    meta = change(values["attributes"]["meta"])
+    values["attributes"] |= {"meta": meta, "meta_sha256": meta_digest(meta)}
+    (store / "zarr.json").write_text(json.dumps(values))
+    with pytest.raises(DamagedEpisodes, match="store"):
+        Episodes.open(store)
+
+
 def test_a_hidden_episode_is_found(store):
     """The length of `episode_ends` must not say that there are fewer than were committed."""
     path = store / "episode_ends" / "zarr.json"
