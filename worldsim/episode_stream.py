@@ -23,6 +23,7 @@ from numcodecs.zstd import Zstd
 from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.storage import MemoryStore
 
+from worldsim.errors import DamagedEpisodes
 from worldsim.files import read_bytes
 
 PICTURE_CHUNK = 16  # rows in a chunk of pictures: a training clip touches one or two
@@ -65,25 +66,20 @@ class ChunkFiles:
         """The file of the `index`-th chunk along time."""
         return self.folder / ".".join(["c", str(index)] + ["0"] * len(self.spec.shape))
 
-    def read(self, index: int, least: int) -> np.ndarray:
+    def read(self, index: int, least: int, *, asked: tuple[int, int] | None = None) -> np.ndarray:
         """One chunk, (rows, ...), of which at least the first `least` rows were written.
 
-        Raises OSError where it cannot be read, ValueError where its bytes are damaged or belong elsewhere.
+        Raises DamagedEpisodes where it is missing, damaged, or belongs elsewhere; the message names the rows that were
+        `asked` for, by default those `least` ones.
         """
-        data = read_bytes(self.path(index), most=2 * self._bytes + 65_536)
-        body, crc = data[: -CRC.size], data[-CRC.size :]
-        if len(crc) < CRC.size or CRC.unpack(crc)[0] != google_crc32c.value(body):
-            raise ValueError("a chunk fails its checksum")
-        if self.store is not None:
-            body = self._untagged(body, index, least)
+        first = index * self.rows
+        start, stop = asked or (first, first + least)
         try:
-            values = Zstd().decode(body)
-        except (RuntimeError, ValueError, MemoryError) as error:
-            raise ValueError(f"a chunk cannot be decoded ({error})") from error
-        if len(values) != self._bytes:
-            raise ValueError(f"a chunk holds {len(values)} bytes instead of {self._bytes}")
-        dtype = np.dtype(self.spec.dtype).newbyteorder("<")
-        return np.frombuffer(values, dtype).astype(self.spec.dtype, copy=False).reshape(self.rows, *self.spec.shape)
+            return self._decode(read_bytes(self.path(index), most=2 * self._bytes + 65_536), index, least)
+        except FileNotFoundError as error:
+            raise damaged(self.folder.parent, self.folder.name, first, first + least, "a chunk is missing") from error
+        except (OSError, ValueError) as error:
+            raise damaged(self.folder.parent, self.folder.name, start, stop, str(error)) from error
 
     def write(self, index: int, values: np.ndarray, rows: int) -> Path:
         """Put a whole chunk (rows, ...) in place, of which the first `rows` count; returns its path.
@@ -102,6 +98,21 @@ class ChunkFiles:
             partial.unlink(missing_ok=True)
             raise
         return path
+
+    def _decode(self, data: bytes, index: int, least: int) -> np.ndarray:
+        body, crc = data[: -CRC.size], data[-CRC.size :]
+        if len(crc) < CRC.size or CRC.unpack(crc)[0] != google_crc32c.value(body):
+            raise ValueError("a chunk fails its checksum")
+        if self.store is not None:
+            body = self._untagged(body, index, least)
+        try:
+            values = Zstd().decode(body)
+        except (RuntimeError, ValueError, MemoryError) as error:
+            raise ValueError(f"a chunk cannot be decoded ({error})") from error
+        if len(values) != self._bytes:
+            raise ValueError(f"a chunk holds {len(values)} bytes instead of {self._bytes}")
+        dtype = np.dtype(self.spec.dtype).newbyteorder("<")
+        return np.frombuffer(values, dtype).astype(self.spec.dtype, copy=False).reshape(self.rows, *self.spec.shape)
 
     def _untagged(self, body: bytes, index: int, least: int) -> bytes:
         try:
@@ -166,6 +177,14 @@ class StreamWriter:
             fsync(path)
         fsync(self.chunks.folder)
         self.touched.clear()
+
+
+def damaged(path: Path, stream: str, start: int, stop: int, reason: str) -> DamagedEpisodes:
+    """The error for damage found in rows [start, stop) of a stream."""
+    return DamagedEpisodes(
+        f"episode store {str(path)!r}, stream {stream!r}, rows {start} to {stop}: {reason}; "
+        "restore the store from a copy or record it again"
+    )
 
 
 def create_array(group: zarr.Group, name: str, spec: StreamSpec, rows: int, fill: int) -> zarr.Array:

@@ -256,7 +256,7 @@ def _tag_chunks(old: StoreFiles, new: StoreFiles, stream: str, length: int) -> N
     chunks = new.chunks(stream)
     for index in range(-(-length // chunks.rows)):
         rows = min(chunks.rows, length - index * chunks.rows)
-        fsync(chunks.write(index, old.chunk(stream, index, rows), rows))
+        fsync(chunks.write(index, old.chunks(stream).read(index, rows), rows))
     fsync(chunks.folder)
 
 

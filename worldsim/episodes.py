@@ -34,7 +34,7 @@ from typing import Any, Literal
 import numpy as np
 import zarr
 
-from worldsim.episode_stream import ChunkFiles, StreamSpec, is_ours
+from worldsim.episode_stream import ChunkFiles, StreamSpec, damaged, is_ours
 from worldsim.errors import DamagedEpisodes, InvalidInput
 from worldsim.files import is_name, read_json
 from worldsim.spec import ActionSpec
@@ -102,14 +102,6 @@ def meta_digest(values: dict[str, Any], version: int = FORMAT_VERSION) -> str:
     return hashlib.sha256(json.dumps(covered, sort_keys=True).encode()).hexdigest()
 
 
-def damaged(path: Path, stream: str, start: int, stop: int, reason: str) -> DamagedEpisodes:
-    """The error for damage found in rows [start, stop) of a stream."""
-    return DamagedEpisodes(
-        f"episode store {str(path)!r}, stream {stream!r}, rows {start} to {stop}: {reason}; "
-        "restore the store from a copy or record it again"
-    )
-
-
 @dataclass(frozen=True)
 class StoreFiles:
     """A store's zarr group, opened and checked, and where its rows lie."""
@@ -141,7 +133,7 @@ class StoreFiles:
     def ends(self) -> np.ndarray:
         """Committed ends of episodes, (N,) int64; raises DamagedEpisodes where they cannot be."""
         length, rows = self.array(ENDS).shape[0], self.chunks(ENDS).rows
-        ends = np.concatenate([self.chunk(ENDS, index, rows) for index in self.ends_chunks()])
+        ends = np.concatenate([self.chunks(ENDS).read(index, rows) for index in self.ends_chunks()])
         committed = int((ends != UNCOMMITTED).sum())
         if (ends[committed:] != UNCOMMITTED).any() or (np.diff(ends[:committed], prepend=0) <= 0).any():
             raise damaged(self.path, ENDS, 0, len(ends), "the ends of episodes do not increase")
@@ -153,17 +145,6 @@ class StoreFiles:
         """The chunks of `episode_ends`: all there are, as the array's length alone could hide some of them."""
         last = max((int(name.split(".")[1]) for name in self._present(ENDS)), default=0)
         return range(max(last + 1, -(-self.array(ENDS).shape[0] // self.chunks(ENDS).rows)))
-
-    def chunk(self, stream: str, index: int, least: int, rows: tuple[int, int] | None = None) -> np.ndarray:
-        """One chunk (R, ...), of which `least` rows must be there; an error names `rows`, or else all of these."""
-        chunks = self.chunks(stream)
-        first = index * chunks.rows
-        try:
-            return chunks.read(index, least)
-        except FileNotFoundError as error:
-            raise damaged(self.path, stream, first, first + least, "a chunk is missing") from error
-        except (OSError, ValueError) as error:
-            raise damaged(self.path, stream, *(rows or (first, first + least)), str(error)) from error
 
     def check_stream(self, stream: str, num_steps: int) -> None:
         """Raise DamagedEpisodes for other metadata, an array that is too short, or a chunk that is not there."""
@@ -236,12 +217,12 @@ class Episodes:
             raise InvalidInput(f"no stream {stream!r} in {str(self.path)!r}; it has {', '.join(self.streams)}")
         if not 0 <= start <= stop <= self.num_steps:
             raise InvalidInput(f"rows {start} to {stop} are outside 0 to {self.num_steps} of {str(self.path)!r}")
-        spec = self.meta.streams[stream]
+        spec, chunks = self.meta.streams[stream], self._files.chunks(stream)
         rows = np.empty((stop - start, *spec.shape), spec.dtype)
-        size = spec.chunk_rows
+        size = chunks.rows
         for index in range(start // size, -(-stop // size)):
             first = index * size
-            chunk = self._files.chunk(stream, index, min(size, self.num_steps - first), (start, stop))
+            chunk = chunks.read(index, min(size, self.num_steps - first), asked=(start, stop))
             low, high = max(start, first), min(stop, first + size)
             rows[low - start : high - start] = chunk[low - first : high - first]
         return rows
