@@ -132,8 +132,9 @@ class StoreFiles:
 
     def ends(self) -> np.ndarray:
         """Committed ends of episodes, (N,) int64; raises DamagedEpisodes where they cannot be."""
-        length, rows = self.array(ENDS).shape[0], self.chunks(ENDS).rows
-        ends = np.concatenate([self.chunks(ENDS).read(index, rows) for index in self.ends_chunks()])
+        chunks = self.chunks(ENDS)
+        ends = np.concatenate([chunks.read(index, chunks.rows) for index in self.ends_chunks()])
+        length = self.array(ENDS).shape[0]  # read last: a writer lengthens the array before it commits
         committed = int((ends != UNCOMMITTED).sum())
         if (ends[committed:] != UNCOMMITTED).any() or (np.diff(ends[:committed], prepend=0) <= 0).any():
             raise damaged(self.path, ENDS, 0, len(ends), "the ends of episodes do not increase")
