@@ -14,6 +14,8 @@ from worldsim.spec import WorldProtocol
 from worldsim.tree import clone
 from worldsim.tree_io import load_extra, load_tree, save_tree
 
+EXTRA = {"world": str, "step": int, "episode": int, "seed": int, "ended": bool}  # kept beside the tree in a file
+
 
 @dataclass(frozen=True)
 class EnvState:
@@ -35,7 +37,7 @@ class EnvState:
     def load(cls, path: Path | str, world: WorldProtocol) -> EnvState:
         """Read a state of the same world; raises InvalidInput when it is damaged or another world's."""
         extra = load_extra(path)
-        if set(extra) != {"world", "step", "episode", "seed", "ended"}:
+        if {name: type(value) for name, value in extra.items()} != EXTRA:
             raise InvalidInput(f"{str(path)!r} holds no environment's state; pass a file that EnvState.save wrote")
         if extra["world"] != _identity(world):
             raise InvalidInput(f"{str(path)!r} is a state of {extra['world']!r}, not of {_identity(world)!r}")

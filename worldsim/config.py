@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from worldsim.endings import EndingConfig
-from worldsim.errors import DamagedWorld, InvalidInput
+from worldsim.errors import DamagedWorld, InvalidInput, check_bounds
+from worldsim.files import is_name, read_json
 from worldsim.models.burst import check_burst
 from worldsim.models.dynamics import DynamicsConfig
 from worldsim.models.tokenizer import TokenizerConfig
@@ -19,6 +20,15 @@ from worldsim.sampling import SamplingConfig
 from worldsim.spec import ActionSpec
 
 FORMAT_VERSION = 6
+CONFIG_BYTES = 2**20  # the largest config.json that is read
+
+
+def check_world_name(name: str) -> None:
+    """Raise InvalidInput for a name that a world cannot have: names become parts of paths."""
+    if not is_name(name):
+        raise InvalidInput(
+            f"world name {name!r} cannot be used; give 1 to 64 letters, digits and . _ -, the first of them no dot"
+        )
 
 
 @dataclass(frozen=True)
@@ -31,6 +41,12 @@ class SourceConfig:
     pixel_aspect: float = 1.0
     max_episode_steps: int | None = None
     parameters: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_bounds(
+            "source", self, fps=(0.01, 10_000), frame_skip=(1, 10_000), pixel_aspect=(0.05, 20),
+            max_episode_steps=(1, 10**9),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -51,6 +67,10 @@ class WorldConfig:
 
     def __post_init__(self) -> None:
         t, d, a = self.tokenizer, self.dynamics, self.actions
+        check_world_name(self.name)
+        check_bounds("world", self, reward_scale=(1e-12, 1e12))
+        if not all(low <= high for low, high in zip(a.low, a.high, strict=False)):
+            raise InvalidInput(f"actions have bounds from {a.low} to {a.high}; give numbers, none above its other one")
         if self.burst:
             check_burst(d, self.burst)
         rows = self.sampling.surprise_rows
@@ -78,8 +98,8 @@ class WorldConfig:
     def read(cls, path: Path) -> WorldConfig:
         """Read `config.json`; raises DamagedWorld if a field is missing, unknown, of the wrong type or version."""
         try:
-            values = json.loads(path.read_text())
-        except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
+            values = read_json(path, CONFIG_BYTES)
+        except (OSError, ValueError) as error:
             raise DamagedWorld(f"world config {path} cannot be read ({error}); restore the world's folder") from error
         if not isinstance(values, dict) or values.get("format_version") != FORMAT_VERSION:
             version = values.get("format_version") if isinstance(values, dict) else None
@@ -87,42 +107,47 @@ class WorldConfig:
                 f"world config {path} has format version {version}, this worldsim reads {FORMAT_VERSION}; "
                 "use the worldsim version that wrote it, or export the world again"
             )
-        return _build(cls, values, str(path))
+        try:
+            return build(cls, values, str(path))
+        except InvalidInput as error:
+            raise DamagedWorld(
+                f"{error}; restore the world's config.json, or use the worldsim version that wrote it"
+            ) from error
 
 
-def _build(kind: Any, value: Any, where: str) -> Any:
-    """`value` from JSON as the annotated type `kind`."""
+def build(kind: Any, value: Any, where: str) -> Any:
+    """`value` from JSON as the annotated type `kind`; raises InvalidInput where it cannot be, naming the place."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if dataclasses.is_dataclass(kind):
         return _build_dataclass(kind, value, where)
     if origin is tuple:
         if not isinstance(value, list) or (args[-1] is not Ellipsis and len(value) != len(args)):
-            raise DamagedWorld(f"{where}: expected a list for {kind}, found {value!r}; restore the world's config.json")
+            raise InvalidInput(f"{where}: expected a list for {kind}, found {value!r}")
         inner = [args[0]] * len(value) if args[-1] is Ellipsis else args
-        return tuple(_build(a, v, where) for a, v in zip(inner, value, strict=True))
+        return tuple(build(a, v, where) for a, v in zip(inner, value, strict=True))
     if origin in (types.UnionType, typing.Union):
-        return None if value is None else _build(next(a for a in args if a is not type(None)), value, where)
+        return None if value is None else build(next(a for a in args if a is not type(None)), value, where)
     plain = origin or kind
     allowed: Any = (int, float) if plain is float else plain
     if plain is not Any and (not isinstance(value, allowed) or (isinstance(value, bool) and plain is not bool)):
-        raise DamagedWorld(f"{where}: expected {plain.__name__}, found {value!r}; restore the world's config.json")
-    return value
+        raise InvalidInput(f"{where}: expected {plain.__name__}, found {value!r}")
+    try:
+        return float(value) if plain is float else value
+    except OverflowError as error:
+        raise InvalidInput(f"{where}: the number is too large for a float") from error
 
 
 def _build_dataclass(kind: Any, value: Any, where: str) -> Any:
     if not isinstance(value, dict):
-        raise DamagedWorld(f"{where}: expected an object, found {value!r}; restore the world's config.json")
+        raise InvalidInput(f"{where}: expected an object, found {value!r}")
     hints = typing.get_type_hints(kind)
     unknown = sorted(set(value) - set(hints))
     required = {f.name for f in dataclasses.fields(kind) if f.default is f.default_factory is dataclasses.MISSING}
     missing = sorted(required - set(value))
     if unknown or missing:
-        raise DamagedWorld(
-            f"{where}: unknown fields {unknown}, missing fields {missing}; restore the world's config.json or use the "
-            "worldsim version that wrote it"
-        )
-    fields = {name: _build(hints[name], v, f"{where}: {name}") for name, v in value.items()}
+        raise InvalidInput(f"{where}: unknown fields {unknown}, missing fields {missing}")
+    fields = {name: build(hints[name], v, f"{where}: {name}") for name, v in value.items()}
     try:
         return kind(**fields)
     except InvalidInput as error:
-        raise DamagedWorld(f"{where}: {error}; restore the world's config.json") from error
+        raise InvalidInput(f"{where}: {error}") from error

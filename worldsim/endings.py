@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from worldsim.errors import InvalidInput
+from worldsim.errors import InvalidInput, check_bounds
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,7 @@ class EndingConfig:
                 f"endings have floor {self.floor} and ceiling {self.ceiling}; give chances from 0 to 1, the "
                 "floor below the ceiling"
             )
-        if not abs(self.shift) < float("inf"):
-            raise InvalidInput(f"endings have shift {self.shift}; give a finite number, 0 for none")
+        check_bounds("endings", self, shift=(-1000, 1000))
 
     def chance(self, logit: Tensor) -> Tensor:
         """Chances of an ending (F,) float32, from the head's logits (F,)."""

@@ -4,12 +4,15 @@ Order of a commit: the chunks of every stream, fsync of these files and their fo
 `episode_ends`, whose single chunk is replaced atomically. A recording that is killed, or finds the disk full,
 thus leaves a store with all earlier episodes; what follows the last committed end is dropped when it is next
 opened for writing. Chunk files are replaced by renaming, so that the chunk which an old and a new episode
-share is never torn.
+share is never torn. They are written here and not by zarr, which keeps the arrays' metadata: it knows of no tags
+(`worldsim.episode_stream`), and it would leave out chunks of zeros, so that a black picture and a missing chunk
+looked alike.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import os
 import shutil
@@ -20,28 +23,19 @@ from typing import Any
 import numpy as np
 import zarr
 
-from worldsim.episode_stream import (
-    PICTURE_CHUNK,
-    SMALL_CHUNK,
-    StreamWriter,
-    create_array,
-    fsync,
-    writable,
-)
+from worldsim.episode_stream import StreamSpec, StreamWriter, create_array, fsync
 from worldsim.episodes import (
+    ENDS,
     FORMAT_VERSION,
     REQUIRED_STREAMS,
     UNCOMMITTED,
     Episodes,
     EpisodesMeta,
-    StreamSpec,
-    chunk_path,
+    StoreFiles,
     meta_digest,
-    open_group,
+    open_store,
 )
 from worldsim.errors import InvalidInput, InvalidState, WorldsimError
-
-ENDS_CHUNK = 65_536  # episodes in a chunk of `episode_ends`; a second one is hardly ever needed
 
 
 class EpisodeWriter:
@@ -49,7 +43,7 @@ class EpisodeWriter:
 
     Raises InvalidInput if `path` is a folder with something in it and `resume` is false, or if `resume` is
     true and the store there was recorded with other metadata (the message names the field). Leaving the
-    context drops an episode that was begun and not ended.
+    context drops an episode that was begun and not ended. A store of an older format is upgraded first.
     """
 
     def __init__(self, path: Path | str, meta: EpisodesMeta, *, resume: bool = False) -> None:
@@ -76,12 +70,13 @@ class EpisodeWriter:
 
     def _open(self) -> None:
         """Take up the store after its last committed episode."""
-        self.ends = [int(end) for end in Episodes.open(self.path).ends]
         self._remove_partial_files()
-        group, _ = open_group(self.path, mode="r+")
-        self._ends_array = writable(group, "episode_ends")
+        _upgrade(self.path)
+        self.ends = [int(end) for end in Episodes.open(self.path).ends]
+        files = open_store(self.path, mode="r+")
+        self._ends_array, self._ends_chunks = files.array(ENDS), files.chunks(ENDS)
         self._streams = {
-            name: StreamWriter(writable(group, name), self.path / name, self.num_steps) for name in self.meta.streams
+            name: StreamWriter(files.array(name), files.chunks(name), self.num_steps) for name in self.meta.streams
         }
         self._closed = False
 
@@ -136,7 +131,7 @@ class EpisodeWriter:
         # rows stay: at no time may an end speak of rows that are gone.
         with contextlib.suppress(OSError):
             if len(self.ends) < self._ends_array.shape[0]:
-                self._ends_array[len(self.ends) :] = UNCOMMITTED
+                self._write_ends(kept - 1)  # without an end whose commit failed half-way
                 self._ends_array.resize((kept,))
             for stream in self._streams.values():
                 stream.array.resize((self.num_steps, *stream.array.shape[1:]))
@@ -149,19 +144,26 @@ class EpisodeWriter:
         self.close()
 
     def _commit(self, end: int) -> None:
-        index = len(self.ends)
-        path = self.path / "episode_ends"
-        rows = self._ends_array.chunks[0]
+        index, rows = len(self.ends), self._ends_chunks.rows
         if index >= self._ends_array.shape[0]:
-            size = (index // rows + 1) * rows
-            self._ends_array.resize((size,))
-            if index % rows == 0:  # a chunk must exist as soon as the shape covers it
-                self._ends_array[index:size] = UNCOMMITTED
-        self._ends_array[index] = end
-        fsync(chunk_path(self._ends_array, path, index // rows))
-        fsync(path / "zarr.json")
-        fsync(path)
+            if index % rows == 0:  # a chunk must exist as soon as the shape covers it, and the shape its ends
+                self._write_ends(index)
+            self._ends_array.resize(((index // rows + 1) * rows,))
         self.ends.append(end)
+        try:
+            fsync(self._write_ends(index))
+            fsync(self._ends_chunks.folder / "zarr.json")
+            fsync(self._ends_chunks.folder)
+        except BaseException:
+            self.ends.pop()
+            raise
+
+    def _write_ends(self, index: int) -> Path:
+        """Write the chunk that has the end of episode `index`."""
+        rows = self._ends_chunks.rows
+        known = self.ends[index // rows * rows :][:rows]
+        chunk = np.array(known + [UNCOMMITTED] * (rows - len(known)), self._ends_chunks.spec.dtype)
+        return self._ends_chunks.write(index // rows, chunk, rows)
 
     def _require_same(self, stored: EpisodesMeta) -> None:
         ours, theirs = _flat(self.meta.to_json()), _flat(stored.to_json())
@@ -200,17 +202,62 @@ def _create(path: Path, meta: EpisodesMeta) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.parent.mkdir(parents=True, exist_ok=True)
     group = zarr.create_group(str(temporary), zarr_format=3, attributes=attributes)
-    create_array(group, "episode_ends", StreamSpec((), "int64"), ENDS_CHUNK, UNCOMMITTED)
-    ends = writable(group, "episode_ends")
-    ends.resize((ENDS_CHUNK,))
-    ends[:] = UNCOMMITTED
+    ends = StoreFiles(temporary, group, meta, FORMAT_VERSION, meta_digest(values)).chunks(ENDS)
+    create_array(group, ENDS, ends.spec, ends.rows, UNCOMMITTED).resize((ends.rows,))
+    ends.write(0, np.full(ends.rows, UNCOMMITTED, ends.spec.dtype), ends.rows)
     for name, spec in meta.streams.items():
-        row_bytes = int(np.prod(spec.shape, dtype=np.int64)) * np.dtype(spec.dtype).itemsize
-        create_array(group, name, spec, PICTURE_CHUNK if row_bytes >= 1024 else SMALL_CHUNK, 0)
+        create_array(group, name, spec, spec.chunk_rows, 0)
     if path.is_dir():
         path.rmdir()
     os.replace(temporary, path)
     fsync(path.parent)
+
+
+def upgrade_store(path: Path | str) -> None:
+    """Bring a store of format 1 to the present format, in place: every chunk is checked and told where it belongs.
+
+    A kill on the way leaves the old store whole; call it again. A store of the present format stays as it is.
+    Raises InvalidInput where nothing can be written or the store is being recorded to, DamagedEpisodes if it is
+    not whole.
+    """
+    path = Path(path)
+    open_store(path, mode="r")
+    lock = _lock(path)
+    try:
+        _upgrade(path)
+    finally:
+        os.close(lock)
+
+
+def _upgrade(path: Path) -> None:
+    old = open_store(path, mode="r+")
+    if old.version == FORMAT_VERSION:
+        return
+    attributes: dict[str, Any] = dict(old.group.attrs)
+    new = dataclasses.replace(old, version=FORMAT_VERSION, digest=meta_digest(attributes["meta"]))
+    lengths = dict.fromkeys(old.meta.streams, Episodes.open(path).num_steps)
+    lengths[ENDS] = len(old.ends_chunks()) * old.chunks(ENDS).rows
+    try:
+        for name, length in lengths.items():
+            _tag_chunks(old, new, name, length)
+        # From here on the tags count: this is one file, replaced by a rename.
+        old.group.update_attributes({"format_version": FORMAT_VERSION, "meta_sha256": new.digest})
+        fsync(path / "zarr.json")
+        fsync(path)
+    except OSError as error:
+        raise InvalidInput(
+            f"episode store {str(path)!r} cannot be upgraded ({error}); it is as whole as before: free space on that "
+            "disk, or record into another folder"
+        ) from error
+
+
+def _tag_chunks(old: StoreFiles, new: StoreFiles, stream: str, length: int) -> None:
+    """Write the chunks that hold the first `length` rows anew; format 1 reads them, too, as it skips the tags."""
+    chunks = new.chunks(stream)
+    for index in range(-(-length // chunks.rows)):
+        rows = min(chunks.rows, length - index * chunks.rows)
+        fsync(chunks.write(index, old.chunks(stream).read(index, rows), rows))
+    fsync(chunks.folder)
 
 
 def _checked(name: str, row: Mapping[str, Any], spec: StreamSpec) -> np.ndarray:

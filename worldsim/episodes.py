@@ -17,7 +17,8 @@ and an episode of n actions has n + 1 rows. Streams, T rows in all:
 
 and `episode_ends` int64: episode i is rows ends[i-1] to ends[i]. Only rows before the last end exist; arrays
 may be longer on disk while a recording runs or after it was killed. `worldsim.episode_writer` describes how
-rows get there.
+rows get there, `worldsim.episode_stream` the chunk files, each of which says where it belongs (format 2). Stores
+of format 1, whose chunks do not, can still be read; recording goes on in one once it is upgraded.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -33,20 +34,18 @@ from typing import Any, Literal
 import numpy as np
 import zarr
 
+from worldsim.episode_stream import ChunkFiles, StreamSpec, damaged, is_ours
 from worldsim.errors import DamagedEpisodes, InvalidInput
+from worldsim.files import is_name, read_json
 from worldsim.spec import ActionSpec
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+READABLE_VERSIONS = (1, 2)
 REQUIRED_STREAMS = ("rgb", "action", "reward", "terminated", "truncated")
+ENDS = "episode_ends"
+ENDS_SPEC = StreamSpec((), "int64")
+ENDS_CHUNK = 65_536  # episodes in a chunk of `episode_ends`; a second one is hardly ever needed
 UNCOMMITTED = -1  # fill value of `episode_ends`
-
-
-@dataclass(frozen=True)
-class StreamSpec:
-    """Shape and type of one row of a stream."""
-
-    shape: tuple[int, ...]
-    dtype: str  # a numpy name: "uint8", "float32", …
 
 
 @dataclass(frozen=True)
@@ -97,64 +96,99 @@ class EpisodesMeta:
         return cls(**values)
 
 
-def meta_digest(values: dict[str, Any]) -> str:
+def meta_digest(values: dict[str, Any], version: int = FORMAT_VERSION) -> str:
     """SHA-256 of the metadata, so that an altered attribute is noticed."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+    covered = values if version == 1 else {"format_version": version, "meta": values}
+    return hashlib.sha256(json.dumps(covered, sort_keys=True).encode()).hexdigest()
 
 
-def chunk_path(array: zarr.Array, path: Path, index: int) -> Path:
-    """The file of the `index`-th chunk along time; a chunk spans all other axes."""
-    return path / ".".join(["c", str(index)] + ["0"] * (array.ndim - 1))
+@dataclass(frozen=True)
+class StoreFiles:
+    """A store's zarr group, opened and checked, and where its rows lie."""
 
+    path: Path
+    group: zarr.Group
+    meta: EpisodesMeta
+    version: int  # of the format
+    digest: str  # of the metadata
 
-def read_ends(group: zarr.Group, path: Path) -> np.ndarray:
-    """Committed ends of episodes, (N,) int64; raises DamagedEpisodes where they cannot be."""
-    array = _array(group, path, "episode_ends")
-    require_chunks(array, path, "episode_ends", 0, array.shape[0])
-    ends = _slice(array, path, "episode_ends", 0, array.shape[0])
-    committed = int((ends != UNCOMMITTED).sum())
-    if (ends[committed:] != UNCOMMITTED).any() or (np.diff(ends[:committed], prepend=0) <= 0).any():
-        raise damaged(path, "episode_ends", 0, array.shape[0], "the ends of episodes do not increase")
-    return ends[:committed]
+    def chunks(self, stream: str) -> ChunkFiles:
+        """The chunk files of a stream, or of `episode_ends`."""
+        spec, rows, _ = self._layout(stream)
+        return ChunkFiles(self.path / stream, spec, rows, None if self.version == 1 else self.digest)
 
+    def array(self, stream: str) -> zarr.Array:
+        """The zarr array of a stream; raises DamagedEpisodes unless its metadata is what worldsim writes."""
+        try:
+            found = self.group[stream]
+            if not isinstance(found, zarr.Array) or not is_ours(found, *self._layout(stream)):
+                raise ValueError("its zarr.json is not what worldsim writes for this stream")
+        except Exception as error:  # a missing or malformed zarr.json: KeyError, JSON and zarr errors
+            raise DamagedEpisodes(
+                f"stream {stream!r} of episode store {str(self.path)!r} cannot be opened ({error}); "
+                "restore the store from a copy or record it again"
+            ) from error
+        return found
 
-def require_chunks(array: zarr.Array, path: Path, stream: str, start: int, stop: int) -> None:
-    """Raise DamagedEpisodes if a chunk that holds any of rows [start, stop) is not on disk."""
-    rows = array.chunks[0]
-    for index in range(start // rows, -(-stop // rows)):
-        if not chunk_path(array, path / stream, index).is_file():
-            raise damaged(path, stream, index * rows, min((index + 1) * rows, stop), "a chunk is missing")
+    def ends(self) -> np.ndarray:
+        """Committed ends of episodes, (N,) int64; raises DamagedEpisodes where they cannot be."""
+        chunks = self.chunks(ENDS)
+        ends = np.concatenate([chunks.read(index, chunks.rows) for index in self.ends_chunks()])
+        length = self.array(ENDS).shape[0]  # read last: a writer lengthens the array before it commits
+        committed = int((ends != UNCOMMITTED).sum())
+        if (ends[committed:] != UNCOMMITTED).any() or (np.diff(ends[:committed], prepend=0) <= 0).any():
+            raise damaged(self.path, ENDS, 0, len(ends), "the ends of episodes do not increase")
+        if length < committed:
+            raise damaged(self.path, ENDS, length, committed, "the array ends before the last episode does")
+        return ends[:committed]
 
+    def ends_chunks(self) -> range:
+        """The chunks of `episode_ends`: all there are, as the array's length alone could hide some of them."""
+        last = max((int(name.split(".")[1]) for name in self._present(ENDS)), default=0)
+        return range(max(last + 1, -(-self.array(ENDS).shape[0] // self.chunks(ENDS).rows)))
 
-def damaged(path: Path, stream: str, start: int, stop: int, reason: str) -> DamagedEpisodes:
-    """The error for damage found in rows [start, stop) of a stream."""
-    return DamagedEpisodes(
-        f"episode store {str(path)!r}, stream {stream!r}, rows {start} to {stop}: {reason}; "
-        "restore the store from a copy or record it again"
-    )
+    def check_stream(self, stream: str, num_steps: int) -> None:
+        """Raise DamagedEpisodes for other metadata, an array that is too short, or a chunk that is not there."""
+        length, chunks = self.array(stream).shape[0], self.chunks(stream)
+        if length < num_steps:
+            raise damaged(self.path, stream, length, num_steps, "the stream ends before the last episode does")
+        present = self._present(stream)  # one listing, so that opening a long recording stays quick
+        for first in range(0, num_steps, chunks.rows):
+            if chunks.path(first // chunks.rows).name not in present:
+                raise damaged(self.path, stream, first, min(first + chunks.rows, num_steps), "a chunk is missing")
+
+    def _layout(self, stream: str) -> tuple[StreamSpec, int, int]:
+        """Spec, rows in a chunk and fill value of an array."""
+        if stream == ENDS:
+            return ENDS_SPEC, ENDS_CHUNK, UNCOMMITTED
+        spec = self.meta.streams[stream]
+        return spec, spec.chunk_rows, 0
+
+    def _present(self, stream: str) -> set[str]:
+        """Names of the chunk files of a stream."""
+        suffix = ".0" * len(self._layout(stream)[0].shape)
+        names = (path.name for path in (self.path / stream).iterdir())
+        return {name for name in names if re.fullmatch(rf"c\.\d{{1,9}}{re.escape(suffix)}", name)}
 
 
 class Episodes:
     """A store of recorded episodes, opened for reading; what is recorded afterwards does not show."""
 
-    def __init__(self, path: Path, group: zarr.Group, meta: EpisodesMeta, ends: np.ndarray) -> None:
-        self.path = path
-        self.meta = meta
-        self.ends = ends
-        self._arrays = {name: _array(group, path, name) for name in meta.streams}
+    def __init__(self, files: StoreFiles) -> None:
+        self.path = files.path
+        self.meta = files.meta
+        self.ends = files.ends()
+        self._files = files
 
     @classmethod
     def open(cls, path: Path | str) -> Episodes:
-        """Open a store and check it: metadata, stream shapes, and that no chunk is missing.
+        """Open a store and check it: metadata of the store and of its arrays, and that no chunk is missing.
 
         Raises InvalidInput if there is no store at `path`, DamagedEpisodes if it is not whole.
         """
-        path = Path(path)
-        group, meta = open_group(path, mode="r")
-        episodes = cls(path, group, meta, read_ends(group, path))
-        for name, array in episodes._arrays.items():
-            _check_array(array, path, name, meta.streams[name], episodes.num_steps)
-            _check_chunk_count(array, path, name, episodes.num_steps)
+        episodes = cls(open_store(Path(path), mode="r"))
+        for name in episodes.streams:
+            episodes._files.check_stream(name, episodes.num_steps)
         return episodes
 
     @property
@@ -176,13 +210,23 @@ class Episodes:
         return len(self.ends)
 
     def read(self, stream: str, start: int, stop: int) -> np.ndarray:
-        """Rows [start, stop) of one stream as a fresh array; raises DamagedEpisodes if a checksum fails."""
-        if stream not in self._arrays:
+        """Rows [start, stop) of one stream as a fresh array.
+
+        Raises DamagedEpisodes if a chunk fails its checksum, or belongs to another place or store.
+        """
+        if stream not in self.meta.streams:
             raise InvalidInput(f"no stream {stream!r} in {str(self.path)!r}; it has {', '.join(self.streams)}")
         if not 0 <= start <= stop <= self.num_steps:
             raise InvalidInput(f"rows {start} to {stop} are outside 0 to {self.num_steps} of {str(self.path)!r}")
-        require_chunks(self._arrays[stream], self.path, stream, start, stop)
-        return _slice(self._arrays[stream], self.path, stream, start, stop)
+        spec, chunks = self.meta.streams[stream], self._files.chunks(stream)
+        rows = np.empty((stop - start, *spec.shape), spec.dtype)
+        size = chunks.rows
+        for index in range(start // size, -(-stop // size)):
+            first = index * size
+            chunk = chunks.read(index, min(size, self.num_steps - first), asked=(start, stop))
+            low, high = max(start, first), min(stop, first + size)
+            rows[low - start : high - start] = chunk[low - first : high - first]
+        return rows
 
     def episode(self, index: int) -> dict[str, np.ndarray]:
         """All streams of one episode."""
@@ -192,63 +236,34 @@ class Episodes:
         return {name: self.read(name, start, int(self.ends[index])) for name in self.streams}
 
 
-def open_group(path: Path, *, mode: Literal["r", "r+"]) -> tuple[zarr.Group, EpisodesMeta]:
+def open_store(path: Path, *, mode: Literal["r", "r+"]) -> StoreFiles:
     """The zarr group and its metadata, checked against format version and digest."""
     if not (path / "zarr.json").is_file():
         raise InvalidInput(f"no episode store at {str(path)!r}; make one with `worldsim record SOURCE --out {path}`")
     try:
+        attributes: dict[str, Any] = read_json(path / "zarr.json")["attributes"]
         group = zarr.open_group(str(path), mode=mode, zarr_format=3)
-        attributes: dict[str, Any] = dict(group.attrs)
         version, values, digest = attributes["format_version"], attributes["meta"], attributes["meta_sha256"]
     except Exception as error:  # zarr raises many types on a malformed zarr.json
         raise DamagedEpisodes(
             f"the metadata of episode store {str(path)!r} cannot be read ({error}); restore its zarr.json"
         ) from error
-    if version != FORMAT_VERSION:
+    if version not in READABLE_VERSIONS:
         raise DamagedEpisodes(
-            f"episode store {str(path)!r} has format version {version}, "
-            f"this worldsim reads {FORMAT_VERSION}; record it again or use the version that wrote it"
+            f"episode store {str(path)!r} has format version {version}, this worldsim reads "
+            f"{' and '.join(map(str, READABLE_VERSIONS))}; record it again or use the version that wrote it"
         )
-    if meta_digest(values) != digest:
+    if meta_digest(values, version) != digest:
         raise DamagedEpisodes(f"the metadata of episode store {str(path)!r} was altered; restore its zarr.json")
     try:
-        return group, EpisodesMeta.from_json(values)
-    except (TypeError, KeyError, ValueError) as error:
+        meta = EpisodesMeta.from_json(values)
+        missing = [name for name in REQUIRED_STREAMS if name not in meta.streams]
+        strange = [name for name in meta.streams if not is_name(name) or name == ENDS]
+        if missing or strange:
+            raise ValueError(f"missing streams {missing}, impossible streams {strange}")
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise DamagedEpisodes(
             f"the metadata of episode store {str(path)!r} is not what this worldsim knows ({error}); "
             "use the version that wrote it"
         ) from error
-
-
-def _array(group: zarr.Group, path: Path, stream: str) -> zarr.Array:
-    try:
-        return group[stream]  # type: ignore[return-value]
-    except Exception as error:  # a missing or malformed zarr.json: KeyError, JSON and zarr errors
-        raise DamagedEpisodes(
-            f"stream {stream!r} of episode store {str(path)!r} cannot be opened ({error}); "
-            "restore the store from a copy or record it again"
-        ) from error
-
-
-def _check_array(array: zarr.Array, path: Path, name: str, spec: StreamSpec, num_steps: int) -> None:
-    if tuple(array.shape[1:]) != spec.shape or str(array.dtype) != spec.dtype or array.chunks[1:] != spec.shape:
-        raise damaged(path, name, 0, num_steps, f"it holds {array.dtype} {array.shape}, not what the metadata says")
-    if array.shape[0] < num_steps:
-        raise damaged(path, name, array.shape[0], num_steps, "the stream ends before the last episode does")
-
-
-def _check_chunk_count(array: zarr.Array, path: Path, name: str, num_steps: int) -> None:
-    """One directory listing a stream, so that opening a long recording stays quick."""
-    present = set(os.listdir(path / name))
-    for index in range(-(-num_steps // array.chunks[0])):
-        if chunk_path(array, path / name, index).name not in present:
-            require_chunks(array, path, name, index * array.chunks[0], num_steps)
-
-
-def _slice(array: zarr.Array, path: Path, stream: str, start: int, stop: int) -> np.ndarray:
-    try:
-        return np.asarray(array[start:stop])
-    except Exception as error:  # the codecs raise ValueError, RuntimeError or OSError on altered bytes
-        raise damaged(
-            path, stream, start, stop, f"a chunk fails its checksum or cannot be decoded ({error})"
-        ) from error
+    return StoreFiles(path, group, meta, version, digest)

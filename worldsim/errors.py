@@ -1,5 +1,7 @@
 """The errors a user can meet: each message is one sentence that names the input and the fix."""
 
+from typing import Any
+
 
 class WorldsimError(Exception):
     """Base of every error that worldsim raises on purpose."""
@@ -35,3 +37,15 @@ class DamagedCheckpoint(WorldsimError):
 
 class MissingDependency(WorldsimError, ImportError):
     """An optional package or system library is absent; the message says how to get it."""
+
+
+def check_bounds(what: str, config: Any, **bounds: tuple[float, float]) -> None:
+    """Raise InvalidInput unless each of these fields of `config` lies between its two bounds, which are included.
+
+    In a tuple each number must; None passes, NaN does not.
+    """
+    for name, (low, high) in bounds.items():
+        value = getattr(config, name)
+        numbers = value if isinstance(value, tuple) else () if value is None else (value,)
+        if not all(low <= number <= high for number in numbers):
+            raise InvalidInput(f"{what} {name} is {value}; give {low:g} to {high:g}")

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from worldsim import noise
-from worldsim.errors import InvalidInput
+from worldsim.errors import InvalidInput, check_bounds
 from worldsim.models.burst import Burst
 from worldsim.models.cache import KVCache
 from worldsim.models.dynamics import Dynamics, HistoryOut
@@ -36,23 +36,15 @@ class SamplingConfig:
     context_noise: float = 0.05  # level of noise put on the last frames, as in training; holds drift back
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise InvalidInput(f"sampling steps is {self.steps}; give at least 1 denoising step")
-        if not 0 <= self.temperature < math.inf:
-            raise InvalidInput(f"sampling temperature is {self.temperature}; give 0 or more, 1 for what was learned")
-        if not 0 <= self.surprise <= 1:
-            raise InvalidInput(f"sampling surprise is {self.surprise}; give a chance from 0 to 1, for motion of 1")
-        if not 0 <= self.surprise_growth < math.inf:
-            raise InvalidInput(f"sampling surprise_growth is {self.surprise_growth}; give a share a step, 0 or more")
+        check_bounds(
+            "sampling", self, steps=(1, 1000), temperature=(0, 100), surprise=(0, 1), surprise_growth=(0, 1000),
+            spared=(0, 1e6), context_noise=(0, 1),
+        )  # fmt: skip
         rows = self.surprise_rows
         if rows is not None and not (len(rows) == 2 and 0 <= rows[0] < rows[1]):
             raise InvalidInput(
                 f"sampling surprise_rows is {rows}; give the first, 0 or more, and the one after the last"
             )
-        if not 0 <= self.spared < math.inf:
-            raise InvalidInput(f"sampling spared is {self.spared}; give a length of latents, 0 or more")
-        if not 0 <= self.context_noise <= 1:
-            raise InvalidInput(f"sampling context_noise is {self.context_noise}; give a level from 0 to 1")
 
 
 @dataclass(frozen=True)

@@ -35,12 +35,21 @@ class Starts:
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor]) -> Starts:
-        """From the tensors of `starts.safetensors`."""
+        """From the tensors of `starts.safetensors`; raises DamagedWorld."""
         try:
             scale, beginnings = float(tensors["scale"]), int(tensors["beginnings"])
-            return cls(tensors["latents"], scale, tensors["actions"], tensors["ages"], beginnings)
+            latents, actions, ages = tensors["latents"], tensors["actions"], tensors["ages"]
         except KeyError as error:
             raise DamagedWorld(f"starts.safetensors lacks {error}; restore the world's folder") from error
+        except (ValueError, RuntimeError) as error:  # of a tensor that is no single number
+            raise DamagedWorld(f"starts.safetensors is damaged ({error}); restore the world's folder") from error
+        kinds = (latents.dtype, ages.dtype) == (torch.int8, torch.int64)
+        if not kinds or latents.dim() != 5 or actions.dim() < 2 or not 0 <= scale < float("inf"):
+            raise DamagedWorld(
+                f"starts.safetensors holds {latents.dtype} latents of shape {tuple(latents.shape)} and scale {scale}, "
+                f"actions of shape {tuple(actions.shape)}, {ages.dtype} ages; restore the world's folder"
+            )
+        return cls(latents, scale, actions, ages, beginnings)
 
     @property
     def kinds(self) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 
 from worldsim.actions import check_actions
 from worldsim.errors import InvalidInput, WorldsimError
+from worldsim.files import read_json
 from worldsim.spec import ActionSpec
 
 FORMAT = 1
@@ -57,12 +59,15 @@ class Trace:
     def load(cls, path: Path) -> Trace:
         """Read what `save` wrote; raises InvalidInput."""
         try:
-            found = json.loads(path.read_text())
+            found = read_json(path)
             if found["format"] != FORMAT:
                 raise ValueError(f"format {found['format']}")
-            pieces = [(int(piece["seed"]), list(piece["actions"])) for piece in found["pieces"]]
-            return cls(str(found["world"]), float(found["steps_per_second"]), pieces)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            pieces = [(int(piece["seed"]), piece["actions"]) for piece in found["pieces"]]
+            trace = cls(str(found["world"]), float(found["steps_per_second"]), pieces)
+            if not 0 < trace.steps_per_second < math.inf or not all(isinstance(acts, list) for _, acts in pieces):
+                raise ValueError("its speed or its actions are none")
+            return trace
+        except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
             raise InvalidInput(
                 f"trace {str(path)!r} cannot be read ({error}); give a file that `worldsim play --trace` wrote"
             ) from error

@@ -13,10 +13,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 
 from worldsim.errors import InvalidInput
+from worldsim.files import parse_json
 
 T = TypeVar("T")
 FORMAT = "worldsim-tree-1"
@@ -143,14 +144,20 @@ def _read(path: Path | str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         with safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except (SafetensorError, OSError) as error:
+    except Exception as error:  # safetensors raises many types on altered headers
         raise InvalidInput(f"state file {str(path)!r} is damaged ({error}); save the state again") from error
     if metadata.get("format") != FORMAT:
         found = metadata.get("format")
         raise InvalidInput(f"{str(path)!r} has format {found!r} instead of {FORMAT!r}; save the state again")
     if metadata.get("sha256") != _digest(metadata.get("content", ""), tensors):
         raise InvalidInput(f"state file {str(path)!r} is damaged (its checksum differs); save the state again")
-    return tensors, json.loads(metadata["content"])
+    try:
+        content = parse_json(metadata.get("content", ""))
+        if not all(isinstance(content[name], dict) for name in ("scalars", "extra")):
+            raise TypeError("its parts are no objects")
+    except (ValueError, KeyError, TypeError) as error:
+        raise InvalidInput(f"state file {str(path)!r} is damaged ({error}); save the state again") from error
+    return tensors, content
 
 
 def _like(path: Path | str, name: str, tensor: torch.Tensor, leaf: torch.Tensor | np.ndarray) -> Any:

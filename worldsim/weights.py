@@ -1,4 +1,8 @@
-"""A world's folder on disk: config.json, model.safetensors, starts.safetensors, README.md (the card)."""
+"""A world's folder on disk: config.json, model.safetensors, starts.safetensors, README.md (the card).
+
+A folder may come from anybody: only regular files of a sensible size are read, and nothing is allocated for networks
+that the weights are not of.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +17,18 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from torch import Tensor
 
 from worldsim.config import WorldConfig
 from worldsim.errors import DamagedWorld, InvalidInput, UnknownWorld
+from worldsim.files import read_bytes
+from worldsim.models.burst import Burst
+from worldsim.models.dynamics import Dynamics
+from worldsim.models.tokenizer import Tokenizer
 
 MODEL, STARTS, CONFIG, CARD = "model.safetensors", "starts.safetensors", "config.json", "README.md"
+WEIGHT_BYTES, CARD_BYTES = 16 * 2**30, 4 * 2**20  # the largest files that are read
 SHIPPED = Path(__file__).parent / "worlds"
 
 
@@ -69,18 +78,47 @@ def _download(hub_id: str) -> Path:
 
 
 def read_world(folder: Path) -> WorldFiles:
-    """Read and check a world's folder: version, SHA-256 of every weight file, finite weights."""
+    """Read and check a world's folder: version, SHA-256 of every weight file, finite weights of the right shapes."""
     config = WorldConfig.read(folder / CONFIG)
     files = {name: _read_tensors(folder / name, config.sha256.get(name)) for name in (MODEL, STARTS)}
-    card = folder / CARD
-    return WorldFiles(config, files[MODEL], files[STARTS], card.read_text() if card.exists() else "")
+    _check_shapes(config, files[MODEL], str(folder))
+    return WorldFiles(config, files[MODEL], files[STARTS], read_card(folder))
+
+
+def read_card(folder: Path) -> str:
+    """The card of a world, "" where it has none; raises DamagedWorld if it cannot be read."""
+    path = folder / CARD
+    try:
+        return read_bytes(path, CARD_BYTES).decode("utf-8", errors="replace") if path.exists() else ""
+    except OSError as error:
+        raise DamagedWorld(f"world card {path} cannot be read ({error}); restore it, or delete it") from error
+
+
+def _check_shapes(config: WorldConfig, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Compare the weights with networks that take no memory, so that no config makes us build others than these."""
+    with torch.device("meta"):
+        parts: dict[str, torch.nn.Module] = {
+            "tokenizer": Tokenizer(config.tokenizer),
+            "dynamics": Dynamics(config.dynamics),
+        }
+        parts |= {"burst": Burst(config.dynamics, config.burst)} if config.burst else {}
+    wanted = {f"{part}.{n}": tuple(t.shape) for part, module in parts.items() for n, t in module.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    differ = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+    if differ:
+        name = differ[0]
+        raise DamagedWorld(
+            f"the weights of {where} do not fit its config ({name} is {found.get(name, 'missing')} instead of "
+            f"{wanted.get(name, 'absent')}, {len(differ)} differ); restore the world's folder"
+        )
 
 
 def _read_tensors(path: Path, sha256: str | None) -> dict[str, Tensor]:
     try:
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
-        tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
+        data = read_bytes(path, WEIGHT_BYTES)
+        found = hashlib.sha256(data).hexdigest()
+        tensors = load(data) if found == sha256 else {}
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:  # those of types that torch lacks, too
         raise DamagedWorld(
             f"weights {path} cannot be read ({error}); restore the file or load the world anew"
         ) from error

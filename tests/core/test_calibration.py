@@ -57,7 +57,7 @@ def test_too_few_endings_to_calibrate_by_are_refused():
 @pytest.mark.parametrize("values", [{"floor": 0.5, "ceiling": 0.4}, {"floor": -0.1}, {"ceiling": 1.1},
                                     {"shift": float("nan")}])  # fmt: skip
 def test_curves_that_are_none_are_refused(values):
-    with pytest.raises(InvalidInput, match="endings have"):
+    with pytest.raises(InvalidInput, match="endings"):
         EndingConfig(**values)
 
 

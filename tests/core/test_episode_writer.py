@@ -13,7 +13,7 @@ from recordings import META, rows, write
 from worldsim.episode_stream import CAPACITY
 from worldsim.episode_writer import EpisodeWriter
 from worldsim.episodes import Episodes
-from worldsim.errors import InvalidInput, InvalidState, WorldsimError
+from worldsim.errors import DamagedEpisodes, InvalidInput, InvalidState, WorldsimError
 
 
 def files(folder):
@@ -132,7 +132,7 @@ def test_arrays_grow_past_their_first_capacity(tmp_path):
 
 
 def test_a_second_chunk_of_ends_is_made(tmp_path, monkeypatch):
-    monkeypatch.setattr("worldsim.episode_writer.ENDS_CHUNK", 4)
+    monkeypatch.setattr("worldsim.episodes.ENDS_CHUNK", 4)
     with EpisodeWriter(tmp_path / "s", META) as writer:
         write(writer, [1] * 9)
     with EpisodeWriter(tmp_path / "s", META, resume=True) as writer:
@@ -150,6 +150,19 @@ def test_a_folder_that_is_not_empty_is_refused_and_left_alone(tmp_path, whole):
     with pytest.raises(InvalidInput, match="no episode store"):
         EpisodeWriter(tmp_path / "other", META, resume=True)
     assert files(tmp_path / "other") == ["thesis.txt"]
+
+
+def test_recording_does_not_go_on_from_a_damaged_chunk(whole):
+    """The chunk that the next episode shares with the last one would get a checksum over the damage."""
+    chunk = whole / "rgb" / "c.3.0.0.0"  # rows 48 to 60
+    other = (whole / "rgb" / "c.2.0.0.0").read_bytes()
+    flipped = bytearray(chunk.read_bytes())
+    flipped[100] ^= 1
+    for data in (other, bytes(flipped)):
+        chunk.write_bytes(data)
+        with pytest.raises(DamagedEpisodes, match=r"'rgb', rows 48 to 60: a chunk"):
+            EpisodeWriter(whole, META, resume=True)
+        assert chunk.read_bytes() == data
 
 
 def test_two_writers_cannot_share_a_store(tmp_path):

@@ -1,13 +1,15 @@
 import json
 from dataclasses import replace
 
+import google_crc32c
 import numpy as np
 import pytest
 import zarr
 from recordings import META, STREAMS, rows, write
 
-from worldsim.episode_writer import EpisodeWriter
-from worldsim.episodes import Episodes, EpisodesMeta, StreamSpec
+from worldsim.episode_stream import CRC, TAG, ChunkFiles
+from worldsim.episode_writer import EpisodeWriter, upgrade_store
+from worldsim.episodes import Episodes, EpisodesMeta, StreamSpec, meta_digest, open_store
 from worldsim.errors import DamagedEpisodes, InvalidInput
 from worldsim.spec import ActionSpec
 
@@ -138,8 +140,8 @@ def test_altered_metadata_is_found(store):
 
 def test_another_format_version_is_named(store):
     text = (store / "zarr.json").read_text()
-    (store / "zarr.json").write_text(text.replace('"format_version": 1', '"format_version": 9'))
-    with pytest.raises(DamagedEpisodes, match="version 9, this worldsim reads 1"):
+    (store / "zarr.json").write_text(text.replace('"format_version": 2', '"format_version": 9'))
+    with pytest.raises(DamagedEpisodes, match="version 9, this worldsim reads 1 and 2"):
         Episodes.open(store)
 
 
@@ -157,9 +159,210 @@ def test_a_stream_shorter_than_the_episodes_is_found(store):
 
 
 def test_damaged_ends_are_found(store):
-    zarr.open_group(str(store), mode="r+")["episode_ends"][1] = 3
+    ends = open_store(store, mode="r").chunks("episode_ends")
+    values = ends.read(0, 0).copy()
+    values[1] = 3
+    ends.write(0, values, ends.rows)
     with pytest.raises(DamagedEpisodes, match="do not increase"):
         Episodes.open(store)
     (store / "episode_ends" / "c.0").unlink()
     with pytest.raises(DamagedEpisodes, match="missing"):
         Episodes.open(store)
+
+
+# -- damage anywhere
+
+
+def everything(path):
+    episodes = Episodes.open(path)
+    return {"ends": episodes.ends} | {name: episodes.read(name, 0, episodes.num_steps) for name in episodes.streams}
+
+
+def assert_refused_or_the_same(path, expected):
+    """What is read is what was recorded, bit for bit, or nothing is."""
+    try:
+        found = everything(path)
+    except (DamagedEpisodes, InvalidInput):
+        return
+    assert found.keys() == expected.keys()
+    for name, values in found.items():
+        assert values.dtype == expected[name].dtype and np.array_equal(values, expected[name]), name
+
+
+def flip_bits(path, step):
+    """Flip one bit at a time, every `step`-th bit of the file; yields while it is flipped."""
+    data = path.read_bytes()
+    for bit in range(0, 8 * len(data), step):
+        damaged = bytearray(data)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        yield
+    path.write_bytes(data)
+
+
+@pytest.fixture
+def small_store(tmp_path):
+    """Two chunks of pictures, one of every other stream."""
+    with EpisodeWriter(tmp_path / "small", META) as writer:
+        write(writer, [5, 14])
+    return tmp_path / "small"
+
+
+@pytest.fixture(params=[1, 2], ids="format {}".format)
+def store_of_any_format(request, small_store):
+    return as_format_1(small_store) if request.param == 1 else small_store
+
+
+def as_format_1(path):
+    """The store as the first format had it: chunks without tags, and an older digest."""
+    files = open_store(path, mode="r+")
+    for name in (*files.meta.streams, "episode_ends"):
+        chunks = files.chunks(name)
+        for chunk in (path / name).glob("c.*"):
+            body = chunk.read_bytes()[: -TAG.size - CRC.size]
+            chunk.write_bytes(body + CRC.pack(google_crc32c.value(body)))
+        assert replace(chunks, store=None).read(0, 1).size
+    values = files.meta.to_json()
+    files.group.update_attributes({"format_version": 1, "meta_sha256": meta_digest(values, 1)})
+    return path
+
+
+@pytest.mark.parametrize("array", ["", "rgb", "episode_ends"])
+def test_a_flipped_bit_in_any_metadata_is_refused_or_changes_nothing(store_of_any_format, array):
+    expected = everything(store_of_any_format)
+    for _ in flip_bits(store_of_any_format / array / "zarr.json", 37):
+        assert_refused_or_the_same(store_of_any_format, expected)
+
+
+def test_a_flipped_bit_in_any_chunk_is_refused(store_of_any_format):
+    for chunk in sorted(store_of_any_format.rglob("c.*")):
+        for _ in flip_bits(chunk, max(1, 8 * chunk.stat().st_size // 20) | 1):
+            with pytest.raises(DamagedEpisodes):
+                everything(store_of_any_format)
+
+
+def test_chunks_that_change_places_are_refused(tmp_path, store):
+    """Between chunks of a stream, between streams, and between stores recorded in another way."""
+    with EpisodeWriter(tmp_path / "other", replace(META, seed=5)) as writer:
+        write(writer, LENGTHS)
+    swaps = [("rgb/c.0.0.0.0", "rgb/c.1.0.0.0"), ("terminated/c.0", "truncated/c.0"), ("reward/c.0", "action/c.0")]
+    swaps += [(name, tmp_path / "other" / name) for name in ("rgb/c.2.0.0.0", "reward/c.0", "episode_ends/c.0")]
+    for one, other in swaps:
+        before, strange = (store / one).read_bytes(), (store / other).read_bytes()
+        (store / one).write_bytes(strange)
+        with pytest.raises(DamagedEpisodes, match=r"another place or store.*restore"):
+            everything(store)
+        (store / one).write_bytes(before)
+    everything(store)
+
+
+def test_an_older_copy_of_a_chunk_is_refused(tmp_path):
+    with EpisodeWriter(tmp_path / "s", META) as writer:
+        write(writer, [5])
+        older = (tmp_path / "s" / "rgb" / "c.0.0.0.0").read_bytes()
+        write(writer, [6])
+    (tmp_path / "s" / "rgb" / "c.0.0.0.0").write_bytes(older)
+    with pytest.raises(DamagedEpisodes, match="older than the last episode"):
+        Episodes.open(tmp_path / "s").read("rgb", 0, 3)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [('"separator":"."', '"separator":"/"'), ('"endian":"little"', '"endian":"big"'), ('"level":3', '"level":1')],
+)
+def test_array_metadata_that_worldsim_does_not_write_is_refused(store_of_any_format, old, new):
+    path = store_of_any_format / "reward" / "zarr.json"
+    text = json.dumps(json.loads(path.read_text()), separators=(",", ":"))
+    assert old in text
+    path.write_text(text.replace(old, new))
+    with pytest.raises(DamagedEpisodes, match=r"'reward'.*not what worldsim writes"):
+        Episodes.open(store_of_any_format)
+
+
+CRAFTED = {
+    "a list": lambda meta: [],
+    "streams in a list": lambda meta: meta | {"streams": []},
+    "no rewards": lambda meta: meta | {"streams": {n: s for n, s in meta["streams"].items() if n != "reward"}},
+    "a path for a name": lambda meta: meta | {"streams": meta["streams"] | {"../x": meta["streams"]["rgb"]}},
+    "the ends for a stream": lambda meta: (
+        meta | {"streams": meta["streams"] | {"episode_ends": {"shape": [], "dtype": "int64"}}}
+    ),
+    "words for a shape": lambda meta: (
+        meta | {"streams": meta["streams"] | {"reward": {"shape": ["x"], "dtype": "float32"}}}
+    ),
+    "no such dtype": lambda meta: meta | {"streams": meta["streams"] | {"reward": {"shape": [], "dtype": "float99"}}},
+    "a nest": lambda meta: meta | {"source_parameters": json.loads('{"a":' * 80 + "1" + "}" * 80)},
+}
+
+
+@pytest.mark.parametrize("change", CRAFTED.values(), ids=CRAFTED)
+def test_malformed_metadata_with_a_right_checksum_is_refused(store, change):
+    values = json.loads((store / "zarr.json").read_text())
+    meta = change(values["attributes"]["meta"])
+    values["attributes"] |= {"meta": meta, "meta_sha256": meta_digest(meta)}
+    (store / "zarr.json").write_text(json.dumps(values))
+    with pytest.raises(DamagedEpisodes, match="store"):
+        Episodes.open(store)
+
+
+def test_a_hidden_episode_is_found(store):
+    """The length of `episode_ends` must not say that there are fewer than were committed."""
+    path = store / "episode_ends" / "zarr.json"
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps(values | {"shape": [3]}))
+    with pytest.raises(DamagedEpisodes, match="array ends before the last episode"):
+        Episodes.open(store)
+
+
+# -- the first format
+
+
+def test_a_store_of_the_first_format_is_read_and_upgraded(store, tmp_path):
+    """The upgraded store is the very one that would be recorded today."""
+    expected = {path.relative_to(store): path.read_bytes() for path in store.rglob("*") if path.is_file()}
+    old = as_format_1(store)
+    values = everything(old)
+    assert open_store(old, mode="r").version == 1
+    upgrade_store(old)
+    assert {path.relative_to(store): path.read_bytes() for path in store.rglob("*") if path.is_file()} == expected
+    assert all(np.array_equal(values[name], found) for name, found in everything(old).items())
+    upgrade_store(old)  # nothing left to do
+
+
+def test_recording_goes_on_in_a_store_of_the_first_format(small_store, tmp_path):
+    with EpisodeWriter(as_format_1(small_store), META, resume=True) as writer:
+        write(writer, [9], first_seed=2)
+    with EpisodeWriter(tmp_path / "whole", META) as writer:
+        write(writer, [5, 14, 9])
+    found, expected = everything(small_store), everything(tmp_path / "whole")
+    assert open_store(small_store, mode="r").version == 2
+    assert all(np.array_equal(found[name], values) for name, values in expected.items())
+
+
+def test_an_upgrade_that_is_cut_short_leaves_the_store_whole(store, monkeypatch):
+    values = everything(as_format_1(store))
+    write_chunk, calls = ChunkFiles.write, []
+
+    def fail_later(chunks, index, rows, count):
+        calls.append(index)
+        if len(calls) == 4:
+            raise OSError(28, "No space left on device")
+        return write_chunk(chunks, index, rows, count)
+
+    with monkeypatch.context() as patched, pytest.raises(InvalidInput, match="as whole as before"):
+        patched.setattr(ChunkFiles, "write", fail_later)
+        upgrade_store(store)
+    assert all(np.array_equal(values[name], found) for name, found in everything(store).items())
+    upgrade_store(store)
+    assert open_store(store, mode="r").version == 2
+    assert all(np.array_equal(values[name], found) for name, found in everything(store).items())
+
+
+def test_a_damaged_store_of_the_first_format_is_not_upgraded(store):
+    chunk = as_format_1(store) / "rgb" / "c.2.0.0.0"
+    raw = bytearray(chunk.read_bytes())
+    raw[len(raw) // 2] ^= 4
+    chunk.write_bytes(raw)
+    with pytest.raises(DamagedEpisodes, match="rgb"):
+        upgrade_store(store)
+    assert open_store(store, mode="r").version == 1

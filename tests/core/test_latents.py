@@ -1,6 +1,9 @@
 """Latents of whole stores: the right ones, computed once, and made again when they are not whole."""
 
 import dataclasses
+import json
+import os
+import shutil
 
 import numpy as np
 import pytest
@@ -69,6 +72,61 @@ def test_an_interrupted_cache_is_made_again(store, tmp_path, monkeypatch):
     calls = count_encodings(monkeypatch)
     made = latent_store(store, tmp_path)
     assert sum(calls) == 2 * sum(LENGTHS) and (np.abs(made.latents).max((1, 2, 3, 4)) > 0).all()
+
+
+def zeroed(folder):
+    data = bytearray((folder / "latents.npy").read_bytes())
+    data[-64:] = bytes(64)
+    (folder / "latents.npy").write_bytes(data)
+
+
+def flipped(folder):
+    data = bytearray((folder / "latents.npy").read_bytes())
+    data[len(data) // 2] ^= 1
+    (folder / "latents.npy").write_bytes(data)
+
+
+def without_checksum(folder):
+    done = json.loads((folder / "done.json").read_text())
+    (folder / "done.json").write_text(json.dumps({name: done[name] for name in ("rows", "store")}))
+
+
+DAMAGE = {
+    "zeroed bytes": zeroed,
+    "a flipped bit": flipped,
+    "a truncated array": lambda folder: os.truncate(folder / "latents.npy", 300),
+    "no array": lambda folder: (folder / "latents.npy").unlink(),
+    "an empty note": lambda folder: (folder / "done.json").write_text(""),
+    "a list for a note": lambda folder: (folder / "done.json").write_text("[]"),
+    "a nest for a note": lambda folder: (folder / "done.json").write_text("[" * 100_000),
+    "a note without checksum": without_checksum,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_cache_is_made_again_and_says_so(store, tmp_path, monkeypatch, capsys, damage):
+    expected = latent_store(store, tmp_path).latents.copy()
+    (folder,) = (path for path in (tmp_path / "latents").iterdir() if path.is_dir())
+    assert "not whole" not in capsys.readouterr().err
+    damage(folder)
+    calls = count_encodings(monkeypatch)
+    made = latent_store(store, tmp_path)
+    assert (made.latents == expected).all() and sum(calls) == 2 * sum(LENGTHS)
+    assert f"the latents in {folder} are not whole" in capsys.readouterr().err
+    calls.clear()
+    assert (latent_store(store, tmp_path).latents == expected).all() and calls == []
+
+
+def test_the_cache_of_another_tokenizer_in_its_place_is_not_taken(store, tmp_path):
+    other = fixed_tokenizer()
+    with torch.no_grad():
+        next(other.parameters()).mul_(-1)
+    expected = latent_store(store, tmp_path / "mine").latents.copy()
+    cache_latents(other, store, tmp_path / "theirs", "cpu")
+    (mine,), (theirs,) = ((tmp_path / run / "latents").glob("tiny*") for run in ("mine", "theirs"))
+    for name in ("latents.npy", "done.json"):
+        shutil.copy(theirs / name, mine / name)
+    assert (latent_store(store, tmp_path / "mine").latents == expected).all()
 
 
 def test_another_tokenizer_has_latents_of_its_own(store, tmp_path):

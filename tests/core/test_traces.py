@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 from tiny import ACTIONS, tiny_world
@@ -37,6 +39,16 @@ def test_a_trace_that_is_none_or_of_other_actions_is_refused(tmp_path):
     for name in ("bad.json", "text.json", "missing.json"):
         with pytest.raises(InvalidInput, match=name):
             Trace.load(tmp_path / name)
+    good = {"format": 1, "world": "tiny", "steps_per_second": 17.5, "pieces": []}
+    wrong = [{"pieces": [3]}, {"pieces": 3}, {"pieces": [{"seed": 1e400, "actions": []}]}, {"steps_per_second": "fast"}]
+    wrong += [{"pieces": [{"seed": 1, "actions": "left"}]}, {"steps_per_second": float("nan")}]
+    for text in ("[]", "null", "[" * 100_000, *(json.dumps(good | change) for change in wrong)):
+        (tmp_path / "bad.json").write_text(text)
+        with pytest.raises(InvalidInput, match=r"bad\.json"):
+            Trace.load(tmp_path / "bad.json")
+    (tmp_path / "bad.json").write_text(json.dumps(good | {"pieces": [{"seed": 0, "actions": [1, [2]]}]}))
+    with pytest.raises(InvalidAction):
+        Trace.load(tmp_path / "bad.json").actions(ACTIONS)
     with pytest.raises(InvalidAction):
         Trace.load(played(tmp_path / "t.json", (0, [7]))).actions(ACTIONS)
     with pytest.raises(WorldsimError, match="cannot write"):

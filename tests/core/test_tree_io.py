@@ -4,7 +4,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
+from worldsim import tree_io
 from worldsim.errors import InvalidInput
 from worldsim.tree import tree_map
 from worldsim.tree_io import load_extra, load_tree, save_tree
@@ -77,8 +79,9 @@ def test_a_flipped_bit_anywhere_is_refused(tmp_path):
     path = tmp_path / "s"
     save_tree(path, a_state(), {"step": 7})
     data = path.read_bytes()
-    for at in range(8, len(data), 7):
-        path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+    for bit in range(0, 8 * len(data), 11):
+        at, flip = bit // 8, 1 << bit % 8
+        path.write_bytes(data[:at] + bytes([data[at] ^ flip]) + data[at + 1 :])
         try:
             loaded = load_tree(path, a_state())
         except InvalidInput:
@@ -90,11 +93,19 @@ def test_a_flipped_bit_anywhere_is_refused(tmp_path):
 def test_missing_files_and_other_formats_are_refused(tmp_path):
     with pytest.raises(InvalidInput, match="no state file"):
         load_tree(tmp_path / "absent", a_state())
-    from safetensors.torch import save_file
-
     save_file({"a": torch.zeros(1)}, tmp_path / "weights")
     with pytest.raises(InvalidInput, match="format"):
         load_tree(tmp_path / "weights", a_state())
+
+
+@pytest.mark.parametrize("content", [None, "", "[]", "{}", '{"scalars": [], "extra": {}}', "[" * 100_000])
+def test_malformed_content_with_a_right_checksum_is_refused(tmp_path, content):
+    tensors = {"/a": torch.zeros(1)}
+    metadata = {"format": tree_io.FORMAT, "sha256": tree_io._digest(content or "", tensors)}
+    save_file(tensors, tmp_path / "s", metadata | ({} if content is None else {"content": content}))
+    for load in (load_extra, lambda path: load_tree(path, {"a": torch.zeros(1)})):
+        with pytest.raises(InvalidInput, match="damaged"):
+            load(tmp_path / "s")
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,8 @@ class DynamicsCommand:
 
     def run(self) -> None:
         """Cache the latents, build the task and train it."""
-        from worldsim.train.checkpoint import load_checkpoint
+        from worldsim.models.dynamics import DynamicsConfig
+        from worldsim.train.checkpoint import load_checkpoint, setting
         from worldsim.train.dynamics_task import DynamicsTask
         from worldsim.train.latents import cache_latents, load_tokenizer
 
@@ -70,9 +71,12 @@ class DynamicsCommand:
             for store in open_stores(self.data)
         ]
         path = self.out / "dynamics.safetensors"
-        begun = load_checkpoint(path)[1].get("config", {}) if self.resume and path.exists() else {}
+        kept: dict[str, Any] = {}
+        if self.resume and path.exists():
+            begun = load_checkpoint(path)[1]
+            kept["reward_scale"] = setting(path, begun, "reward_scale", float)
+            kept["oldest"] = setting(path, begun, "model", DynamicsConfig).oldest
         sizes: dict[str, Any] = {"batch": self.batch, "clip": self.clip, "patch": self.patch, "cycle": self.cycle}
-        kept = {"reward_scale": begun.get("reward_scale"), "oldest": begun.get("model", {}).get("oldest")}
         task = DynamicsTask(clips, tokenizer, **sizes, seed=self.loop.seed, **kept)
         fit(task, self.loop, self.out, self.resume)
 

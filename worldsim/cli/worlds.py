@@ -10,7 +10,7 @@ import tyro
 from worldsim.cli.output import write_json
 from worldsim.config import WorldConfig
 from worldsim.registration import WORLDS
-from worldsim.weights import CARD, CONFIG, find_world, shipped_worlds
+from worldsim.weights import CONFIG, find_world, read_card, shipped_worlds
 
 NONE_SHIP = "no world ships with this installation; make one with `worldsim record` and `worldsim train`"
 
@@ -42,7 +42,7 @@ def describe(name: str) -> dict[str, Any]:
     """What a world's folder says about it; reads no weights. Raises UnknownWorld and DamagedWorld."""
     folder = find_world(name)
     config = WorldConfig.read(folder / CONFIG)
-    card = (folder / CARD).read_text() if (folder / CARD).exists() else ""
+    card = read_card(folder)
     actions, pictures = config.actions, 1 + config.dynamics.between
     return {
         "name": config.name,

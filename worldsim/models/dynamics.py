@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from worldsim.errors import InvalidInput
+from worldsim.errors import InvalidInput, check_bounds
 from worldsim.models.cache import KVCache
 from worldsim.models.layers import (
     MLP,
@@ -71,12 +71,23 @@ class DynamicsConfig:
     cycle: int = 1  # steps from one stroke of the game's clock, counted from the beginning, to the next; 1: it has none
 
     def __post_init__(self) -> None:
+        sides, widths, blocks = (1, 1024), (1, 8192), (0, 128)
+        check_bounds(
+            "dynamics", self, channels=(1, 512), height=sides, width=sides, patch=sides,
+            actions=(0, 65_536), action_dim=(0, 4096), between=(0, 64), dim=widths, heads=(1, 256), mlp_ratio=(1, 64),
+            history_blocks=blocks, denoiser_blocks=blocks, painter_blocks=blocks, window=(1, 65_536),
+            cond_dim=widths, local=widths, oldest=(1, 10**9), cycle=(1, 100_000),
+        )  # fmt: skip
+        if self.dim % self.heads:
+            raise InvalidInput(f"dynamics dim is {self.dim}; give a multiple of heads, which is {self.heads}")
+        if bool(self.actions) == bool(self.action_dim):
+            raise InvalidInput(
+                f"dynamics actions is {self.actions} and action_dim is {self.action_dim}; give one of them, the other 0"
+            )
         if self.height % self.patch[0] or self.width % self.patch[1]:
             raise InvalidInput(
                 f"patch {self.patch} does not divide the latent grid {(self.height, self.width)}; choose one that does"
             )
-        if self.oldest < 1 or self.cycle < 1:
-            raise InvalidInput(f"oldest is {self.oldest} and cycle is {self.cycle}; give at least 1 step each")
 
     @property
     def tokens(self) -> int:

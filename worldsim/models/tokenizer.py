@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from worldsim.errors import InvalidInput
+from worldsim.errors import InvalidInput, check_bounds
 
 STRIDE = 8  # picture pixels to a latent, in both directions
 
@@ -31,10 +31,15 @@ class TokenizerConfig:
     blocks: int = 2  # residual blocks at 1/4 and 1/8; the decoder has one more at 1/8
 
     def __post_init__(self) -> None:
-        if min(self.height, self.width) < STRIDE or self.height % STRIDE or self.width % STRIDE:
+        if self.height % STRIDE or self.width % STRIDE:
             raise InvalidInput(
                 f"pictures are {self.height} x {self.width} pixels; both sides must be multiples of {STRIDE}"
             )
+        sides, widths = (STRIDE, 8192), (1, 4096)
+        check_bounds(
+            "tokenizer", self, height=sides, width=sides, channels=(1, 512),
+            encoder_widths=widths, decoder_widths=widths, blocks=(0, 64),
+        )  # fmt: skip
 
     @property
     def latent_height(self) -> int:

@@ -1,4 +1,8 @@
-"""Training checkpoints: one safetensors file with weights, average and optimizer, written atomically; no pickle."""
+"""Training checkpoints: one safetensors file with weights, average and optimizer, written atomically; no pickle.
+
+The file's metadata has a JSON text, `worldsim`, and `sha256`, a checksum over this text and all tensors. In format 1
+the checksum was in the text and over the tensors only, and the first files had none.
+"""
 
 from __future__ import annotations
 
@@ -7,30 +11,35 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from worldsim.config import build
 from worldsim.errors import DamagedCheckpoint, InvalidInput
+from worldsim.files import parse_json
 
-FORMAT = 1
+T = TypeVar("T")
+FORMAT = 2
+META = {"kind": str, "step": int, "config": dict}  # what every checkpoint says of itself
 
 
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
     """Write a checkpoint next to `path`, then put it in place in one rename: a kill leaves the old one or the new.
 
-    Raises InvalidInput where it cannot be written; an older checkpoint is unharmed.
+    `meta` has the fields of `META`. Raises InvalidInput where it cannot be written; an older checkpoint is unharmed.
     """
     temporary = path.with_suffix(".partial")
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    content = json.dumps({"format": FORMAT, "sha256": _digest(contiguous), **meta})
+    content = json.dumps({"format": FORMAT, **meta})
+    metadata = {"worldsim": content, "sha256": _digest(contiguous, content)}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            save_file(contiguous, temporary, metadata={"worldsim": content})
+            save_file(contiguous, temporary, metadata=metadata)
             with open(temporary, "rb") as file:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
@@ -43,28 +52,58 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read a checkpoint; raises DamagedCheckpoint naming the file and what to do."""
+    """Read a checkpoint, its tensors and its `META`; raises DamagedCheckpoint naming the file and what to do."""
     try:
         with safe_open(path, framework="pt") as file:
-            meta = json.loads((file.metadata() or {}).get("worldsim", "{}"))
+            metadata: dict[str, str] = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (OSError, SafetensorError, json.JSONDecodeError) as error:
+        meta = parse_json(metadata.get("worldsim", ""))
+        if not isinstance(meta, dict):
+            raise ValueError("its metadata is no object")
+    except Exception as error:  # safetensors raises many types on altered headers
         raise DamagedCheckpoint(
             f"checkpoint {path} cannot be read ({error}); restore it from a copy, or train anew without --resume"
         ) from error
-    if meta.get("format") != FORMAT:
-        raise DamagedCheckpoint(
-            f"checkpoint {path} has format {meta.get('format')}, this version reads {FORMAT}; or train anew"
-        )
-    if meta.get("sha256", found := _digest(tensors)) != found:  # the first checkpoints had none
-        raise DamagedCheckpoint(
-            f"checkpoint {path} is damaged (its checksum differs); restore it from a copy, or train anew"
-        )
+    _check(path, tensors, meta, metadata)
     return tensors, meta
 
 
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
+def setting(path: Path, meta: Mapping[str, Any], name: str, kind: type[T]) -> T:
+    """One setting in the `config` of a checkpoint, of its type; raises DamagedCheckpoint if it is of another."""
+    try:
+        return build(kind, meta["config"].get(name), name)
+    except InvalidInput as error:
+        raise DamagedCheckpoint(
+            f"checkpoint {path} has settings that cannot be used ({error}); use the worldsim version that wrote it, "
+            "or train anew"
+        ) from error
+
+
+def _check(path: Path, tensors: Mapping[str, Tensor], meta: dict[str, Any], metadata: Mapping[str, str]) -> None:
+    first = meta.get("format") == 1 and metadata.keys() == {"worldsim"}
+    if meta.get("format") != FORMAT and not first:
+        raise DamagedCheckpoint(
+            f"checkpoint {path} has format {meta.get('format')}, this version reads 1 and {FORMAT}; restore it from a "
+            "copy, or train anew"
+        )
+    if first:  # without a checksum only if it is as the first ones were: a damaged name of it is another stray field
+        found = _digest(tensors)
+        whole = meta.get("sha256", found) == found and meta.keys() <= {"format", "sha256", *META}
+    else:
+        whole = metadata.get("sha256") == _digest(tensors, metadata["worldsim"])
+    if not whole:
+        raise DamagedCheckpoint(
+            f"checkpoint {path} is damaged (its checksum differs); restore it from a copy, or train anew"
+        )
+    for name, kind in META.items():
+        if type(meta.get(name)) is not kind or (kind is int and meta[name] < 0):
+            raise DamagedCheckpoint(
+                f"checkpoint {path} says that its {name} is {meta.get(name)!r}; restore it from a copy, or train anew"
+            )
+
+
+def _digest(tensors: Mapping[str, Tensor], content: str = "") -> str:
+    digest = hashlib.sha256(content.encode())
     for name in sorted(tensors):
         digest.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())
         digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)

@@ -12,19 +12,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from worldsim.config import SourceConfig, WorldConfig
+from worldsim.config import SourceConfig, WorldConfig, check_world_name
 from worldsim.episodes import Episodes
 from worldsim.errors import DamagedWorld, InvalidInput
+from worldsim.files import read_json
 from worldsim.models.dynamics import DynamicsConfig
 from worldsim.models.tokenizer import Tokenizer
 from worldsim.sampling import SamplingConfig
 from worldsim.starts import Starts
-from worldsim.train.checkpoint import load_checkpoint
+from worldsim.train.checkpoint import load_checkpoint, setting
 from worldsim.train.latents import encode_frames, load_tokenizer
-from worldsim.train.record import TrainingRecord
-from worldsim.weights import CARD, WorldFiles, find_world, read_world, write_world
+from worldsim.train.record import TrainingRecord, checked_record
+from worldsim.weights import WorldFiles, find_world, read_card, read_world, write_world
 
 CONTEXT = 3  # frames of a start
+TRAINED = ("tokenizer", "dynamics", "burst")  # the stages that keep a `TrainingRecord`
 RECORD = "training.json"  # how the weights came to be: time, steps, loss curves
 
 
@@ -33,14 +35,14 @@ def export_world(
 ) -> None:
     """Write the averaged weights in bf16; an existing card is kept.
 
-    The training record comes with them, as training.json.
+    The training record comes with them, as training.json. Raises InvalidInput for a name that a world cannot have.
     """
+    check_world_name(name)
     tokenizer = load_tokenizer(run)
     path = run / "dynamics.safetensors"
     if not path.exists():
         raise InvalidInput(f"{path} does not exist; run `worldsim train dynamics --out {run}` first")
     tensors, meta = load_checkpoint(path)
-    settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in meta["config"]["model"].items()}
     source = stores[0].meta
     config = WorldConfig(
         name=name,
@@ -50,11 +52,11 @@ def export_world(
         ),
         actions=source.actions,
         tokenizer=tokenizer.config,
-        dynamics=DynamicsConfig(**settings),
+        dynamics=setting(path, meta, "model", DynamicsConfig),
         sampling=sampling or SamplingConfig(),
-        reward_scale=float(meta["config"]["reward_scale"]),
+        reward_scale=setting(path, meta, "reward_scale", float),
     )  # fmt: skip
-    card = (out / CARD).read_text() if (out / CARD).exists() else f"# {name}\n"
+    card = read_card(out) or f"# {name}\n"
     packed = pick_starts(tokenizer, stores, starts).to_tensors()
     write_world(out, WorldFiles(config, _weights(tokenizer, tensors), packed, card))
     records = {kind: TrainingRecord(run / f"{kind}.json").to_json() for kind in ("tokenizer", "dynamics")}
@@ -66,9 +68,10 @@ def export_burst(name: str, run: Path, out: Path) -> None:
     folder = find_world(name)
     files = read_world(folder)
     records = read_records(folder / RECORD)
-    tensors, meta = load_checkpoint(run / "burst.safetensors")
+    path = run / "burst.safetensors"
+    tensors, meta = load_checkpoint(path)
     kept = {n: t for n, t in files.model.items() if not n.startswith("burst.")}
-    config = dataclasses.replace(files.config, burst=int(meta["config"]["steps"]))
+    config = dataclasses.replace(files.config, burst=setting(path, meta, "steps", int))
     write_world(out, dataclasses.replace(files, config=config, model=kept | _averaged(tensors, "burst.")))
     (out / RECORD).write_text(json.dumps(records | {"burst": TrainingRecord(run / "burst.json").to_json()}))
 
@@ -76,7 +79,10 @@ def export_burst(name: str, run: Path, out: Path) -> None:
 def read_records(path: Path) -> dict[str, Any]:
     """The training records of a world, by stage; none where none ship. Raises DamagedWorld."""
     try:
-        return json.loads(path.read_text()) if path.exists() else {}
+        records = read_json(path) if path.exists() else {}
+        if not isinstance(records, dict):
+            raise ValueError("it has no stages")
+        return {kind: checked_record(record) if kind in TRAINED else record for kind, record in records.items()}
     except (OSError, ValueError) as error:
         raise DamagedWorld(f"training record {path} cannot be read ({error}); restore it, or delete it") from error
 

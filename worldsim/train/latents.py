@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,14 @@ from tqdm import tqdm
 
 from worldsim.devices import autocast_dtype, choose_device
 from worldsim.episodes import Episodes
-from worldsim.errors import InvalidInput
+from worldsim.errors import DamagedCheckpoint, InvalidInput
+from worldsim.files import read_json
 from worldsim.models.tokenizer import Tokenizer, TokenizerConfig, to_pictures
-from worldsim.train.checkpoint import load_checkpoint
+from worldsim.train.checkpoint import load_checkpoint, setting
 from worldsim.train.mirror import mirror_actions, mirror_frames
 
 ROWS = 64  # encoded at a time
+LATENTS, DONE = "latents.npy", "done.json"  # the second one is written last
 
 
 @dataclass(frozen=True)
@@ -39,15 +42,20 @@ class LatentEpisodes:
 
 
 def load_tokenizer(run: Path, device: str = "auto") -> Tokenizer:
-    """The averaged weights of the tokenizer trained in a run folder."""
+    """The averaged weights of the tokenizer trained in a run folder; raises DamagedCheckpoint, InvalidInput if none."""
     path = run / "tokenizer.safetensors"
     if not path.exists():
         raise InvalidInput(f"{path} does not exist; run `worldsim train tokenizer --out {run}` first")
     tensors, meta = load_checkpoint(path)
-    settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in meta["config"]["model"].items()}
-    tokenizer = Tokenizer(TokenizerConfig(**settings))
+    tokenizer = Tokenizer(setting(path, meta, "model", TokenizerConfig))
     prefix = "average.tokenizer."
-    tokenizer.load_state_dict({n[len(prefix) :]: t for n, t in tensors.items() if n.startswith(prefix)}, strict=True)
+    weights = {n[len(prefix) :]: t for n, t in tensors.items() if n.startswith(prefix)}
+    try:
+        tokenizer.load_state_dict(weights, strict=True)
+    except RuntimeError as error:
+        raise DamagedCheckpoint(
+            f"checkpoint {path} does not fit its own settings ({' '.join(str(error).split())}); restore it from a copy"
+        ) from error
     return tokenizer.to(choose_device(device), memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
 
 
@@ -75,6 +83,8 @@ def cache_latents(
 ) -> LatentEpisodes:  # fmt: skip
     """Encode a store, or open what an earlier call encoded with the same tokenizer from the same rows.
 
+    What is kept is read once to compare its checksum; where it is not whole it is computed anew, and stderr says so.
+
     `health` names a recorded variable whose fall comes before an ending; `mirrored` gives the episodes as a mirror
     shows them. Of several processes on one machine, the first one encodes and the others wait for it.
     """
@@ -82,15 +92,22 @@ def cache_latents(
     actions = store.read("action", 0, rows)
     if mirrored:
         actions = mirror_actions(store.meta.actions, actions)
-    name = f"{store.path.name}-{weights_digest(tokenizer)}-{rows}"
+    made_of = {"rows": rows, "store": _rows_digest(store), "tokenizer": weights_digest(tokenizer), "mirrored": mirrored}
+    name = f"{store.path.name}-{made_of['tokenizer']}-{rows}"
     folder = run / "latents" / (f"{name}-mirrored" if mirrored else name)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with open(folder.parent / ".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not _is_done(folder, store):
+        if not _is_whole(folder, made_of):
+            if folder.exists():
+                tqdm.write(
+                    f"the latents in {folder} are not whole, or of another store: computing them", file=sys.stderr
+                )
             _encode_store(tokenizer, store, folder, mirrored)
+            done = json.dumps({**made_of, "sha256": _file_digest(folder / LATENTS)})
+            (folder / DONE).write_text(done, encoding="utf-8")
     return LatentEpisodes(
-        latents=np.load(folder / "latents.npy", mmap_mode="r"),
+        latents=np.load(folder / LATENTS, mmap_mode="r"),
         actions=actions,
         rewards=store.read("reward", 0, rows),
         terminated=store.read("terminated", 0, rows),
@@ -125,11 +142,17 @@ def _rows_digest(store: Episodes) -> str:
     return hashlib.sha256(json.dumps(store.meta.to_json(), sort_keys=True).encode() + ends).hexdigest()[:12]
 
 
-def _is_done(folder: Path, store: Episodes) -> bool:
-    if not (folder / "done.json").exists():
+def _is_whole(folder: Path, made_of: dict[str, Any]) -> bool:
+    """Whether latents of just this are there and have the checksum that was noted; caches of old have none."""
+    try:
+        return read_json(folder / DONE) == {**made_of, "sha256": _file_digest(folder / LATENTS)}
+    except (OSError, ValueError):
         return False
-    done = json.loads((folder / "done.json").read_text())
-    return done.get("store", _rows_digest(store)) == _rows_digest(store)  # the first caches did not say
+
+
+def _file_digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _encode_store(tokenizer: Tokenizer, store: Episodes, folder: Path, mirrored: bool) -> None:
@@ -137,7 +160,7 @@ def _encode_store(tokenizer: Tokenizer, store: Episodes, folder: Path, mirrored:
     folder.mkdir()
     c, between = tokenizer.config, store.meta.streams["between"].shape[0] if "between" in store.streams else 0
     shape = (store.num_steps, 1 + between, c.channels, c.latent_height, c.latent_width)
-    array = np.lib.format.open_memmap(folder / "latents.npy", mode="w+", dtype=np.float16, shape=shape)
+    array = np.lib.format.open_memmap(folder / LATENTS, mode="w+", dtype=np.float16, shape=shape)
     named = f"latents of {store.path.name}" + (" in the mirror" if mirrored else "")
     for start in tqdm(range(0, store.num_steps, ROWS), desc=named, unit_scale=ROWS, unit="row"):
         stop = min(start + ROWS, store.num_steps)
@@ -149,4 +172,3 @@ def _encode_store(tokenizer: Tokenizer, store: Episodes, folder: Path, mirrored:
         encoded = encode_frames(tokenizer, frames.reshape(-1, *frames.shape[2:]))
         array[start:stop] = encoded.cpu().numpy().reshape(stop - start, *shape[1:])
     array.flush()
-    (folder / "done.json").write_text(json.dumps({"rows": store.num_steps, "store": _rows_digest(store)}))

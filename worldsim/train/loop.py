@@ -140,16 +140,25 @@ class Trainer:
                 f"checkpoint {self.path} is of a {meta.get('kind')}, not of a {self.task.kind}; give another --out"
             )
         config = self.task.config()
-        for key, value in meta.get("config", {}).items():  # one unpacked from a world does not say all
+        for key, value in meta["config"].items():  # one unpacked from a world does not say all
             if config.get(key) != value:
                 raise DamagedCheckpoint(
                     f"checkpoint {self.path} was trained with another {key} ({value} instead of {config.get(key)}); "
                     "use the same options, or another --out"
                 )
-        self.model.load_state_dict({n[6:]: t for n, t in tensors.items() if n.startswith("model.")}, strict=True)
         self.average = {n[8:]: t.to(self.device) for n, t in tensors.items() if n.startswith("average.")}
-        load_optimizer(self.optimizer, tensors)
-        self.step = int(meta["step"])
+        try:
+            shapes = {name: p.shape for name, p in self.model.named_parameters()}
+            if shapes != {name: t.shape for name, t in self.average.items()}:
+                raise ValueError("its average is of other sizes")
+            self.model.load_state_dict({n[6:]: t for n, t in tensors.items() if n.startswith("model.")}, strict=True)
+            load_optimizer(self.optimizer, tensors)
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise DamagedCheckpoint(
+                f"checkpoint {self.path} does not fit the model ({' '.join(str(error).split())}); use the worldsim "
+                "version that wrote it, or another --out"
+            ) from error
+        self.step = meta["step"]
 
     def save(self) -> None:
         """Write the checkpoint and the training record; not in the middle of a step, which no one could resume."""

@@ -8,6 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from worldsim.errors import DamagedCheckpoint
+from worldsim.files import read_json
+
+
+def checked_record(value: Any) -> dict[str, Any]:
+    """What `TrainingRecord.to_json` gave, read from JSON; raises ValueError for anything else."""
+    for name, fields in (("curve", ("step",)), ("calls", ("seconds", "reached_step"))):
+        rows = value.get(name) if isinstance(value, dict) else None
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise ValueError(f"it has no list of {name}")
+        if not all(isinstance(row.get(field), int | float) for row in rows for field in fields):
+            raise ValueError(f"its {name} lack {' or '.join(fields)}")
+    return value
 
 
 class TrainingRecord:
@@ -21,9 +33,9 @@ class TrainingRecord:
         self.calls: list[dict[str, float]] = []
         if path.exists():
             try:
-                old: dict[str, Any] = json.loads(path.read_text())
+                old = checked_record(read_json(path))
                 self.curve, self.calls = old["curve"], old["calls"]
-            except (OSError, ValueError, KeyError, TypeError) as error:
+            except (OSError, ValueError) as error:
                 raise DamagedCheckpoint(
                     f"training record {path} cannot be read ({error}); restore it from a copy, or delete it"
                 ) from error

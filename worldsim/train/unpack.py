@@ -33,7 +33,7 @@ def unpack_world(name: str | Path, run: Path) -> None:
         mine = {n: t.float() for n, t in files.model.items() if n.startswith(f"{kind}.")}
         tensors = {f"{copy}.{n}": t.clone() for copy in ("model", "average") for n, t in mine.items()}
         calls = records[kind]["calls"] if kind in records else []
-        step = calls[-1]["reached_step"] if calls else 0
+        step = int(calls[-1]["reached_step"]) if calls else 0
         save_checkpoint(run / f"{kind}.safetensors", tensors, {"kind": kind, "step": step, "config": config})
         if kind in records:
             (run / f"{kind}.json").write_text(json.dumps(records[kind]))
