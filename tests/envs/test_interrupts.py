@@ -144,13 +144,13 @@ def test_a_signal_while_guesses_are_made_leaves_no_lock_and_no_demand_behind():
     signals = signal.signal(signal.SIGALRM, signal.default_int_handler)  # SIGALRM stands for Ctrl-C
     struck = 0
     try:
-        for k in range(60):
+        for k in range(40):
             for one in (env, plain):
                 one.reset(seed=k)
                 one.step(0)
             time.sleep(0.002)
             expected, done = plain.step(1), None
-            signal.setitimer(signal.ITIMER_REAL, 0.0001 + 0.0002 * k)
+            signal.setitimer(signal.ITIMER_REAL, 0.0001 + 0.0003 * k)
             try:
                 done = env.step(1)
                 signal.setitimer(signal.ITIMER_REAL, 0)
