@@ -7,13 +7,11 @@ from typing import Any, cast
 
 import numpy as np
 
-from worldsim.burst_world import BurstWorld
 from worldsim.envs.worlds import step_stages
 from worldsim.errors import InvalidInput
 from worldsim.holding import HeldStep, held_spec
 from worldsim.spec import LatentWorld, Pictures, Stages, WorldProtocol, WorldSpec, WorldStep
 from worldsim.stages import finish
-from worldsim.world import World
 
 
 class HeldWorld:
@@ -60,13 +58,3 @@ class HeldWorld:
     def latents(self, state: Any) -> np.ndarray:
         """As the world does."""
         return cast(LatentWorld, self.world).latents(state)
-
-
-def in_bursts(world: WorldProtocol, hold: int) -> tuple[BurstWorld, int]:
-    """The world drawn in bursts, and how many of them make `hold` steps; raises InvalidInput where that cannot be."""
-    if not isinstance(world, World):
-        raise InvalidInput(f"a {type(world).__name__} draws no bursts; give a learned world, or leave bursts out")
-    drawn = BurstWorld(world)
-    if hold % drawn.burst.steps:
-        raise InvalidInput(f"hold is {hold} and a burst has {drawn.burst.steps} steps; give a multiple of that")
-    return drawn, hold // drawn.burst.steps

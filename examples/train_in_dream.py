@@ -46,7 +46,6 @@ def arguments():
     add("--surprise", type=float, help="of the noise in training: above the world's own, more fireballs are thrown")
     add("--ending-cost", type=float, help="in training dreams do not end: the chance of an ending costs so much reward")
     add("--change-cost", type=float, help="in training an action that is not the one before costs so much reward")
-    add("--bursts", action="store_true", help="training dreams draw several steps of a held action in one pass")
     add("--compiled", action="store_true", help="compile the world's steps first, some minutes, once: faster dreams")
     add("--seed", type=int, default=0)
     add("--seeds", type=int, default=1, help="agents to train, with the seeds that follow")
@@ -66,11 +65,8 @@ def arguments():
     for option in ("ending_cost", "surprise", "temperature"):
         if args.real is not None and getattr(args, option) is not None:
             parser.error(f"--{option.replace('_', '-')} is of dreams; leave it out with --real")
-    for option in ("bursts", "compiled"):
-        if args.real is not None and getattr(args, option):
-            parser.error(f"--{option} is of dreams; leave it out with --real")
-    if args.bursts and args.compiled:
-        parser.error("bursts are not compiled; leave --bursts or --compiled out")
+    if args.real is not None and args.compiled:
+        parser.error("--compiled is of dreams; leave it out with --real")
     if args.steps is None and args.minutes is None and args.real is None:
         args.minutes = 20.0
     return args
@@ -81,7 +77,6 @@ def train(args, world, drawn, observation, judge, seed, out):
     seed = 1000 * seed  # the rows of a batch take the seeds that follow
     if args.real is None:
         options = {"max_episode_steps": args.dream_steps, "start": args.start, "ending_cost": args.ending_cost}
-        options |= {"bursts": args.bursts}
         envs = dream_envs(drawn, args.num_envs, observation, seed=seed, **options)
         budget = {"steps": args.steps} if args.steps is not None else {"minutes": args.minutes}
     else:
@@ -123,7 +118,7 @@ def main():
     drawn = world.with_sampling(temperature=args.temperature, surprise=args.surprise)
     if args.compiled:
         world, drawn = world.compiled(), drawn.compiled(args.num_envs)
-    options = {"trained_in": drawn, "bursts": args.bursts} if args.bursts or drawn.config != world.config else {}
+    options = {"trained_in": drawn} if drawn.config != world.config else {}
     judge = Judge(world, observation, episodes=args.episodes, real=not args.no_real, **options)
     rows, curves, learned = {}, {}, {}
     for seed in range(args.seed, args.seed + args.seeds):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor
 
-from worldsim.envs.held import HeldWorld, in_bursts
+from worldsim.envs.held import HeldWorld
 from worldsim.envs.sb3 import WorldVecEnv
 from worldsim.envs.soft_endings import SoftEndings
 from worldsim.envs.source_env import SourceEnv
@@ -25,7 +25,6 @@ def dream_envs(
     start: str = DEFAULT_START,
     temperature: float | None = None,
     ending_cost: float | None = None,
-    bursts: bool = False,
     seed: int = 0,
     between: bool = False,
 ) -> VecEnv:
@@ -33,19 +32,15 @@ def dream_envs(
 
     `max_episode_steps` counts steps of the world, each action being held for `observation.hold` of them. `between`
     puts the pictures before the last one of a step into the infos, for videos. With `ending_cost` dreams do not end but
-    by that limit: the chance of an ending costs so much reward instead (`SoftEndings`). With `bursts` the world draws
-    several steps of a held action in one pass, which is faster and a sampler of its own (`BurstWorld`); raises
-    InvalidInput where it cannot, or where `hold` is no multiple of their number.
+    by that limit: the chance of an ending costs so much reward instead (`SoftEndings`).
     """
-    drawn, hold = load_world(world, start=start, temperature=temperature), observation.hold
-    if bursts:
-        drawn, hold = in_bursts(drawn, hold)
+    drawn = load_world(world, start=start, temperature=temperature)
     if ending_cost is not None:
         drawn = SoftEndings(drawn, ending_cost)
     if isinstance(max_episode_steps, int):
         max_episode_steps = held_steps(max_episode_steps, observation.hold)
     envs: VecEnv = WorldVecEnv(
-        HeldWorld(drawn, hold),
+        HeldWorld(drawn, observation.hold),
         num_envs,
         observation=observation.kind,
         between=between,

@@ -25,8 +25,8 @@ Scores = dict[str, Score]  # by the name of the place: "dream", TRAINED_IN or "r
 class Judge:
     """Plays whole episodes from their beginning, in the dream and, with `real`, in the real game.
 
-    `trained_in` is the world as it is drawn in training, with `bursts` or without, where that is another way than its
-    own: agents are judged in that dream too.
+    `trained_in` is the world as it is drawn in training, where that is another way than its own: agents are judged in
+    that dream too.
     """
 
     def __init__(
@@ -37,7 +37,6 @@ class Judge:
         episodes: int,
         real: bool = True,
         trained_in: World | None = None,
-        bursts: bool = False,
         seed: int = SEED,
     ) -> None:
         self.episodes = episodes
@@ -47,7 +46,7 @@ class Judge:
         rows = min(DREAMS, episodes)
         self._places: dict[str, VecEnv] = {"dream": dream_envs(world, rows, observation)}
         if trained_in is not None:
-            self._places[TRAINED_IN] = dream_envs(trained_in, rows, observation, bursts=bursts)
+            self._places[TRAINED_IN] = dream_envs(trained_in, rows, observation)
         if real:
             self._places["real"] = real_envs(world, min(GAMES, episodes), observation)
 

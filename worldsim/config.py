@@ -13,13 +13,12 @@ from typing import Any
 from worldsim.endings import EndingConfig
 from worldsim.errors import DamagedWorld, InvalidInput, check_bounds
 from worldsim.files import is_name, read_json
-from worldsim.models.burst import check_burst
+from worldsim.migration import WORLD_FORMAT, migrate_config
 from worldsim.models.dynamics import DynamicsConfig
 from worldsim.models.tokenizer import TokenizerConfig
 from worldsim.sampling import SamplingConfig
 from worldsim.spec import ActionSpec
 
-FORMAT_VERSION = 6
 CONFIG_BYTES = 2**20  # the largest config.json that is read
 
 
@@ -61,9 +60,8 @@ class WorldConfig:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     endings: EndingConfig = field(default_factory=EndingConfig)
     reward_scale: float = 1.0
-    burst: int = 0  # steps of one action that the world can also draw as a burst; 0: it has not learned to
     sha256: dict[str, str] = field(default_factory=dict)  # of the weight files
-    format_version: int = FORMAT_VERSION
+    format_version: int = WORLD_FORMAT
 
     def __post_init__(self) -> None:
         t, d, a = self.tokenizer, self.dynamics, self.actions
@@ -71,8 +69,6 @@ class WorldConfig:
         check_bounds("world", self, reward_scale=(1e-12, 1e12))
         if not all(low <= high for low, high in zip(a.low, a.high, strict=False)):
             raise InvalidInput(f"actions have bounds from {a.low} to {a.high}; give numbers, none above its other one")
-        if self.burst:
-            check_burst(d, self.burst)
         rows = self.sampling.surprise_rows
         if rows is not None and rows[1] > d.height:
             raise InvalidInput(f"surprise_rows of world {self.name!r} are {rows}; its latents have {d.height} rows")
@@ -101,10 +97,11 @@ class WorldConfig:
             values = read_json(path, CONFIG_BYTES)
         except (OSError, ValueError) as error:
             raise DamagedWorld(f"world config {path} cannot be read ({error}); restore the world's folder") from error
-        if not isinstance(values, dict) or values.get("format_version") != FORMAT_VERSION:
-            version = values.get("format_version") if isinstance(values, dict) else None
+        values = migrate_config(values) if isinstance(values, dict) else {}
+        version = values.get("format_version")
+        if version != WORLD_FORMAT:
             raise DamagedWorld(
-                f"world config {path} has format version {version}, this worldsim reads {FORMAT_VERSION}; "
+                f"world config {path} has format version {version}, this worldsim reads 6 and {WORLD_FORMAT}; "
                 "use the worldsim version that wrote it, or export the world again"
             )
         try:

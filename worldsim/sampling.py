@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -13,7 +13,6 @@ from torch import Tensor
 
 from worldsim import noise
 from worldsim.errors import InvalidInput, check_bounds
-from worldsim.models.burst import Burst
 from worldsim.models.cache import KVCache
 from worldsim.models.dynamics import Dynamics, HistoryOut
 
@@ -96,16 +95,15 @@ def look_back(
     actions: Tensor,
     cache: KVCache,
     context: Tensor,
-    steps: int = 1,
 ) -> HistoryOut:
-    """The history's part of a step, or of the next `steps` of every world in a row: reads the cache, writes into it.
+    """The history's part of a step: reads the cache, writes into it.
 
     `past` (F, 2, C, h, w) has the last frame's latents and those of the frame before. The noise `context` that is put
     on them stays in the cache: what is drawn does not carry it on.
     """
     noisy = past + config.context_noise * context
     level = torch.full(past.shape[:1], config.context_noise, device=past.device)
-    return dynamics.advance(noisy[:, 0], noisy[:, 1], actions, level, cache, steps)
+    return dynamics.advance(noisy[:, 0], noisy[:, 1], actions, level, cache)
 
 
 def sample_step(
@@ -127,28 +125,6 @@ def draw(dynamics: Dynamics, config: SamplingConfig, past: Tensor, seen: History
     taus = [*levels(config.steps), 1.0]
     z = follow(predict, first_noise(config, past, seen.ages, drawn_from), taus, small=config.steps >= FINE)
     return Drawn(z, seen.reward, seen.end_logit)
-
-
-def draw_burst(
-    dynamics: Dynamics,
-    burst: Burst,
-    config: SamplingConfig,
-    past: Tensor,
-    seen: HistoryOut,
-    drawn_from: Sequence[StepNoise],
-) -> Tensor:
-    """The latents of several steps under one action, (F, steps, drawn, h, w), each from its own noise.
-
-    The first as ever, the others in one leap from it. What surprises these, and what is spared, follows from the last
-    frames that are known.
-    """
-    first = draw(dynamics, config, past, seen, drawn_from[0]).latents
-    known = torch.stack([first[:, : past.shape[2]], past[:, 0]], dim=1)
-    noisy = torch.cat(
-        [first_noise(config, known, seen.ages + i, one) for i, one in enumerate(drawn_from[1:], start=1)], dim=1
-    )
-    later = burst(dynamics, seen.tokens, seen.cond, known, noisy)
-    return torch.cat([first, later], dim=1).unflatten(1, (burst.steps, -1))
 
 
 def first_noise(config: SamplingConfig, past: Tensor, ages: Tensor, drawn_from: StepNoise) -> Tensor:

@@ -23,7 +23,7 @@ from torch import Tensor
 from worldsim.config import WorldConfig
 from worldsim.errors import DamagedWorld, InvalidInput, UnknownWorld
 from worldsim.files import read_bytes
-from worldsim.models.burst import Burst
+from worldsim.migration import migrate_weights
 from worldsim.models.dynamics import Dynamics
 from worldsim.models.tokenizer import Tokenizer
 
@@ -81,8 +81,9 @@ def read_world(folder: Path) -> WorldFiles:
     """Read and check a world's folder: version, SHA-256 of every weight file, finite weights of the right shapes."""
     config = WorldConfig.read(folder / CONFIG)
     files = {name: _read_tensors(folder / name, config.sha256.get(name)) for name in (MODEL, STARTS)}
-    _check_shapes(config, files[MODEL], str(folder))
-    return WorldFiles(config, files[MODEL], files[STARTS], read_card(folder))
+    model = migrate_weights(files[MODEL])
+    _check_shapes(config, model, str(folder))
+    return WorldFiles(config, model, files[STARTS], read_card(folder))
 
 
 def read_card(folder: Path) -> str:
@@ -101,7 +102,6 @@ def _check_shapes(config: WorldConfig, tensors: Mapping[str, Tensor], where: str
             "tokenizer": Tokenizer(config.tokenizer),
             "dynamics": Dynamics(config.dynamics),
         }
-        parts |= {"burst": Burst(config.dynamics, config.burst)} if config.burst else {}
     wanted = {f"{part}.{n}": tuple(t.shape) for part, module in parts.items() for n, t in module.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     differ = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))

@@ -20,7 +20,6 @@ from worldsim.config import WorldConfig
 from worldsim.devices import autocast_dtype, choose_device
 from worldsim.engine import Eager, Engine
 from worldsim.errors import InvalidInput, InvalidState
-from worldsim.models.burst import Burst
 from worldsim.models.cache import KVCache
 from worldsim.models.dynamics import Dynamics
 from worldsim.models.tokenizer import Tokenizer, to_frames, to_pictures
@@ -62,10 +61,7 @@ class World:
         with new_weights():
             self.tokenizer = Tokenizer(self.config.tokenizer)
             self.dynamics = Dynamics(self.config.dynamics)
-            self.burst = Burst(self.config.dynamics, self.config.burst) if self.config.burst else None
         modules: dict[str, torch.nn.Module] = {"tokenizer.": self.tokenizer, "dynamics.": self.dynamics}
-        if self.burst is not None:
-            modules["burst."] = self.burst
         load_strictly(modules, files.model, where)
         for module in modules.values():
             module.to(self.device, self.dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

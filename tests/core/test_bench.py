@@ -5,7 +5,6 @@ import pytest
 from tiny import tiny_world
 
 from worldsim.bench import Endless, matmul_gflops, measure_memory, resident_megabytes, step_gflop
-from worldsim.bench_bursts import format_bursts
 from worldsim.cli.bench import make_env
 from worldsim.cli.main import main
 from worldsim.envs.world_env import WorldEnv
@@ -88,25 +87,3 @@ def test_numbers_that_make_no_sense_are_refused(folder, capsys, options, named):
         main(["bench", folder, *options])
     assert stopped.value.code == 2
     assert named in capsys.readouterr().err
-
-
-def test_bursts_are_timed_beside_the_same_actions_step_by_step(tmp_path, capsys):
-    tiny_world(burst=3).save_pretrained(tmp_path / "tiny")
-    out = tmp_path / "bench.json"
-    main(["bench", str(tmp_path / "tiny"), "--bursts", "--num-envs", "1", "3", "--steps", "8", "--json", str(out)])
-    report = json.loads(out.read_text())
-    assert report["steps_in_a_burst"] == 3 and [run["num_envs"] for run in report["runs"]] == [1, 3]
-    for run in report["runs"]:
-        gain = run["burst_steps_per_s"] / run["held_steps_per_s"]
-        assert run["burst_over_held"] == pytest.approx(gain) and gain > 0
-    assert "faster here" in capsys.readouterr().out
-
-
-def test_a_table_of_bursts_says_where_they_do_not_pay():
-    machine = {"accelerator": None, "cpu": "x", "cores": 2, "threads": 2, "torch": "2", "dtype": "float32"}
-    runs = [
-        {"num_envs": n, "held_steps_per_s": 10.0, "burst_steps_per_s": rate, "burst_over_held": rate / 10}
-        for n, rate in ((1, 20.0), (16, 9.0))
-    ]
-    report = {"world": "w", "decoded": "frame", "steps_in_a_burst": 3, "machine": machine, "runs": runs}
-    assert format_bursts(report).endswith("no faster here with 16 environments")

@@ -66,15 +66,6 @@ def test_nothing_attends_to_an_empty_slot():
     assert bias[0, :, 0].tolist() == [[1, 0, -torch.inf, -torch.inf], [5, 4, -torch.inf, -torch.inf]]
 
 
-def test_steps_that_are_claimed_together_do_not_look_at_later_ones():
-    cache = new_cache()
-    advance(cache, 4)  # steps 0 to 3: the ring is full
-    place = cache.claim(2)
-    assert place.slot.tolist() == [[1, 2]] and cache.written.tolist() == [[0, 4, 5, 3]] and cache.time.tolist() == [6]
-    assert place.hidden.tolist() == [[[False, False, True, False], [False, False, False, False]]]
-    assert place.distance.tolist() == [[[3, 0, 0, 1], [3, 1, 0, 2]]]
-
-
 def test_every_world_has_its_own_clock():
     cache = new_cache(batch=2)
     cache.time = torch.tensor([0, 5])

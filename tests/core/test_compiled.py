@@ -12,11 +12,9 @@ from tiny import tiny_world
 from torch._inductor.exc import InductorError
 
 import worldsim.compiled
-from worldsim.burst_world import BurstWorld
 from worldsim.cli.main import main
 from worldsim.engine import Eager
 from worldsim.envs import WorldEnv, WorldVectorEnv
-from worldsim.envs.worlds import load_world
 from worldsim.errors import InvalidInput, MissingDependency
 from worldsim.sampling import SamplingConfig
 from worldsim.speculation import Speculation
@@ -202,13 +200,6 @@ def test_a_world_is_drawn_otherwise_by_the_engine_that_it_has(cache):
     assert isinstance(world.with_sampling(temperature=1.5).engine, Eager)
     assert isinstance(world.compiled().with_sampling(temperature=1.5).engine, worldsim.compiled.Compiled)
     assert isinstance(world.engine, Eager)
-
-
-def test_what_cannot_be_compiled_is_refused():
-    with pytest.raises(InvalidInput, match="bursts are not compiled"):
-        BurstWorld(tiny_world(burst=3).compiled())
-    with pytest.raises(InvalidInput, match="BurstWorld cannot be compiled"):
-        load_world(BurstWorld(tiny_world(burst=3)), compiled_for=1)
 
 
 @pytest.fixture

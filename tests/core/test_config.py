@@ -6,8 +6,9 @@ import pytest
 from lively import lively_files
 from tiny import tiny_files
 
-from worldsim.config import FORMAT_VERSION, WorldConfig
+from worldsim.config import WorldConfig
 from worldsim.errors import DamagedWorld, InvalidInput
+from worldsim.migration import WORLD_FORMAT
 from worldsim.sampling import SamplingConfig
 
 
@@ -60,8 +61,8 @@ BROKEN = {
     "does not divide": lambda v: v["dynamics"].update(patch=[2, 3]),
     "multiples of 8": lambda v: v["tokenizer"].update(height=17),
     "steps": lambda v: v["sampling"].update(steps=0),
-    f"format version {FORMAT_VERSION + 1}, this worldsim reads {FORMAT_VERSION}": lambda v: v.update(
-        format_version=FORMAT_VERSION + 1
+    f"format version {WORLD_FORMAT + 1}, this worldsim reads 6 and {WORLD_FORMAT}": lambda v: v.update(
+        format_version=WORLD_FORMAT + 1
     ),
     "format version None": lambda v: v.pop("format_version"),
 }

@@ -261,16 +261,6 @@ def test_rows_beyond_an_episode_carry_no_loss_at_all(task, batch):
         assert evaluate(task, changed)["loss"] != evaluate(task, batch)["loss"], name
 
 
-def test_frames_at_a_stroke_of_the_clock_count_more(task, clips, batch, monkeypatch):
-    ages = torch.arange(7)[None]
-    assert (task.model._strokes(ages) == 1).all()  # a game without a clock
-    timed = narrow_dynamics_task([clips], monkeypatch, cycle=3)
-    assert (timed.model._strokes(ages) > 1).tolist() == [[True, False, False, True, False, False, True]]
-    before = evaluate(timed, batch)["picture"]
-    monkeypatch.setattr(dynamics_loss, "STROKE_WEIGHT", 1.0)
-    assert evaluate(timed, batch)["picture"] < before
-
-
 def test_a_batch_in_which_nothing_counts_is_no_harm(task, batch):
     nothing = evaluate(task, altered(batch, valid=torch.zeros_like(batch["valid"])))
     assert nothing["loss"] == nothing["picture"] == nothing["end"] == nothing["harm"] == nothing["reward"] == 0

@@ -36,7 +36,7 @@ def run(data, tmp_path_factory):
         patched.setattr(dynamics_task, "DynamicsConfig", narrow)
         for stage, *own in (
             ["tokenizer", "--channels", "4"],
-            ["dynamics", "--clip", "8", "--patch", "2", "1", "--cycle", "3", "--mirror"],
+            ["dynamics", "--clip", "8", "--patch", "2", "1", "--mirror"],
         ):
             main(
                 [
@@ -270,7 +270,7 @@ def test_an_exported_world_is_unpacked_and_trained_on(exported, data, tmp_path, 
         assert torch.equal(tensors[f"average.dynamics.{name}"], tensor.float())
     more = tiny_episodes(tmp_path / "more", lengths=(12, 3), seed=1).path  # its usual reward is another
     arguments = ["--data", data, more, "--out", out, "--steps", 21, "--batch", 3, "--clip", 8, "--patch", 2, 1]
-    command("train", "dynamics", *arguments, "--cycle", 3, "--resume", *OPTIONS)
+    command("train", "dynamics", *arguments, "--resume", *OPTIONS)
     assert load_checkpoint(out / "dynamics.safetensors")[1]["step"] == 21
     with pytest.raises(SystemExit):
         command("train", "unpack", exported, "--out", out)

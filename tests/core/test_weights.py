@@ -163,38 +163,38 @@ def leaves(value, place=()):
 
 
 STRANGE = [0, -1, float("nan"), float("inf"), 1e12, 10**12, 10**400]
-NUMBERS = leaves(json.loads(tiny_files(burst=3).config.to_json()))
+NUMBERS = leaves(json.loads(tiny_files().config.to_json()))
 
 
 def test_all_parts_of_a_config_are_walked():
     assert {place[0] for place in NUMBERS} >= {
-        "source", "actions", "tokenizer", "dynamics", "sampling", "endings", "reward_scale", "burst"
+        "source", "actions", "tokenizer", "dynamics", "sampling", "endings", "reward_scale"
     }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def written_burst(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("written") / "burst"
-    write_world(folder, tiny_files(burst=3))
+def written_world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("written") / "tiny"
+    write_world(folder, tiny_files())
     return folder
 
 
 @pytest.mark.parametrize("place", NUMBERS, ids=lambda place: ".".join(map(str, place)))
-def test_a_strange_number_in_a_config_is_refused_or_does_no_harm(written_burst, place):
-    text = (written_burst / CONFIG).read_text()
+def test_a_strange_number_in_a_config_is_refused_or_does_no_harm(written_world, place):
+    text = (written_world / CONFIG).read_text()
     try:
         for strange in STRANGE:
             values = part = json.loads(text)
             for key in place[:-1]:
                 part = part[key]
             part[place[-1]] = strange
-            (written_burst / CONFIG).write_text(json.dumps(values))
+            (written_world / CONFIG).write_text(json.dumps(values))
             with contextlib.suppress(DamagedWorld):
-                world = World.from_pretrained(written_burst, device="cpu")
+                world = World.from_pretrained(written_world, device="cpu")
                 _, step = world.step(world.reset(0), world.config.actions.lowest(1))
                 assert step.frame.shape == (1, 16, 32, 3)
     finally:
-        (written_burst / CONFIG).write_text(text)
+        (written_world / CONFIG).write_text(text)
 
 
 WRONG = {
@@ -206,24 +206,23 @@ WRONG = {
     "multiple of heads": lambda v: v["dynamics"].update(heads=3),
     "patch is (0, 1)": lambda v: v["dynamics"].update(patch=[0, 1]),
     "do not fit its config (dynamics.history.1.": lambda v: v["dynamics"].update(history_blocks=100),
-    "(burst.level is (2, 8) instead of (2, 8192)": lambda v: v["dynamics"].update(cond_dim=8192),
-    "do not fit its config (burst.": lambda v: v.update(burst=0),
+    "(dynamics.action.weight is (3, 8) instead of (3, 8192)": lambda v: v["dynamics"].update(cond_dim=8192),
     "nested too deeply": lambda v: v["source"]["parameters"].update(x=json.loads("[" * 70 + "]" * 70)),
 }
 
 
 @pytest.mark.parametrize("reason", WRONG)
-def test_a_config_that_would_hang_or_fail_later_is_refused_at_once(written_burst, reason):
-    text = (written_burst / CONFIG).read_text()
+def test_a_config_that_would_hang_or_fail_later_is_refused_at_once(written_world, reason):
+    text = (written_world / CONFIG).read_text()
     values = json.loads(text)
     WRONG[reason](values)
     try:
-        (written_burst / CONFIG).write_text(json.dumps(values))
+        (written_world / CONFIG).write_text(json.dumps(values))
         with pytest.raises(DamagedWorld) as caught:
-            World.from_pretrained(written_burst, device="cpu")
+            World.from_pretrained(written_world, device="cpu")
         assert reason in str(caught.value) and ";" in str(caught.value)
     finally:
-        (written_burst / CONFIG).write_text(text)
+        (written_world / CONFIG).write_text(text)
 
 
 @pytest.mark.parametrize("name", ["../../x", "%Y/x", "a/b", ".hidden", "", "x" * 65, "naïve", "a b", "a\x1b[2J", "a\n"])

@@ -11,7 +11,6 @@ from worldsim.config import SourceConfig, WorldConfig
 from worldsim.endings import EndingConfig
 from worldsim.episode_writer import EpisodeWriter
 from worldsim.episodes import Episodes, EpisodesMeta, StreamSpec
-from worldsim.models.burst import Burst
 from worldsim.models.dynamics import Dynamics, DynamicsConfig
 from worldsim.models.tokenizer import Tokenizer, TokenizerConfig
 from worldsim.spec import ActionSpec
@@ -29,7 +28,6 @@ def tiny_files(
     source: str = "tiny",
     between: int = 1,
     max_episode_steps: int | None = 40,
-    burst: int = 0,
     endings: EndingConfig | None = None,
 ) -> WorldFiles:
     """Config, random weights and random starts of a world with 16x32 pictures and three actions."""
@@ -46,13 +44,10 @@ def tiny_files(
         actions=ACTIONS,
         tokenizer=tokenizer,
         dynamics=dynamics,
-        burst=burst,
         endings=endings or EndingConfig(),
     )
     torch.manual_seed(seed)
     parts: dict[str, torch.nn.Module] = {"tokenizer": Tokenizer(tokenizer), "dynamics": Dynamics(dynamics)}
-    if burst:
-        parts["burst"] = Burst(dynamics, burst)
     weights = {f"{part}.{n}": t.detach().clone() for part, m in parts.items() for n, t in m.state_dict().items()}
     # The last layer starts at zero, which would make every dream stand still.
     for name in (n for n in weights if n.endswith(".painter.leave.weight")):

@@ -4,7 +4,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from game import COUNTER, doom_world, with_source
-from tiny import tiny_files, tiny_world
+from tiny import tiny_files
 
 from worldsim.errors import InvalidInput
 from worldsim.policies.agent_envs import dream_envs, real_envs, tics_per_action
@@ -147,16 +147,3 @@ def test_with_a_cost_of_endings_dreams_last_to_their_limit(world):
         episodes = [info["episode"] for info in infos if "episode" in info]
         assert all(one["l"] == 4 for one in episodes) == (cost is not None) and len(episodes) > 8
         assert (min(one["r"] for one in episodes) < -20) == (cost is not None)
-
-
-def test_dreams_of_held_actions_may_be_drawn_in_bursts(world):
-    drawn = tiny_world(burst=3)
-    config = ObservationConfig(stack=1, hold=6)
-    plain, bursts = (dream_envs(drawn, 2, config, bursts=b) for b in (False, True))
-    assert bursts.observation_space == plain.observation_space
-    shown = [play(envs, 40)[0] for envs in (plain, bursts, bursts)]
-    assert shown[0].shape == shown[1].shape and np.array_equal(shown[1], shown[2])
-    assert not np.array_equal(shown[0], shown[1])  # a sampler of its own
-    for given, hold in ((drawn, 4), (world, 6)):
-        with pytest.raises(InvalidInput, match="burst"):
-            dream_envs(given, 2, ObservationConfig(stack=1, hold=hold), bursts=True)

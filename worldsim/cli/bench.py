@@ -10,9 +10,7 @@ import torch
 import tyro
 
 from worldsim.bench import AnyEnv, bench_world, format_bench, measure_memory
-from worldsim.bench_bursts import bench_bursts, format_bursts
 from worldsim.bench_speculation import bench_speculation, format_speculation
-from worldsim.burst_world import BurstWorld
 from worldsim.cli.bench_streams import check_speculation_options, choose_stream, make_guessing_env
 from worldsim.errors import InvalidInput
 from worldsim.evaluate.table import save_json
@@ -32,7 +30,6 @@ def bench(
     observation: Literal["pixels", "latents"] = "pixels",
     between: bool = False,
     memory: int = 0,
-    bursts: bool = False,
     speculate: bool = False,
     streams: tuple[str, ...] = ("held", "repeat", "random"),
     think: tuple[float, ...] = (0.0, 20.0),
@@ -47,7 +44,6 @@ def bench(
     """Time a world's environments end to end: checks, model, decoder, reward, numpy.
 
     In steady state: the history is full, and endings are ignored so that no reset is among the timed steps.
-    With --bursts: what it brings to draw several steps of one action in one pass, against one after the other.
     With --speculate: what it brings to compute steps ahead of time, with it against without.
 
     Args:
@@ -57,7 +53,6 @@ def bench(
         observation: what the environments show; latents need no decoding.
         between: also decode the pictures before the last one of each step.
         memory: also play so many steps with resets and report how much the process grows.
-        bursts: measure bursts instead, with `steps` held actions of either kind.
         speculate: measure speculation instead, in one environment, with `steps` steps of every stream.
         streams: how actions follow on each other: held (keys held as a hand might, made up), repeat, random, a .json
             file that `worldsim play --trace` wrote, or the .zip of an agent.
@@ -71,8 +66,6 @@ def bench(
         device: auto, cpu or cuda.
     """
     _check_options(num_envs, steps, memory, threads)
-    if bursts and (speculate or memory or compiled):
-        raise InvalidInput("--bursts is measured alone; leave --speculate, --memory and --compiled out")
     if plot is not None and not speculate:
         raise InvalidInput("--plot draws figures of speculation; give --speculate too, or leave it out")
     if threads is not None:
@@ -90,13 +83,6 @@ def bench(
         print(format_speculation(report))
         if plot is not None:
             save_speculation_plot(plot, report)
-    elif bursts:
-        from worldsim.envs.held import HeldWorld
-
-        make, in_one_pass = partial(make_env, observation=observation, between=between), BurstWorld(loaded)
-        held = HeldWorld(loaded, in_one_pass.burst.steps)
-        report = bench_bursts(in_one_pass, held, make, num_envs, steps, pictures)
-        print(format_bursts(report))
     else:
         make = partial(make_env, observation=observation, between=between)
         report = bench_world(loaded, make, num_envs, steps, pictures, compiled=compiled)

@@ -49,9 +49,6 @@ class DynamicsCommand:
     batch: int = 2  # clips
     clip: int = 32  # steps in a clip, and so of the history that the model can use
     patch: tuple[int, int] = (8, 1)  # latents (rows, columns) in a token
-    cycle: int = (
-        1  # steps from one stroke of the game's clock to the next, such as one that sends monsters; 1: no clock
-    )
     mirror: bool = False  # learn from mirrored episodes, too: for games in which left and right are alike
     health: str | None = None  # a recorded variable whose fall comes before an ending; teaches what leads to one
     resume: bool = False
@@ -76,36 +73,9 @@ class DynamicsCommand:
             begun = load_checkpoint(path)[1]
             kept["reward_scale"] = setting(path, begun, "reward_scale", float)
             kept["oldest"] = setting(path, begun, "model", DynamicsConfig).oldest
-        sizes: dict[str, Any] = {"batch": self.batch, "clip": self.clip, "patch": self.patch, "cycle": self.cycle}
+        sizes: dict[str, Any] = {"batch": self.batch, "clip": self.clip, "patch": self.patch}
         task = DynamicsTask(clips, tokenizer, **sizes, seed=self.loop.seed, **kept)
         fit(task, self.loop, self.out, self.resume)
-
-
-@dataclass(frozen=True)
-class BurstCommand:
-    """Teach a finished world to draw several steps of one action in one pass, and write it with what it learned."""
-
-    world: Annotated[
-        str, tyro.conf.Positional
-    ]  # a shipped name, a local folder or a hub id; needs no data, it dreams its lessons itself
-    out: Path  # folder of the run; the world is written to `world` in it
-    together: int = 3  # steps in a burst, all but the first of which are drawn in one pass
-    batch: int = 64  # bursts
-    lessons: int = 32_768  # bursts to learn from, about 65 KB of memory each
-    resume: bool = False
-    loop: Annotated[LoopConfig, tyro.conf.arg(name="")] = field(default_factory=LoopConfig)
-
-    def run(self) -> None:
-        """Dream the lessons, train and write the world."""
-        from worldsim.train.burst_task import BurstTask
-        from worldsim.train.export import export_burst
-        from worldsim.world import World
-
-        world = World.from_pretrained(self.world, device=self.loop.device)
-        task = BurstTask(world, self.together, batch=self.batch, lessons=self.lessons, seed=self.loop.seed)
-        if fit(task, self.loop, self.out, self.resume).rank == 0:
-            export_burst(self.world, self.out, self.out / "world")
-            print(f"wrote {self.out / 'world'}")
 
 
 @dataclass(frozen=True)
@@ -168,7 +138,6 @@ def train(
     stage: Annotated[
         Annotated[TokenizerCommand, tyro.conf.subcommand("tokenizer")]
         | Annotated[DynamicsCommand, tyro.conf.subcommand("dynamics")]
-        | Annotated[BurstCommand, tyro.conf.subcommand("burst")]
         | Annotated[CalibrateCommand, tyro.conf.subcommand("calibrate")]
         | Annotated[ExportCommand, tyro.conf.subcommand("export")]
         | Annotated[UnpackCommand, tyro.conf.subcommand("unpack")],

@@ -16,12 +16,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Place:
-    """Where the T steps that are being computed go, and how far away every slot is from each of them."""
+    """Where the step that is being computed goes, and how far away every slot is from it; T is 1."""
 
     rows: Tensor  # (B, 1) int64, 0..B-1
     slot: Tensor  # (B, T) int64
     distance: Tensor  # (B, T, S) int64, clamped to the window
-    hidden: Tensor  # (B, T, S) bool: empty, or of a later one of these steps
+    hidden: Tensor  # (B, T, S) bool: empty
 
     def bias(self, table: Tensor) -> Tensor:
         """Attention bias (B, H, T, S) from a block's table (H, window + 1)."""
@@ -57,20 +57,20 @@ class KVCache:
         """Steps since the beginning of each world's episode, (B,) int64."""
         return self.first + self.time
 
-    def claim(self, steps: int = 1) -> Place:
-        """Take the next slots of every world, one for each of at most `window` steps, and advance the clocks."""
+    def claim(self) -> Place:
+        """Take the next slot of every world and advance the clocks."""
         window = self.written.shape[1] - 1
         rows = torch.arange(self.time.shape[0], device=self.time.device)[:, None]
-        times = self.time[:, None] + torch.arange(steps, device=self.time.device)  # (B, T)
+        times = self.time[:, None]  # (B, T)
         slot = torch.where(times == 0, 0, 1 + (times - 1) % window)
         self.written[rows, slot] = times
         distance = times[:, :, None] - self.written[:, None]
-        place = Place(rows, slot, distance.clamp(0, window), (self.written < 0)[:, None] | (distance < 0))
-        self.time = self.time + steps
+        place = Place(rows, slot, distance.clamp(0, window), (self.written < 0)[:, None])
+        self.time = self.time + 1
         return place
 
     def write(self, block: int, place: Place, k_BTNHC: Tensor, v_BTNHC: Tensor) -> tuple[Tensor, Tensor]:
-        """Store these steps' keys and values; returns all of the block's, (B, N, H, S, C)."""
+        """Store this step's keys and values; returns all of the block's, (B, N, H, S, C)."""
         self.keys[block][place.rows, :, :, place.slot] = k_BTNHC
         self.values[block][place.rows, :, :, place.slot] = v_BTNHC
         return self.keys[block], self.values[block]

@@ -68,7 +68,6 @@ class DynamicsConfig:
     local: int = 64  # width of the convolutions at the latents' resolution
     painter_blocks: int = 2  # residual blocks of the convolutions that draw
     oldest: int = 1000  # steps since an episode's beginning after which it gets no later
-    cycle: int = 1  # steps from one stroke of the game's clock, counted from the beginning, to the next; 1: it has none
 
     def __post_init__(self) -> None:
         sides, widths, blocks = (1, 1024), (1, 8192), (0, 128)
@@ -76,7 +75,7 @@ class DynamicsConfig:
             "dynamics", self, channels=(1, 512), height=sides, width=sides, patch=sides,
             actions=(0, 65_536), action_dim=(0, 4096), between=(0, 64), dim=widths, heads=(1, 256), mlp_ratio=(1, 64),
             history_blocks=blocks, denoiser_blocks=blocks, painter_blocks=blocks, window=(1, 65_536),
-            cond_dim=widths, local=widths, oldest=(1, 10**9), cycle=(1, 100_000),
+            cond_dim=widths, local=widths, oldest=(1, 10**9),
         )  # fmt: skip
         if self.dim % self.heads:
             raise InvalidInput(f"dynamics dim is {self.dim}; give a multiple of heads, which is {self.heads}")
@@ -197,9 +196,7 @@ class Dynamics(nn.Module):
             self.action = nn.Linear(c.action_dim, c.cond_dim)
         self.level = nn.Linear(LEVEL_FEATURES, c.cond_dim)
         self.age = nn.Linear(AGE_FEATURES, c.cond_dim, bias=False)
-        self.phase = nn.Embedding(c.cycle, c.cond_dim)
         nn.init.zeros_(self.age.weight)
-        nn.init.normal_(self.phase.weight, std=0.25)  # what comes by the clock is rare: tell its hours apart at once
         self.local = nn.Sequential(
             nn.Conv2d(2 * c.channels, c.local, 3, padding=1), nn.SiLU(),
             nn.Conv2d(c.local, c.local, 3, padding=1), nn.SiLU(),
@@ -245,10 +242,10 @@ class Dynamics(nn.Module):
         return local, tokens, cond + self._when(ages)
 
     def _when(self, ages: Tensor) -> Tensor:
-        """What hour it is in the game, from steps since its beginning (F,): (F, cond_dim)."""
+        """How late it is in the game, from steps since its beginning (F,): (F, cond_dim)."""
         late = (ages / self.config.oldest).clamp(max=1.0)
         features = fourier_features(late, AGE_FEATURES, FINEST_AGE).to(self.age.weight.dtype)
-        return self.age(features) + self.phase(ages % self.config.cycle)
+        return self.age(features)
 
     def _leave(self, local: Tensor, tokens: Tensor, cond: Tensor, ages: Tensor) -> HistoryOut:
         return HistoryOut(tokens, local, cond, ages, *self.judge(tokens))
@@ -279,20 +276,18 @@ class Dynamics(nn.Module):
             x = gated(x, g3, block.mlp(modulate(x, s3, c3)))
         return self._leave(local, x, cond, flat[-1])
 
-    def advance(
-        self, previous: Tensor, before: Tensor, actions: Tensor, level: Tensor, cache: KVCache, steps: int = 1
-    ) -> HistoryOut:
-        """The next steps of every world, F = B * steps: reads the cache and writes an entry a step into it.
+    def advance(self, previous: Tensor, before: Tensor, actions: Tensor, level: Tensor, cache: KVCache) -> HistoryOut:
+        """The next step of every world, F = B: reads the cache and writes an entry into it.
 
-        Latents (F, C, h, w), actions (F, ...) and level (F,), the steps of a world in a row.
+        Latents (B, C, h, w), actions (B, ...) and level (B,).
         """
-        ages = (cache.ages[:, None] + torch.arange(steps, device=level.device)).flatten()
+        ages = cache.ages
         local, x, cond = self._enter(previous, before, actions, level, ages)
-        place = cache.claim(steps)  # the slots and the distance of every slot, the same for all blocks
+        place = cache.claim()  # the slots and the distance of every slot, the same for all blocks
         for index, (block, mods) in enumerate(zip(self._blocks(), self.history_mods(cond), strict=True)):
             s1, c1, g1, s2, c2, g2, s3, c3, g3 = mods
             x = gated(x, g1, block.space(modulate(x, s1, c1)))
-            q, k, v = (a.unflatten(0, (-1, steps)) for a in block.time.project(modulate(x, s2, c2)))
+            q, k, v = (a.unsqueeze(1) for a in block.time.project(modulate(x, s2, c2)))
             keys, values = cache.write(index, place, k, v)
             x = gated(x, g2, block.time.read(q, keys, values, place.bias(block.time.bias)).flatten(0, 1))
             x = gated(x, g3, block.mlp(modulate(x, s3, c3)))

@@ -21,6 +21,7 @@ from torch import Tensor
 from worldsim.config import build
 from worldsim.errors import DamagedCheckpoint, InvalidInput
 from worldsim.files import parse_json
+from worldsim.migration import migrate_optimizer, migrate_sizes, migrate_weights
 
 T = TypeVar("T")
 FORMAT = 2
@@ -65,7 +66,9 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"checkpoint {path} cannot be read ({error}); restore it from a copy, or train anew without --resume"
         ) from error
     _check(path, tensors, meta, metadata)
-    return tensors, meta
+    if isinstance(meta["config"].get("model"), dict):
+        meta["config"]["model"] = migrate_sizes(meta["config"]["model"])
+    return migrate_weights(migrate_optimizer(tensors)), meta
 
 
 def setting(path: Path, meta: Mapping[str, Any], name: str, kind: type[T]) -> T:

@@ -30,7 +30,6 @@ OWN_FRAMES = 0.7  # share of a clip's frames that are replaced by own prediction
 OWN_FROM = 0.5  # own predictions start from levels up to this
 MAX_OWN_ERROR = 3.0  # length of a place's error: its latents are about 4 long, the smallest fireball makes 6 to 11
 MAX_DEPTH = 3  # steps that own predictions are made of own predictions, 1 to this
-STROKE_WEIGHT = 8.0  # of frames at a stroke of the game's clock, when what comes seldom is due
 LEAPS = 0.5  # share of the frames that are drawn once more, in a leap, in two batches of four
 LEAP_WEIGHT = 0.5
 END_WEIGHT = 2.0
@@ -63,7 +62,7 @@ class DynamicsLoss(nn.Module):
         tau = self._levels(len(target), generator)
         drawn = self._draw(canvas, target, tau, generator)
         shown = _shown(batch)
-        counted = batch["weight"][:, 1:].flatten() * self._strokes(batch["ages"][:, 1:]).flatten()
+        counted = batch["weight"][:, 1:].flatten()
         part = counted * shown / shown.sum().clamp(min=1)  # of the loss
         weight = _weight(frames)
         error = (drawn - target).square()
@@ -76,11 +75,6 @@ class DynamicsLoss(nn.Module):
         named = {"picture": picture, "one_step_mse": mse, "leaps": leaps}
         named |= {"end": end, "harm": harm, "reward": reward}
         return loss, {name: value.detach() for name, value in named.items()}
-
-    def _strokes(self, ages: Tensor) -> Tensor:
-        """What frames of these ages (B, T) count; known beforehand, so that nothing comes too often."""
-        cycle = self.dynamics.config.cycle
-        return torch.where((ages % cycle == 0) & (cycle > 1), STROKE_WEIGHT, 1.0)
 
     def _levels(self, count: int, generator: torch.Generator) -> Tensor:
         """Pure noise, or levels of a logit-normal distribution (Esser et al., 2024)."""

@@ -29,7 +29,7 @@ class DynamicsTask:
 
     def __init__(
         self, stores: list[LatentEpisodes], tokenizer: Tokenizer,
-        *, batch: int = 2, clip: int = 32, patch: tuple[int, int] = (8, 1), cycle: int = 1, seed: int = 0,
+        *, batch: int = 2, clip: int = 32, patch: tuple[int, int] = (8, 1), seed: int = 0,
         reward_scale: float | None = None, oldest: int | None = None,
     ) -> None:  # fmt: skip
         """`reward_scale` and `oldest` are those of the weights to go on with.
@@ -47,7 +47,7 @@ class DynamicsTask:
         self.settings = DynamicsConfig(
             channels=grid.channels, height=grid.latent_height, width=grid.latent_width, patch=patch,
             actions=meta.actions.n, action_dim=len(meta.actions.low), between=between, window=clip - 1,
-            cycle=cycle, oldest=oldest,
+            oldest=oldest,
         )  # fmt: skip
         torch.manual_seed(seed)  # the initial weights only
         # Rewards are learned in units of their usual size, so that a world of tiny rewards is no harder.

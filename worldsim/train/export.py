@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,10 +22,10 @@ from worldsim.starts import Starts
 from worldsim.train.checkpoint import load_checkpoint, setting
 from worldsim.train.latents import encode_frames, load_tokenizer
 from worldsim.train.record import TrainingRecord, checked_record
-from worldsim.weights import WorldFiles, find_world, read_card, read_world, write_world
+from worldsim.weights import WorldFiles, read_card, write_world
 
 CONTEXT = 3  # frames of a start
-TRAINED = ("tokenizer", "dynamics", "burst")  # the stages that keep a `TrainingRecord`
+TRAINED = ("tokenizer", "dynamics")  # the stages that keep a `TrainingRecord`
 RECORD = "training.json"  # how the weights came to be: time, steps, loss curves
 
 
@@ -61,19 +60,6 @@ def export_world(
     write_world(out, WorldFiles(config, _weights(tokenizer, tensors), packed, card))
     records = {kind: TrainingRecord(run / f"{kind}.json").to_json() for kind in ("tokenizer", "dynamics")}
     (out / RECORD).write_text(json.dumps(records))
-
-
-def export_burst(name: str, run: Path, out: Path) -> None:
-    """Write the world `name` with the averaged weights of the burst that was trained for it, and its record."""
-    folder = find_world(name)
-    files = read_world(folder)
-    records = read_records(folder / RECORD)
-    path = run / "burst.safetensors"
-    tensors, meta = load_checkpoint(path)
-    kept = {n: t for n, t in files.model.items() if not n.startswith("burst.")}
-    config = dataclasses.replace(files.config, burst=setting(path, meta, "steps", int))
-    write_world(out, dataclasses.replace(files, config=config, model=kept | _averaged(tensors, "burst.")))
-    (out / RECORD).write_text(json.dumps(records | {"burst": TrainingRecord(run / "burst.json").to_json()}))
 
 
 def read_records(path: Path) -> dict[str, Any]:
