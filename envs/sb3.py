@@ -10,6 +10,7 @@ from gymnasium.vector import AutoresetMode
 
 from worldsim.envs.infos import by_row
 from worldsim.envs.observing import Observation
+from worldsim.envs.starts import OF_A_START
 from worldsim.envs.vector_env import WorldVectorEnv
 from worldsim.envs.worlds import DEFAULT_START, TimeLimit
 from worldsim.errors import InvalidInput, MissingDependency
@@ -128,11 +129,11 @@ class WorldVecEnv(VecEnv):
 
 
 def _stack_options(options: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """One dict of options a row -> one dict with the rows as first axis."""
-    keys = set(options[0])
-    if any(set(one) != keys for one in options):
+    """One dict of options a row -> one dict with the rows as first axis; unknown ones as the first row has them."""
+    keys = set(options[0]) & set(OF_A_START)
+    if any(set(one) & set(OF_A_START) != keys for one in options):
         raise InvalidInput("the environments have different reset options; give all of them the same keys")
     try:
-        return {key: np.stack([one[key] for one in options]) for key in keys} or None
+        return {**options[0], **{key: np.stack([one[key] for one in options]) for key in keys}} or None
     except ValueError as error:
         raise InvalidInput(f"reset options of different shapes ({error}); give all rows as many pictures") from error

@@ -86,7 +86,7 @@ class WorldVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         """Begin episodes in all rows, or in those of `options["reset_mask"]` (N,) bool.
 
         An integer seed becomes seed + i in row i. The options "frames", "actions" and "age" of
-        `WorldEnv.reset` serve every row, or each its own with the rows as first axis.
+        `WorldEnv.reset` serve every row, or each its own with the rows as first axis; others are ignored as there.
         """
         seeds = check_seeds(seed, self.num_envs)
         given = check_options(options, known=(*OF_A_START, "reset_mask"))

@@ -68,6 +68,11 @@ def test_options_start_each_row_from_its_own_pictures():
         envs.seed(0)
         envs.set_options([{"frames": one, "actions": [1]} for one in frames])
     assert np.array_equal(ours.reset(), theirs.reset())
+    for envs in (ours, theirs):
+        envs.seed(2**63 - 1)
+        envs.set_options({"of_a_framework": {"any": "thing"}})
+    with pytest.warns(UserWarning, match="'of_a_framework' is ignored"):
+        assert np.array_equal(ours.reset(), theirs.reset())
     ours.set_options([{"frames": frames[0], "actions": [1]}, {}])
     with pytest.raises(InvalidInput, match="different reset options"):
         ours.reset()

@@ -180,7 +180,7 @@ def test_wrong_arguments_are_refused(kwargs):
 
 def test_wrong_seeds_are_refused():
     envs = WorldVectorEnv(ToyWorld(), 2)
-    for seed in ([1], [1, -1], -1, 2**63 - 1):
+    for seed in ([1], [1, -1], -1, 1.0):
         with pytest.raises(InvalidInput, match="seed"):
             envs.reset(seed=seed)
 
