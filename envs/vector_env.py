@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
@@ -22,6 +23,14 @@ from worldsim.errors import InvalidInput, InvalidState
 from worldsim.spec import WorldProtocol
 from worldsim.speculation import Speculation, SpeculationStats
 from worldsim.tree import put_rows, select_rows
+
+# What a row has, by the name that the batch has it.
+_ROW_ATTRIBUTES = {
+    "observation_space": "single_observation_space",
+    "action_space": "single_action_space",
+    "_max_episode_steps": "max_episode_steps",
+}
+_ROW_METHODS = ("get_action_meanings", "get_keys_to_action")  # that answer the same in every row
 
 
 class WorldVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
@@ -40,6 +49,7 @@ class WorldVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 30}  # type: ignore[misc]
+    _env_spec: EnvSpec | None = None
 
     def __init__(
         self,
@@ -141,11 +151,53 @@ class WorldVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self._observations = self._observer.observe(self._state, self.num_envs)
         self._expect()
 
+    def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        """What a method or attribute of each row's environment gives, one a row, as `SyncVectorEnv.call` does.
+
+        Methods are "render", "save_state", "get_action_meanings" and "get_keys_to_action". Raises AttributeError for
+        others, which the batch itself may have, and for attributes that there are none of.
+        """
+        if name == "render":
+            return self.render() or (None,) * self.num_envs
+        if name == "save_state":
+            return tuple(self.save_state())
+        value = getattr(self, _ROW_ATTRIBUTES.get(name, name))
+        if name in _ROW_METHODS:
+            value = value(*args, **kwargs)
+        elif name in dir(type(self)) and callable(value):
+            raise AttributeError(f"a row of a batch has no method {name!r}; call it on the batch itself")
+        return (value,) * self.num_envs
+
+    def get_attr(self, name: str) -> tuple[Any, ...]:
+        """An attribute of each row's environment; as `call`."""
+        return self.call(name)
+
+    def set_attr(self, name: str, values: Any) -> None:
+        """Set an attribute of all rows, which share it: one value, or a list of the same one for each.
+
+        Raises InvalidInput for a list of different ones, or of another number than there are rows.
+        """
+        each = values if isinstance(values, list | tuple) else [values] * self.num_envs
+        if len(each) != self.num_envs:
+            raise InvalidInput(f"{len(each)} values of {name!r} for {self.num_envs} environments; pass one for each")
+        if not all(one is each[0] or np.array_equal(one, each[0]) for one in each):
+            raise InvalidInput(f"{name!r} is shared by all environments of the batch; pass the same value for each")
+        setattr(self, _ROW_ATTRIBUTES.get(name, name), each[0])
+
     def close_extras(self, **kwargs: Any) -> None:
         """End the guessing, if there is any; called by `close`."""
         ahead = getattr(self, "ahead", None)  # gymnasium also closes what could not even be made
         if ahead is not None:
             ahead.close()
+
+    @property
+    def spec(self) -> EnvSpec | None:
+        """What gymnasium made this environment from, with the time limit that applies; None where it did not."""
+        return self._env_spec
+
+    @spec.setter
+    def spec(self, value: EnvSpec | None) -> None:
+        self._env_spec = worlds.limited(value, self.max_episode_steps)
 
     @property
     def speculation_stats(self) -> SpeculationStats | None:
@@ -155,6 +207,10 @@ class WorldVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     def get_action_meanings(self) -> list[str]:
         """What each discrete action does, as in ALE; empty when the world does not say."""
         return worlds.action_meanings(self.world.spec.actions)
+
+    def get_keys_to_action(self) -> dict[tuple[int, ...], int]:
+        """Pygame key codes held down -> action, as `WorldEnv` has it."""
+        return worlds.keys_to_action(self.world.spec.actions)
 
     def _advance(self, actions: np.ndarray, stepped: np.ndarray) -> Outcome:
         """Step the whole batch, rows that are to be reset included; what the rows of `stepped` (N,) bool get."""

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 
 from worldsim.actions import check_action
 from worldsim.envs import worlds
@@ -50,6 +51,7 @@ class WorldEnv(gym.Env[np.ndarray, Any]):
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array", "human"], "render_fps": 30}  # type: ignore[misc]
+    _env_spec: EnvSpec | None = None
 
     def __init__(
         self,
@@ -169,6 +171,20 @@ class WorldEnv(gym.Env[np.ndarray, Any]):
             env.restore_state(state)
             forks.append(env)
         return forks
+
+    @property
+    def spec(self) -> EnvSpec | None:
+        """What gymnasium made this environment from, with the time limit that applies; None where it did not."""
+        return self._env_spec
+
+    @spec.setter
+    def spec(self, value: EnvSpec | None) -> None:
+        self._env_spec = worlds.limited(value, self.max_episode_steps)
+
+    @property
+    def _max_episode_steps(self) -> int | None:
+        """The time limit by the name that gymnasium's own wrapper has it; LeRobot asks for it."""
+        return self.max_episode_steps
 
     @property
     def speculation_stats(self) -> SpeculationStats | None:

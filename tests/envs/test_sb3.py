@@ -90,8 +90,12 @@ def test_attributes_are_those_of_the_batch():
     assert envs.env_is_wrapped(gym.Wrapper) == [False] * 3
     assert envs.env_method("get_action_meanings", indices=0) == [["NOOP", "LEFT", "RIGHT"]]
     assert len(envs.env_method("render", indices=[0, 1])) == 2
-    with pytest.raises(AttributeError, match="save_state"):
-        envs.env_method("save_state")
+    with pytest.raises(AttributeError, match="restore_state"):
+        envs.env_method("restore_state")
+    assert envs.get_attr("action_space", indices=[2]) == [gym.spaces.Discrete(3)]
+    assert [state.seed for state in envs.env_method("save_state", indices=[1, 2])] == [
+        state.seed for state in envs.worlds.save_state()[1:]
+    ]
     assert envs.render().shape == (32, 32, 3) and envs.metadata["render_fps"] == 18
     envs.close()
     envs.close()
