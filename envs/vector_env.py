@@ -77,6 +77,7 @@ class WorldVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         spec = self.world.spec
         self.num_envs = num_envs
         self.start = start
+        self.speculate = speculate
         self.max_episode_steps = worlds.time_limit(spec, max_episode_steps)
         self._observer = Observer(self.world, observation, between)
         self.single_observation_space = self._observer.space
@@ -89,6 +90,14 @@ class WorldVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self._progress = Progress(num_envs)
         self._state: Any = None
         self._observations = np.zeros((num_envs, *self._observer.space.shape), self._observer.space.dtype)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the guesses and their thread: pickled and copied environments guess for themselves."""
+        return {name: value for name, value in self.__dict__.items() if name != "ahead"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.ahead = make_speculator(self.speculate, self.world, self._observer, self.num_envs)
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None

@@ -25,7 +25,7 @@ class Window:
         except ImportError as error:
             raise MissingDependency('render_mode="human" needs pygame; run pip install "worldsim[play]"') from error
         self._pygame = pygame
-        self._name = spec.name
+        self._spec = spec
         self._rate = spec.steps_per_second * spec.pictures_per_step
         scale = max(1, TARGET_HEIGHT // spec.height)
         self._size = (round(spec.width * spec.pixel_aspect * scale), spec.height * scale)
@@ -33,12 +33,16 @@ class Window:
         self._clock = pygame.time.Clock()
         self._require_display()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A window belongs to its process; a copy opens one of its own at its first picture."""
+        return type(self), (self._spec,)
+
     def show(self, picture: np.ndarray) -> None:
         """Show (H, W, 3) uint8 and wait until its time is over."""
         if self._screen is None:
             self._require_display()
             self._screen = self._pygame.display.set_mode(self._size)
-            self._pygame.display.set_caption(f"worldsim {self._name}")
+            self._pygame.display.set_caption(f"worldsim {self._spec.name}")
         surface = self._pygame.surfarray.make_surface(picture.swapaxes(0, 1))  # pygame wants (W, H, 3)
         self._screen.blit(self._pygame.transform.scale(surface, self._size), (0, 0))
         self._pygame.event.pump()

@@ -84,6 +84,14 @@ class WorldEnv(gym.Env[np.ndarray, Any]):
         self._state: Any = None
         self._picture: np.ndarray | None = None  # the current one; None: not decoded yet
 
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the guesses and their thread: pickled and copied environments guess for themselves."""
+        return {name: value for name, value in self.__dict__.items() if name != "ahead"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.ahead = make_speculator(self.speculate, self.world, self._observer, None)
+
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:

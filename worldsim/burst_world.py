@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,6 +42,10 @@ class BurstWorld:
         self.world = world
         self.burst = world.burst
         self.spec: WorldSpec = held_spec(world.spec, self.burst.steps)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> BurstWorld:
+        """As the world does: weights are shared."""
+        return BurstWorld(copy.deepcopy(self.world, memo))
 
     def with_sampling(self, **changes: Any) -> BurstWorld:
         """As the world does."""

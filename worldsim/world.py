@@ -129,6 +129,10 @@ class World:
             other.step(other.reset(range(number)), self.config.actions.lowest(number), pictures="none")
         return other
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> World:
+        """Copies of environments share the weights, which never change."""
+        return copy.copy(self)
+
     # -- starting -----------------------------------------------------------------------------------------------
 
     @torch.inference_mode()
