@@ -150,14 +150,22 @@ class WorldVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         return [pack(self.world, select_rows(self._state, [row]), self._progress.counters(row)) for row in rows]
 
     def restore_state(self, states: Sequence[EnvState]) -> None:
-        """Return to saved states, one a row (the same one in several rows forks it), bit for bit."""
+        """Return to saved states, one a row (the same one in several rows forks it), bit for bit.
+
+        Raises InvalidInput for another number of states, and if one of them is damaged or another world's; nothing has
+        changed then.
+        """
         if len(states) != self.num_envs:
             raise InvalidInput(f"{len(states)} states for {self.num_envs} environments; pass one for each")
-        unpacked = [unpack(self.world, state) for state in states]
-        self._put({row: tree for row, (tree, _) in enumerate(unpacked)})
+        unpacked = [unpack(self.world, state, self._state) for state in states]
+        restored = select_rows(unpacked[0][0], [0] * self.num_envs)
+        for row, (tree, _) in enumerate(unpacked):
+            put_rows(restored, [row], tree)
+        self.ahead.forget()
+        observations = self._observer.observe(restored, self.num_envs)
+        self._state, self._observations = restored, observations
         for row, (_, counters) in enumerate(unpacked):
             self._progress.put(row, counters)
-        self._observations = self._observer.observe(self._state, self.num_envs)
         self._expect()
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:

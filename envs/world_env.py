@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
+from gymnasium.wrappers import TimeLimit
 
 from worldsim.actions import check_action
 from worldsim.envs import worlds
@@ -83,6 +85,7 @@ class WorldEnv(gym.Env[np.ndarray, Any]):
         self._progress = Progress(1)
         self._state: Any = None
         self._picture: np.ndarray | None = None  # the current one; None: not decoded yet
+        self._restored = False  # whether gymnasium's time limits have to be told how many steps were taken
 
     def __getstate__(self) -> dict[str, Any]:
         """All but the guesses and their thread: pickled and copied environments guess for themselves."""
@@ -110,6 +113,7 @@ class WorldEnv(gym.Env[np.ndarray, Any]):
         observation = self._observer.observe(state, 1)
         super().reset(seed=seed)
         self._progress.put(0, Counters(base, episode))
+        self._restored = False
         self._state = state
         self._keep_picture(observation)
         self._show()
@@ -119,6 +123,7 @@ class WorldEnv(gym.Env[np.ndarray, Any]):
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Take one action; the picture after it, reward, terminated, truncated, info."""
         self._progress.require_running()
+        self._tell_time_limits()
         checked = check_action(self.world.spec.actions, action)
         self._state, result = self.ahead.step(self._state, checked)
         observation = self._observer.after(self._state, result)
@@ -152,12 +157,16 @@ class WorldEnv(gym.Env[np.ndarray, Any]):
         return pack(self.world, clone(self._state), self._progress.counters(0))
 
     def restore_state(self, state: EnvState) -> None:
-        """Return to a saved state of this world, bit for bit; may be done any number of times."""
-        restored, counters = unpack(self.world, state)
+        """Return to a saved state of this world, bit for bit; may be done any number of times.
+
+        Raises InvalidInput for a state that is damaged or another world's; nothing has changed then.
+        """
+        restored, counters = unpack(self.world, state, self._state)
         self.ahead.forget()
         self._state = restored
         self._progress.put(0, counters)
         self._picture = None
+        self._restored = True
         if not counters.ended:
             self.ahead.expect(self._state)
 
@@ -206,6 +215,20 @@ class WorldEnv(gym.Env[np.ndarray, Any]):
     def get_keys_to_action(self) -> dict[tuple[int, ...], int]:
         """Pygame key codes held down -> action, for `gymnasium.utils.play`."""
         return worlds.keys_to_action(self.world.spec.actions)
+
+    def _tell_time_limits(self) -> None:
+        """In the first step after a state was restored, set gymnasium's `TimeLimit`s around this environment to it.
+
+        They count steps for themselves from the last reset they saw, and an environment does not know its wrappers:
+        but those that count a step are on the call stack when it is taken. No other frame's locals are read, as
+        that would keep alive what they hold.
+        """
+        frame = sys._getframe(1) if self._restored else None
+        self._restored = False
+        while frame is not None:
+            if frame.f_code is TimeLimit.step.__code__ and (limit := frame.f_locals["self"]).unwrapped is self:
+                limit._elapsed_steps = int(self._progress.step[0])
+            frame = frame.f_back
 
     def _keep_picture(self, shown: np.ndarray) -> None:
         """Keep the current picture, where it was decoded: `shown` (1, H, W, 3) uint8, or something else."""
