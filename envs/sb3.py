@@ -49,6 +49,7 @@ class WorldVecEnv(VecEnv):
         render_mode: str | None = None,
         speculate: bool | Speculation | None = None,
         compiled: bool = False,
+        clip_actions: bool = False,
         device: str = "auto",
     ) -> None:
         self.worlds = WorldVectorEnv(
@@ -63,6 +64,7 @@ class WorldVecEnv(VecEnv):
             render_mode=render_mode,
             speculate=speculate,
             compiled=compiled,
+            clip_actions=clip_actions,
             device=device,
         )
         self._actions: np.ndarray | None = None

@@ -65,6 +65,7 @@ class WorldVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         render_mode: str | None = None,
         speculate: bool | Speculation | None = None,
         compiled: bool = False,
+        clip_actions: bool = False,
         device: str = "auto",
     ) -> None:
         if isinstance(num_envs, bool) or not isinstance(num_envs, int) or num_envs < 1:
@@ -78,6 +79,7 @@ class WorldVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self.num_envs = num_envs
         self.start = start
         self.speculate = speculate
+        self.clip_actions = clip_actions
         self.max_episode_steps = worlds.time_limit(spec, max_episode_steps)
         self._observer = Observer(self.world, observation, between)
         self.single_observation_space = self._observer.space
@@ -86,7 +88,7 @@ class WorldVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self.action_space = batch_space(self.single_action_space, num_envs)
         own = {"render_fps": worlds.render_fps(spec), "autoreset_mode": self.autoreset_mode}
         self.metadata = {**type(self).metadata, **own}  # type: ignore[misc]
-        self.ahead = make_speculator(speculate, self.world, self._observer, num_envs)
+        self.ahead = make_speculator(speculate, self.world, self._observer, num_envs, clip_actions)
         self._progress = Progress(num_envs)
         self._state: Any = None
         self._observations = np.zeros((num_envs, *self._observer.space.shape), self._observer.space.dtype)
@@ -97,7 +99,7 @@ class WorldVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self.ahead = make_speculator(self.speculate, self.world, self._observer, self.num_envs)
+        self.ahead = make_speculator(self.speculate, self.world, self._observer, self.num_envs, self.clip_actions)
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -120,7 +122,8 @@ class WorldVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     def step(self, actions: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Take one action in every row; in the next-step mode, rows that had ended are reset instead."""
         resetting = self._rows_awaiting_reset()
-        checked = check_actions(self.world.spec.actions, actions, self.num_envs, ignored=resetting)
+        spec = self.world.spec.actions
+        checked = check_actions(spec, actions, self.num_envs, resetting, clip=self.clip_actions)
         outcome = self._advance(checked, ~resetting)
         infos: dict[str, Any] = {}
         if self.autoreset_mode is AutoresetMode.SAME_STEP:

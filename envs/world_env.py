@@ -37,6 +37,8 @@ class WorldEnv(gym.Env[np.ndarray, Any]):
     or a `worldsim.speculation.Speculation`. No result depends on it. `close` ends its thread.
     `compiled` compiles the world's steps to machine code (`World.compiled`): half a minute here, once for all, then
     faster steps.
+    `clip_actions` clips continuous actions to their bounds, as the continuous environments of gymnasium do; without it
+    those out of bounds are refused. NaN is refused either way.
     `gym.make(..., max_episode_steps=n)` puts gymnasium's own wrapper on top, which can only shorten episodes.
 
     A seeded `reset` begins episode 0 of that seed, each `reset` without a seed the next one, so that a seed
@@ -67,6 +69,7 @@ class WorldEnv(gym.Env[np.ndarray, Any]):
         max_episode_steps: worlds.TimeLimit = "world",
         speculate: bool | Speculation | None = None,
         compiled: bool = False,
+        clip_actions: bool = False,
         device: str = "auto",
     ) -> None:
         self.render_mode = worlds.check_render_mode(render_mode, self.metadata["render_modes"])
@@ -74,6 +77,7 @@ class WorldEnv(gym.Env[np.ndarray, Any]):
         spec = self.world.spec
         self.start = start
         self.between = between
+        self.clip_actions = clip_actions
         self.max_episode_steps = worlds.time_limit(spec, max_episode_steps)
         self._observer = Observer(self.world, observation, between or render_mode == "human")
         self.observation_space = self._observer.space
@@ -81,7 +85,7 @@ class WorldEnv(gym.Env[np.ndarray, Any]):
         self.metadata = {**type(self).metadata, "render_fps": worlds.render_fps(spec)}  # type: ignore[misc]
         self._window = Window(spec) if render_mode == "human" else None
         self.speculate = speculate
-        self.ahead = make_speculator(speculate, self.world, self._observer, None)
+        self.ahead = make_speculator(speculate, self.world, self._observer, None, clip_actions)
         self._progress = Progress(1)
         self._state: Any = None
         self._picture: np.ndarray | None = None  # the current one; None: not decoded yet
@@ -93,7 +97,7 @@ class WorldEnv(gym.Env[np.ndarray, Any]):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self.ahead = make_speculator(self.speculate, self.world, self._observer, None)
+        self.ahead = make_speculator(self.speculate, self.world, self._observer, None, self.clip_actions)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -124,7 +128,7 @@ class WorldEnv(gym.Env[np.ndarray, Any]):
         """Take one action; the picture after it, reward, terminated, truncated, info."""
         self._progress.require_running()
         self._tell_time_limits()
-        checked = check_action(self.world.spec.actions, action)
+        checked = check_action(self.world.spec.actions, action, clip=self.clip_actions)
         self._state, result = self.ahead.step(self._state, checked)
         observation = self._observer.after(self._state, result)
         outcome = self._progress.advance(result, self.max_episode_steps)
@@ -184,6 +188,7 @@ class WorldEnv(gym.Env[np.ndarray, Any]):
                 render_mode=mode,
                 max_episode_steps=self.max_episode_steps,
                 speculate=self.speculate,
+                clip_actions=self.clip_actions,
             )
             env.restore_state(state)
             forks.append(env)
