@@ -38,7 +38,7 @@ class WorldVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
     Behaves as gymnasium's `SyncVectorEnv` over `WorldEnv`s in all three autoreset modes; row i does what a
     `WorldEnv` reset with its seed would do, whatever its neighbours do. Observations are (N, H, W, 3) uint8 or,
-    for "latents", (N, C, h, w) float32; rewards (N,) float64. The arguments are those of `WorldEnv`.
+    for "latents", (N, C * h * w) float32; rewards (N,) float64. The arguments are those of `WorldEnv`.
 
     Raises InvalidAction, InvalidState and InvalidInput, always before anything has changed.
 

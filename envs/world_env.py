@@ -28,7 +28,8 @@ class WorldEnv(gym.Env[np.ndarray, Any]):
     """One learned world behind gymnasium's interface; observations are pictures (H, W, 3) uint8, or latents.
 
     `world` is a name (shipped, local folder, hub id) or any object with the four members of `WorldProtocol`.
-    `observation` "latents" gives (C, h, w) float32, for which no picture is decoded but by `render`.
+    `observation` "latents" gives (C * h * w,) float32, for which no picture is decoded but by `render`;
+    `observation.reshape(env.unwrapped.world.spec.latent_shape)` is their grid (C, h, w).
     `between` puts the pictures before the last one of each step into the info, (pictures_per_step - 1, H, W, 3).
     `start` "anywhere" begins episodes in the midst of recorded ones, "beginning" as these begin.
     `temperature`, the size of the noise that pictures are drawn from, above 1 makes a less predictable world.
