@@ -83,7 +83,7 @@ def _layout(tree: Any, path: str = "tree", rows: int | None = None) -> dict[str,
     """What is at each place of a batched state: type, dtype and shape, with so many `rows` instead of its own."""
     if isinstance(tree, torch.Tensor | np.ndarray):
         kind = "tensor" if isinstance(tree, torch.Tensor) else "array"
-        shape = (*tree.shape[:1],) if rows is None else (rows,)
+        shape = tuple(tree.shape[:1]) if rows is None else (rows,)
         return {path: f"{kind} {str(tree.dtype).removeprefix('torch.')} {(*shape, *tree.shape[1:])}"}
     parts: dict[Any, Any] = {}
     if dataclasses.is_dataclass(tree):
