@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from worldsim.envs.infos import Columns
-from worldsim.envs.starts import SEED_LIMIT
 from worldsim.errors import InvalidState
+from worldsim.noise import SEED_LIMIT
 from worldsim.spec import WorldStep
 
 

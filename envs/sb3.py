@@ -10,6 +10,7 @@ from gymnasium.vector import AutoresetMode
 
 from worldsim.envs.infos import by_row
 from worldsim.envs.observing import Observation
+from worldsim.envs.starts import OF_A_START
 from worldsim.envs.vector_env import WorldVectorEnv
 from worldsim.envs.worlds import DEFAULT_START, TimeLimit
 from worldsim.errors import InvalidInput, MissingDependency
@@ -48,6 +49,7 @@ class WorldVecEnv(VecEnv):
         render_mode: str | None = None,
         speculate: bool | Speculation | None = None,
         compiled: bool = False,
+        clip_actions: bool = False,
         device: str = "auto",
     ) -> None:
         self.worlds = WorldVectorEnv(
@@ -62,6 +64,7 @@ class WorldVecEnv(VecEnv):
             render_mode=render_mode,
             speculate=speculate,
             compiled=compiled,
+            clip_actions=clip_actions,
             device=device,
         )
         self._actions: np.ndarray | None = None
@@ -103,24 +106,20 @@ class WorldVecEnv(VecEnv):
         return self.worlds.render() or [None] * self.num_envs
 
     def get_attr(self, attr_name: str, indices: Indices = None) -> list[Any]:
-        """An attribute of the batch, which all rows share, once for each row asked for."""
-        return [getattr(self.worlds, attr_name) for _ in self._get_indices(indices)]
+        """An attribute of each row asked for, as `WorldVectorEnv.call` gives it."""
+        values = self.worlds.get_attr(attr_name)
+        return [values[row] for row in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: Indices = None) -> None:
         """Set an attribute of the batch; raises InvalidInput for some rows only, since they share it."""
         if set(self._get_indices(indices)) != set(range(self.num_envs)):
             raise InvalidInput(f"{attr_name!r} is shared by all environments of the batch; set it without indices")
-        setattr(self.worlds, attr_name, value)
+        self.worlds.set_attr(attr_name, [value] * self.num_envs)
 
     def env_method(self, method_name: str, *args: Any, indices: Indices = None, **kwargs: Any) -> list[Any]:
-        """Call a method that means the same for a row as for the batch: "render" or "get_action_meanings"."""
-        rows = list(self._get_indices(indices))
-        if method_name == "render":
-            images = self.get_images()
-            return [images[row] for row in rows]
-        if method_name == "get_action_meanings":
-            return [self.worlds.get_action_meanings(*args, **kwargs) for _ in rows]
-        raise AttributeError(f"a row of a batch has no method {method_name!r}; call it on the batch, `.worlds`")
+        """What a method gives in each row asked for; the methods are those of `WorldVectorEnv.call`."""
+        results = self.worlds.call(method_name, *args, **kwargs)
+        return [results[row] for row in self._get_indices(indices)]
 
     def env_is_wrapped(self, wrapper_class: type[Any], indices: Indices = None) -> list[bool]:
         """Always False: rows are no environments that could be wrapped."""
@@ -128,11 +127,11 @@ class WorldVecEnv(VecEnv):
 
 
 def _stack_options(options: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """One dict of options a row -> one dict with the rows as first axis."""
-    keys = set(options[0])
-    if any(set(one) != keys for one in options):
+    """One dict of options a row -> one dict with the rows as first axis; unknown ones as the first row has them."""
+    keys = set(options[0]) & set(OF_A_START)
+    if any(set(one) & set(OF_A_START) != keys for one in options):
         raise InvalidInput("the environments have different reset options; give all of them the same keys")
     try:
-        return {key: np.stack([one[key] for one in options]) for key in keys} or None
+        return {**options[0], **{key: np.stack([one[key] for one in options]) for key in keys}} or None
     except ValueError as error:
         raise InvalidInput(f"reset options of different shapes ({error}); give all rows as many pictures") from error

@@ -45,9 +45,10 @@ class SourceEnv(gym.Env[np.ndarray, Any]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Begin an episode; there are no options."""
+        """Begin an episode; no option means anything here."""
         check_options(options, known=())
-        base, episode = self._progress.next_start(0, check_seed(seed), self.np_random)
+        seed = check_seed(seed)
+        base, episode = self._progress.next_start(0, seed, self.np_random)
         super().reset(seed=seed)
         row = self.source.reset(int(np.random.SeedSequence([base, episode]).generate_state(1)[0]))
         self._progress.put(0, Counters(base, episode))

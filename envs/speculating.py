@@ -16,9 +16,12 @@ from worldsim.speculation.settings import check_speculation
 
 
 def make_speculator(
-    speculate: bool | Speculation | None, world: WorldProtocol, observer: Observer, num_envs: int | None
+    speculate: bool | Speculation | None, world: WorldProtocol, observer: Observer, num_envs: int | None, clip: bool
 ) -> Speculator:
-    """What steps `num_envs` environments, or a single one (None), whose policy sees and acts without a batch axis."""
+    """What steps `num_envs` environments, or a single one (None), whose policy sees and acts without a batch axis.
+
+    `clip` is for the actions that a policy proposes: what is done with those that are taken.
+    """
     spec = world.spec.actions
 
     def step(state: Any, actions: np.ndarray) -> Stages:
@@ -27,5 +30,7 @@ def make_speculator(
     def see(state: Any, step: WorldStep) -> np.ndarray:
         return observer.after(state, step) if num_envs else observer.after(state, step)[0]
 
-    check = partial(check_actions, spec, rows=num_envs) if num_envs else partial(check_action, spec)
+    check = (
+        partial(check_actions, spec, rows=num_envs, clip=clip) if num_envs else partial(check_action, spec, clip=clip)
+    )
     return Speculator(step, spec, num_envs or 1, check_speculation(speculate), see=see, check=check)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 
 from worldsim.actions import check_actions
 from worldsim.errors import InvalidInput
+from worldsim.noise import SEED_LIMIT, fold_seed
 from worldsim.spec import WorldSpec
 
-SEED_LIMIT = 1 << 63  # seeds are reported in int64 arrays
 OF_A_START = ("frames", "actions", "age")  # options of `reset`
+_ignored: set[str] = set()  # options that this process was told about: frameworks pass theirs at every reset
 
 
 @dataclass(frozen=True)
@@ -26,12 +29,12 @@ class Start:
 
 
 def check_seed(seed: Any) -> int | None:
-    """None or an integer in [0, 2**63); raises InvalidInput."""
+    """None, or the seed in [0, 2**63) that stands for an integer of 0 or more; raises InvalidInput."""
     if seed is None:
         return None
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= int(seed) < SEED_LIMIT:
-        raise InvalidInput(f"seed {seed!r} is no integer from 0 to 2**63 - 1; pass one, or None")
-    return int(seed)
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or int(seed) < 0:
+        raise InvalidInput(f"seed {seed!r} is no integer of 0 or more; pass one, or None")
+    return fold_seed(int(seed))
 
 
 def check_seeds(seed: Any, rows: int) -> list[int | None]:
@@ -40,20 +43,28 @@ def check_seeds(seed: Any, rows: int) -> list[int | None]:
         if len(seed) != rows:
             raise InvalidInput(f"{len(seed)} seeds for {rows} environments; pass one for each")
         return [check_seed(one) for one in seed]
-    first = check_seed(seed)
-    return [None if first is None else check_seed(first + row) for row in range(rows)]
+    if check_seed(seed) is None:
+        return [None] * rows
+    return [check_seed(int(seed) + row) for row in range(rows)]
 
 
 def check_options(options: Any, known: tuple[str, ...] = OF_A_START) -> dict[str, Any]:
-    """The options as a dict of known keys; raises InvalidInput for anything else."""
+    """Those of the options that are known; warns of each other one once. Raises InvalidInput for what is no mapping.
+
+    Frameworks pass options of their own to every environment, which no other environment minds.
+    """
     if options is None:
         return {}
     if not isinstance(options, Mapping):
         raise InvalidInput(f"options is a {type(options).__name__}; pass a dict")
-    unknown = sorted(str(key) for key in options if key not in known)
-    if unknown:
-        raise InvalidInput(f"unknown reset options {unknown}; this environment knows {list(known)}")
-    return dict(options)
+    for key in map(str, options):
+        if key not in known and key not in _ignored:
+            near = difflib.get_close_matches(key, known, n=1)
+            names = ", ".join(map(repr, known)) or "none"
+            hint = f"did you mean {near[0]!r}?" if near else f"this environment knows {names}"
+            gym.logger.warn("reset option %r is ignored; %s", key, hint)
+            _ignored.add(key)
+    return {key: options[key] for key in known if key in options}
 
 
 def check_start(spec: WorldSpec, given: Mapping[str, Any]) -> Start | None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from worldsim.envs.progress import Counters
 from worldsim.errors import InvalidInput
+from worldsim.noise import SEED_LIMIT
 from worldsim.spec import WorldProtocol
 from worldsim.tree import clone
 from worldsim.tree_io import load_extra, load_tree, save_tree
@@ -52,13 +55,49 @@ def pack(world: WorldProtocol, tree: Any, counters: Counters) -> EnvState:
     return EnvState(_identity(world), tree, counters.step, counters.episode, counters.seed, counters.ended)
 
 
-def unpack(world: WorldProtocol, state: EnvState) -> tuple[Any, Counters]:
-    """The world's state, copied, and the counters; raises InvalidInput for a state of another world."""
+def unpack(world: WorldProtocol, state: EnvState, like: Any) -> tuple[Any, Counters]:
+    """The world's state, copied, and the counters.
+
+    `like` is a state of any number of worlds that the tree has to fit, None where there is none yet. Raises
+    InvalidInput for a state of another world and for a damaged one.
+    """
     if not isinstance(state, EnvState):
         raise InvalidInput(f"a {type(state).__name__} is no state; pass what save_state() returned")
     if state.world != _identity(world):
         raise InvalidInput(f"this is a state of world {state.world!r}, not of {_identity(world)!r}")
-    return clone(state.tree), Counters(state.seed, state.episode, state.step, state.ended)
+    if like is None:
+        with torch.no_grad():
+            like = world.reset([0])
+    found, wanted = _layout(state.tree), _layout(like, rows=1)
+    for path in wanted | found:
+        if found.get(path) != wanted.get(path):
+            what = f"{path} is {found.get(path, 'missing')} instead of {wanted.get(path, 'missing')}"
+            raise InvalidInput(
+                f"this state of world {state.world!r} is damaged ({what}); pass what save_state() returned"
+            )
+    counts = (state.seed, state.episode, state.step)
+    if not all(isinstance(count, int) and 0 <= count < SEED_LIMIT for count in counts):
+        raise InvalidInput(f"this state has seed, episode and step {counts}; pass what save_state() returned")
+    return clone(state.tree), Counters(*counts, bool(state.ended))
+
+
+def _layout(tree: Any, path: str = "tree", rows: int | None = None) -> dict[str, str]:
+    """What is at each place of a batched state: type, dtype and shape, with so many `rows` instead of its own."""
+    if isinstance(tree, torch.Tensor | np.ndarray):
+        kind = "tensor" if isinstance(tree, torch.Tensor) else "array"
+        shape = tuple(tree.shape[:1]) if rows is None else (rows,)
+        return {path: f"{kind} {str(tree.dtype).removeprefix('torch.')} {(*shape, *tree.shape[1:])}"}
+    parts: dict[Any, Any] = {}
+    if dataclasses.is_dataclass(tree):
+        parts = {field.name: getattr(tree, field.name, None) for field in dataclasses.fields(tree)}
+    elif isinstance(tree, dict):
+        parts = tree
+    elif isinstance(tree, list | tuple):
+        parts = dict(enumerate(tree))
+    layout = {path: f"a {type(tree).__name__}"}
+    for name, part in parts.items():
+        layout |= _layout(part, f"{path}/{name}", rows)
+    return layout
 
 
 def _identity(world: WorldProtocol) -> str:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
@@ -23,6 +24,14 @@ from worldsim.spec import WorldProtocol
 from worldsim.speculation import Speculation, SpeculationStats
 from worldsim.tree import clone, put_rows, select_rows
 
+# What a row has, by the name that the batch has it.
+_ROW_ATTRIBUTES = {
+    "observation_space": "single_observation_space",
+    "action_space": "single_action_space",
+    "_max_episode_steps": "max_episode_steps",
+}
+_ROW_METHODS = ("get_action_meanings", "get_keys_to_action")  # that answer the same in every row
+
 
 class WorldVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     """`num_envs` environments over one world, one batched model call a step.
@@ -30,7 +39,7 @@ class WorldVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     Behaves as gymnasium's `SyncVectorEnv` over `WorldEnv`s in all three autoreset modes; row i does what a
     `WorldEnv` reset with its seed would do, whatever its neighbours do: to the bit for the same num_envs and row, but
     for rounding otherwise, which after some seconds makes another dream. Observations are (N, H, W, 3) uint8 or,
-    for "latents", (N, C, h, w) float32; rewards (N,) float64. The arguments are those of `WorldEnv`.
+    for "latents", (N, C * h * w) float32; rewards (N,) float64. The arguments are those of `WorldEnv`.
 
     Raises InvalidAction, InvalidState and InvalidInput, always before anything has changed.
 
@@ -41,6 +50,7 @@ class WorldVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 30}  # type: ignore[misc]
+    _env_spec: EnvSpec | None = None
 
     def __init__(
         self,
@@ -56,6 +66,7 @@ class WorldVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         render_mode: str | None = None,
         speculate: bool | Speculation | None = None,
         compiled: bool = False,
+        clip_actions: bool = False,
         device: str = "auto",
     ) -> None:
         if isinstance(num_envs, bool) or not isinstance(num_envs, int) or num_envs < 1:
@@ -68,6 +79,8 @@ class WorldVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         spec = self.world.spec
         self.num_envs = num_envs
         self.start = start
+        self.speculate = speculate
+        self.clip_actions = clip_actions
         self.max_episode_steps = worlds.time_limit(spec, max_episode_steps)
         self._observer = Observer(self.world, observation, between)
         self.single_observation_space = self._observer.space
@@ -76,9 +89,17 @@ class WorldVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self.action_space = batch_space(self.single_action_space, num_envs)
         own = {"render_fps": worlds.render_fps(spec), "autoreset_mode": self.autoreset_mode}
         self.metadata = {**type(self).metadata, **own}  # type: ignore[misc]
-        self.ahead = make_speculator(speculate, self.world, self._observer, num_envs)
+        self.ahead = make_speculator(speculate, self.world, self._observer, num_envs, clip_actions)
         observations = np.zeros((num_envs, *self._observer.space.shape), self._observer.space.dtype)
         self._now = Now(None, Progress(num_envs), observations)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the guesses and their thread: pickled and copied environments guess for themselves."""
+        return {name: value for name, value in self.__dict__.items() if name != "ahead"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.ahead = make_speculator(self.speculate, self.world, self._observer, self.num_envs, self.clip_actions)
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -86,7 +107,7 @@ class WorldVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         """Begin episodes in all rows, or in those of `options["reset_mask"]` (N,) bool.
 
         An integer seed becomes seed + i in row i. The options "frames", "actions" and "age" of
-        `WorldEnv.reset` serve every row, or each its own with the rows as first axis.
+        `WorldEnv.reset` serve every row, or each its own with the rows as first axis; others are ignored as there.
         """
         seeds = check_seeds(seed, self.num_envs)
         given = check_options(options, known=(*OF_A_START, "reset_mask"))
@@ -106,7 +127,8 @@ class WorldVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         Whatever goes wrong on the way, Ctrl-C included: the step is not taken then, and can be taken again.
         """
         resetting = self._rows_awaiting_reset()
-        checked = check_actions(self.world.spec.actions, actions, self.num_envs, ignored=resetting)
+        spec = self.world.spec.actions
+        checked = check_actions(spec, actions, self.num_envs, resetting, clip=self.clip_actions)
         now, outcome = self._advance(checked, ~resetting)
         infos: dict[str, Any] = {}
         if self.autoreset_mode is AutoresetMode.SAME_STEP:
@@ -138,10 +160,14 @@ class WorldVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         return [pack(self.world, select_rows(self._now.state, [row]), self._now.progress.counters(row)) for row in rows]
 
     def restore_state(self, states: Sequence[EnvState]) -> None:
-        """Return to saved states, one a row (the same one in several rows forks it), bit for bit."""
+        """Return to saved states, one a row (the same one in several rows forks it), bit for bit.
+
+        Raises InvalidInput for another number of states, and if one of them is damaged or another world's; nothing has
+        changed then.
+        """
         if len(states) != self.num_envs:
             raise InvalidInput(f"{len(states)} states for {self.num_envs} environments; pass one for each")
-        unpacked = [unpack(self.world, state) for state in states]
+        unpacked = [unpack(self.world, state, self._now.state) for state in states]
         state = self._with_rows(None, {row: tree for row, (tree, _) in enumerate(unpacked)})
         progress = Progress(self.num_envs)
         for row, (_, counters) in enumerate(unpacked):
@@ -151,11 +177,53 @@ class WorldVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self._expect(restored)
         self._now = restored
 
+    def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        """What a method or attribute of each row's environment gives, one a row, as `SyncVectorEnv.call` does.
+
+        Methods are "render", "save_state", "get_action_meanings" and "get_keys_to_action". Raises AttributeError for
+        others, which the batch itself may have, and for attributes that there are none of.
+        """
+        if name == "render":
+            return self.render() or (None,) * self.num_envs
+        if name == "save_state":
+            return tuple(self.save_state())
+        value = getattr(self, _ROW_ATTRIBUTES.get(name, name))
+        if name in _ROW_METHODS:
+            value = value(*args, **kwargs)
+        elif name in dir(type(self)) and callable(value):
+            raise AttributeError(f"a row of a batch has no method {name!r}; call it on the batch itself")
+        return (value,) * self.num_envs
+
+    def get_attr(self, name: str) -> tuple[Any, ...]:
+        """An attribute of each row's environment; as `call`."""
+        return self.call(name)
+
+    def set_attr(self, name: str, values: Any) -> None:
+        """Set an attribute of all rows, which share it: one value, or a list of the same one for each.
+
+        Raises InvalidInput for a list of different ones, or of another number than there are rows.
+        """
+        each = values if isinstance(values, list | tuple) else [values] * self.num_envs
+        if len(each) != self.num_envs:
+            raise InvalidInput(f"{len(each)} values of {name!r} for {self.num_envs} environments; pass one for each")
+        if not all(one is each[0] or np.array_equal(one, each[0]) for one in each):
+            raise InvalidInput(f"{name!r} is shared by all environments of the batch; pass the same value for each")
+        setattr(self, _ROW_ATTRIBUTES.get(name, name), each[0])
+
     def close_extras(self, **kwargs: Any) -> None:
         """End the guessing, if there is any; called by `close`."""
         ahead = getattr(self, "ahead", None)  # gymnasium also closes what could not even be made
         if ahead is not None:
             ahead.close()
+
+    @property
+    def spec(self) -> EnvSpec | None:
+        """What gymnasium made this environment from, with the time limit that applies; None where it did not."""
+        return self._env_spec
+
+    @spec.setter
+    def spec(self, value: EnvSpec | None) -> None:
+        self._env_spec = worlds.limited(value, self.max_episode_steps)
 
     @property
     def speculation_stats(self) -> SpeculationStats | None:
@@ -165,6 +233,10 @@ class WorldVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     def get_action_meanings(self) -> list[str]:
         """What each discrete action does, as in ALE; empty when the world does not say."""
         return worlds.action_meanings(self.world.spec.actions)
+
+    def get_keys_to_action(self) -> dict[tuple[int, ...], int]:
+        """Pygame key codes held down -> action, as `WorldEnv` has it."""
+        return worlds.keys_to_action(self.world.spec.actions)
 
     def _advance(self, actions: np.ndarray, stepped: np.ndarray) -> tuple[Now, Outcome]:
         """Step the whole batch, rows that are to be reset included; what the rows of `stepped` (N,) bool get."""

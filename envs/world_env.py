@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.wrappers import TimeLimit
 
 from worldsim.actions import check_action
 from worldsim.envs import worlds
@@ -26,7 +29,8 @@ class WorldEnv(gym.Env[np.ndarray, Any]):
     """One learned world behind gymnasium's interface; observations are pictures (H, W, 3) uint8, or latents.
 
     `world` is a name (shipped, local folder, hub id) or any object with the four members of `WorldProtocol`.
-    `observation` "latents" gives (C, h, w) float32, for which no picture is decoded but by `render`.
+    `observation` "latents" gives (C * h * w,) float32, for which no picture is decoded but by `render`;
+    `observation.reshape(env.unwrapped.world.spec.latent_shape)` is their grid (C, h, w).
     `between` puts the pictures before the last one of each step into the info, (pictures_per_step - 1, H, W, 3).
     `start` "anywhere" begins episodes in the midst of recorded ones, "beginning" as these begin.
     `temperature`, the size of the noise that pictures are drawn from, above 1 makes a less predictable world.
@@ -35,6 +39,8 @@ class WorldEnv(gym.Env[np.ndarray, Any]):
     or a `worldsim.speculation.Speculation`. No result depends on it. `close` ends its thread.
     `compiled` compiles the world's steps to machine code (`World.compiled`): half a minute here, once for all, then
     faster steps.
+    `clip_actions` clips continuous actions to their bounds, as the continuous environments of gymnasium do; without it
+    those out of bounds are refused. NaN is refused either way.
     `gym.make(..., max_episode_steps=n)` puts gymnasium's own wrapper on top, which can only shorten episodes.
 
     A seeded `reset` begins episode 0 of that seed, each `reset` without a seed the next one, so that a seed
@@ -51,6 +57,7 @@ class WorldEnv(gym.Env[np.ndarray, Any]):
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array", "human"], "render_fps": 30}  # type: ignore[misc]
+    _env_spec: EnvSpec | None = None
 
     def __init__(
         self,
@@ -64,6 +71,7 @@ class WorldEnv(gym.Env[np.ndarray, Any]):
         max_episode_steps: worlds.TimeLimit = "world",
         speculate: bool | Speculation | None = None,
         compiled: bool = False,
+        clip_actions: bool = False,
         device: str = "auto",
     ) -> None:
         self.render_mode = worlds.check_render_mode(render_mode, self.metadata["render_modes"])
@@ -71,6 +79,7 @@ class WorldEnv(gym.Env[np.ndarray, Any]):
         spec = self.world.spec
         self.start = start
         self.between = between
+        self.clip_actions = clip_actions
         self.max_episode_steps = worlds.time_limit(spec, max_episode_steps)
         self._observer = Observer(self.world, observation, between or render_mode == "human")
         self.observation_space = self._observer.space
@@ -78,8 +87,17 @@ class WorldEnv(gym.Env[np.ndarray, Any]):
         self.metadata = {**type(self).metadata, "render_fps": worlds.render_fps(spec)}  # type: ignore[misc]
         self._window = Window(spec) if render_mode == "human" else None
         self.speculate = speculate
-        self.ahead = make_speculator(speculate, self.world, self._observer, None)
+        self.ahead = make_speculator(speculate, self.world, self._observer, None, clip_actions)
         self._now = Now(None, Progress(1), None)
+        self._restored = False  # whether gymnasium's time limits have to be told how many steps were taken
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the guesses and their thread: pickled and copied environments guess for themselves."""
+        return {name: value for name, value in self.__dict__.items() if name != "ahead"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.ahead = make_speculator(self.speculate, self.world, self._observer, None, self.clip_actions)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -87,7 +105,8 @@ class WorldEnv(gym.Env[np.ndarray, Any]):
         """Begin an episode, from a recorded start or from the pictures given in `options`.
 
         `options` may hold "frames" (T, H, W, 3) uint8, oldest first, the T - 1 "actions" between them, and, where the
-        first of them is not the beginning of an episode, its "age" in steps.
+        first of them is not the beginning of an episode, its "age" in steps. Other options are ignored with a warning.
+        `seed` is any integer of 0 or more; the info reports it, folded to 63 bits where it is larger.
         """
         seed = check_seed(seed)
         given = check_options(options)
@@ -102,6 +121,7 @@ class WorldEnv(gym.Env[np.ndarray, Any]):
         answer = observation[0].copy(), single(progress.info())
         frame = self._frame_of(state, observation)
         self._show(frame)
+        self._restored = False
         self.ahead.expect(state, observation[0])
         self._now = Now(state, progress, frame)
         return answer
@@ -112,7 +132,8 @@ class WorldEnv(gym.Env[np.ndarray, Any]):
         Whatever goes wrong on the way, Ctrl-C included: the step is not taken then, and can be taken again.
         """
         self._now.progress.require_running()
-        checked = check_action(self.world.spec.actions, action)
+        self._tell_time_limits()
+        checked = check_action(self.world.spec.actions, action, clip=self.clip_actions)
         state, result = self.ahead.step(self._now.state, checked)
         observation = self._observer.after(state, result)
         progress, outcome = self._now.progress.after(result, self.max_episode_steps)
@@ -147,11 +168,15 @@ class WorldEnv(gym.Env[np.ndarray, Any]):
         return pack(self.world, clone(self._now.state), self._now.progress.counters(0))
 
     def restore_state(self, state: EnvState) -> None:
-        """Return to a saved state of this world, bit for bit; may be done any number of times."""
-        restored, counters = unpack(self.world, state)
+        """Return to a saved state of this world, bit for bit; may be done any number of times.
+
+        Raises InvalidInput for a state that is damaged or another world's; nothing has changed then.
+        """
+        restored, counters = unpack(self.world, state, self._now.state)
         progress = self._now.progress.copy()
         progress.put(0, counters)
         self.ahead.forget()
+        self._restored = True
         if not counters.ended:
             self.ahead.expect(restored)
         self._now = Now(restored, progress, None)
@@ -170,10 +195,25 @@ class WorldEnv(gym.Env[np.ndarray, Any]):
                 render_mode=mode,
                 max_episode_steps=self.max_episode_steps,
                 speculate=self.speculate,
+                clip_actions=self.clip_actions,
             )
             env.restore_state(state)
             forks.append(env)
         return forks
+
+    @property
+    def spec(self) -> EnvSpec | None:
+        """What gymnasium made this environment from, with the time limit that applies; None where it did not."""
+        return self._env_spec
+
+    @spec.setter
+    def spec(self, value: EnvSpec | None) -> None:
+        self._env_spec = worlds.limited(value, self.max_episode_steps)
+
+    @property
+    def _max_episode_steps(self) -> int | None:
+        """The time limit by the name that gymnasium's own wrapper has it; LeRobot asks for it."""
+        return self.max_episode_steps
 
     @property
     def speculation_stats(self) -> SpeculationStats | None:
@@ -187,6 +227,20 @@ class WorldEnv(gym.Env[np.ndarray, Any]):
     def get_keys_to_action(self) -> dict[tuple[int, ...], int]:
         """Pygame key codes held down -> action, for `gymnasium.utils.play`."""
         return worlds.keys_to_action(self.world.spec.actions)
+
+    def _tell_time_limits(self) -> None:
+        """In the first step after a state was restored, set gymnasium's `TimeLimit`s around this environment to it.
+
+        They count steps for themselves from the last reset they saw, and an environment does not know its wrappers:
+        but those that count a step are on the call stack when it is taken. No other frame's locals are read, as
+        that would keep alive what they hold.
+        """
+        frame = sys._getframe(1) if self._restored else None
+        self._restored = False
+        while frame is not None:
+            if frame.f_code is TimeLimit.step.__code__ and (limit := frame.f_locals["self"]).unwrapped is self:
+                limit._elapsed_steps = int(self._now.progress.step[0])
+            frame = frame.f_back
 
     def _frame_of(self, state: Any, decoded: np.ndarray) -> np.ndarray | None:
         """A copy of the current frame (H, W, 3) uint8, where `decoded` (1, H, W, 3) holds it or a window shows it."""

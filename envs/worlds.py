@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, Literal, cast
 
 import numpy as np
 import torch
+from gymnasium.envs.registration import EnvSpec
 
 from worldsim.envs.starts import Start
 from worldsim.errors import InvalidInput, InvalidState, MissingDependency
@@ -64,6 +66,11 @@ def time_limit(spec: WorldSpec, max_episode_steps: TimeLimit) -> int | None:
     if max_episode_steps is not None and not (is_count and int(max_episode_steps) > 0):
         raise InvalidInput(f"max_episode_steps={max_episode_steps!r}; pass a number above 0, None or 'world'")
     return None if max_episode_steps is None else int(max_episode_steps)
+
+
+def limited(env_spec: EnvSpec | None, limit: int | None) -> EnvSpec | None:
+    """Gymnasium's spec of an environment that keeps this time limit itself, for those who ask the spec for it."""
+    return None if env_spec is None else dataclasses.replace(env_spec, max_episode_steps=limit)
 
 
 def render_fps(spec: WorldSpec) -> int:

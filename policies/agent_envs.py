@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+import numpy as np
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor
 
 from worldsim.envs.held import HeldWorld
@@ -12,7 +15,7 @@ from worldsim.envs.sources.matching import matching_source
 from worldsim.envs.worlds import DEFAULT_START, TimeLimit, load_world
 from worldsim.holding import held_steps
 from worldsim.policies.observation import ObservationConfig, SeenBy, stacked
-from worldsim.spec import WorldProtocol
+from worldsim.spec import WorldProtocol, WorldSpec
 from worldsim.world import World
 
 
@@ -50,9 +53,8 @@ def dream_envs(
     )
     envs.seed(seed)
     envs = VecMonitor(envs)
-    if observation.kind == "pixels":
-        envs = SeenBy(envs, observation.space(world.spec), observation.see(None))
-    return stacked(envs, observation)
+    see = observation.see(None) if observation.kind == "pixels" else partial(_on_grid, world.spec)
+    return stacked(SeenBy(envs, observation.space(world.spec), see), observation)
 
 
 def real_envs(
@@ -72,6 +74,12 @@ def real_envs(
     envs.seed(seed)
     envs = SeenBy(VecMonitor(envs), observation.space(world.spec), observation.see(world))
     return stacked(envs, observation)
+
+
+def _on_grid(spec: WorldSpec, latents: np.ndarray) -> np.ndarray:
+    """Latents as environments show them (N, C * h * w) -> (N, C, h, w)."""
+    assert spec.latent_shape is not None
+    return latents.reshape(-1, *spec.latent_shape)
 
 
 def tics_per_action(world: World, observation: ObservationConfig) -> int:

@@ -6,6 +6,7 @@ state continues bit for bit, and a step that was computed ahead of time equals t
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,7 +19,21 @@ STREAM_PICTURE = 3  # the noise a picture is denoised from
 STREAM_END = 4  # whether the episode ends here
 STREAM_SURPRISE = 5  # where the noise of a picture is larger
 
+SEED_LIMIT = 1 << 63  # states and infos keep seeds in int64 arrays
+
 _MASK = (1 << 64) - 1
+
+
+def fold_seed(seed: int) -> int:
+    """The seed in [0, 2**63) that stands for an integer `seed` of any size; smaller ones stay as they are.
+
+    Frameworks draw seeds of 64 bits and more (Minari does). A hash keeps different ones different, where the lowest
+    bits alone would make 2**63 and 0 the same episode. The result stands for itself, so a seed that was reported begins
+    the same episode again.
+    """
+    if seed < SEED_LIMIT:
+        return seed
+    return int.from_bytes(hashlib.sha256(str(seed).encode()).digest()[:8]) >> 1
 
 
 def generator(seed: int, episode: int, step: int, stream: int) -> np.random.Generator:

@@ -127,6 +127,10 @@ class World:
             other.step(other.reset(range(number)), self.config.actions.lowest(number), pictures="none")
         return other
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> World:
+        """Copies of environments share the weights, which never change."""
+        return copy.copy(self)
+
     # -- starting -----------------------------------------------------------------------------------------------
 
     @isolated
@@ -146,11 +150,12 @@ class World:
         Or give pictures of your own: `frames` (B, T, H, W, 3) uint8, T >= 1, and the T-1 `actions` between them,
         (B, T-1) or (B, T-1, A), and, where the first of them is not the beginning of an episode, its `age` (B,) in
         steps since then: a world knows how late it is. `episode` (default 0) tells apart the resets of one seed.
-        Raises InvalidInput for seeds that are not 64-bit integers, for pictures of another size or type and for ages
+        Seeds of 2**63 or more are taken as `noise.fold_seed` folds them.
+        Raises InvalidInput for seeds that are no integers, for pictures of another size or type and for ages
         below 0, InvalidAction for actions that are not the world's, InvalidState where weights make numbers that are
         not finite.
         """
-        seeds = _integers("seed", [seed] if np.ndim(seed) == 0 else seed)  # type: ignore[list-item,arg-type]
+        seeds = _integers("seed", _folded([seed] if np.ndim(seed) == 0 else seed))  # type: ignore[list-item,arg-type]
         episodes = [0] * len(seeds) if episode is None else _integers("episode", episode)
         if len(episodes) != len(seeds) or not seeds:
             raise InvalidInput(
@@ -346,6 +351,12 @@ def _integers(name: str, values: Sequence[int]) -> list[int]:
         if not number or not -(2**63) <= value < 2**63:
             raise InvalidInput(f"{name} {value!r} is no 64-bit integer; give one for each world, each with its seed")
     return [int(value) for value in values]
+
+
+def _folded(seeds: Sequence[int]) -> list[int]:
+    """The seeds, those of more than 63 bits folded; what is no integer as it is."""
+    integer = (int, np.integer)
+    return [noise.fold_seed(int(s)) if isinstance(s, integer) and not isinstance(s, bool) else s for s in seeds]
 
 
 def _ages(values: Sequence[int] | None, count: int) -> list[int]:

@@ -152,7 +152,7 @@ def test_ages_that_no_frames_can_have_are_refused(world, age):
         {"seed": [0, 1], "episode": [0]},
         {"seed": [0.5]},
         {"seed": ["0"]},
-        {"seed": 2**63},
+        {"seed": [0], "episode": [2**63]},
         {"seed": -(2**63) - 1},
         {"seed": None},
         {"seed": 1.0},
@@ -169,6 +169,13 @@ def test_seeds_that_are_no_numbers_or_too_few_are_refused(world, given):
 @pytest.mark.parametrize("seed", [np.int64(7), [7], (7,), np.array([7]), [np.uint8(7)]], ids=repr)
 def test_a_seed_may_come_as_any_integer(world, seed):
     assert same(world.reset(seed=seed), world.reset(seed=7))
+
+
+def test_seeds_of_more_than_63_bits_are_worlds_of_their_own(world):
+    seeds = [0, 2**63, 2**64, 2**64 + 1]
+    state = world.reset(seed=seeds)
+    assert len(set(state.seed.tolist())) == len(seeds)
+    assert same(world.reset(seed=state.seed.tolist()), state)
 
 
 def test_the_largest_and_the_smallest_seed_work(world):

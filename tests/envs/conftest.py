@@ -19,6 +19,12 @@ def by_name(monkeypatch):
     return world
 
 
+@pytest.fixture(autouse=True)
+def told_of_no_options(monkeypatch):
+    """Have every test told of the options that are ignored, which a process is told once."""
+    monkeypatch.setattr("worldsim.envs.starts._ignored", set())
+
+
 @pytest.fixture
 def dummy_display(monkeypatch):
     """Let pygame open windows that nobody sees."""

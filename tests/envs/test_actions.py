@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 from rolls import assert_same, play, snapshot
-from toy import CONTINUOUS, ToyWorld
+from toy import CONTINUOUS, DISCRETE, ToyWorld
 
-from worldsim.envs import WorldEnv
+from worldsim.envs import WorldEnv, WorldVectorEnv
 from worldsim.errors import InvalidAction
 from worldsim.spec import ActionSpec
 
@@ -53,6 +53,66 @@ def test_a_wrong_continuous_action_is_refused_and_changes_nothing(action):
         warnings.simplefilter("error")
         env.step(action)
     assert snapshot(env) == before and env.world.batches == []
+
+
+class Opaque:
+    """Raises an error of its own for all that it is asked."""
+
+    def __array__(self, dtype=None, copy=None):
+        raise LookupError("nothing in here")
+
+    __repr__ = __array__
+
+
+HIDDEN = np.ma.array([0.5, 0.5], mask=[True, False])
+
+
+@pytest.mark.parametrize(
+    ("spec", "action"),
+    [(DISCRETE, np.ma.array(1, mask=True)), (DISCRETE, np.ma.masked), (CONTINUOUS, HIDDEN), (DISCRETE, Opaque()),
+     (CONTINUOUS, Opaque()), (CONTINUOUS, [Opaque(), 0.0]), (DISCRETE, object())],
+)  # fmt: skip
+def test_what_hides_its_numbers_is_refused_and_changes_nothing(spec, action):
+    env, envs = WorldEnv(ToyWorld(spec)), WorldVectorEnv(ToyWorld(spec), 1)
+    env.reset(seed=0)
+    envs.reset(seed=0)
+    before = snapshot(env)
+    for step in (lambda: env.step(action), lambda: envs.step([action]), lambda: envs.step(action)):
+        with pytest.raises(InvalidAction):
+            step()
+    assert snapshot(env) == before and env.world.batches == envs.world.batches == []
+
+
+def test_a_masked_array_that_hides_nothing_is_an_array():
+    env = WorldEnv(ToyWorld(CONTINUOUS))
+    env.reset(seed=0)
+    env.step(np.ma.array([0.5, 0.5]))
+
+
+@pytest.mark.parametrize(
+    ("action", "taken"), [([1.0001, -3], [1, -1]), ([np.inf, 0.25], [1, 0.25]), ([1e60, -np.inf], [1, -1])]
+)
+def test_actions_out_of_bounds_are_clipped_where_that_is_asked_for(action, taken):
+    env, plain = WorldEnv(ToyWorld(CONTINUOUS), clip_actions=True), WorldEnv(ToyWorld(CONTINUOUS))
+    envs = WorldVectorEnv(ToyWorld(CONTINUOUS), 2, clip_actions=True)
+    for one in (env, plain, envs):
+        one.reset(seed=0)
+    fork = env.fork(1)[0]
+    result = plain.step(taken)
+    assert_same([env.step(action), fork.step(action)], [result] * 2)
+    assert np.array_equal(envs.step([action, action])[0][0], result[0])
+    for wrong in ([np.nan, 0], [0.0], [1j, 0]):
+        with pytest.raises(InvalidAction):
+            env.step(wrong)
+        with pytest.raises(InvalidAction):
+            envs.step([wrong, wrong])
+
+
+def test_clipping_leaves_discrete_actions_alone():
+    env = WorldEnv(ToyWorld(), clip_actions=True)
+    env.reset(seed=0)
+    with pytest.raises(InvalidAction):
+        env.step(3)
 
 
 def test_unbounded_actions_still_have_to_be_finite():

@@ -3,10 +3,13 @@
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium.utils.env_checker import check_env
 from toy import LatentToy, ToyWorld
 
 from worldsim.envs import WorldEnv, WorldVectorEnv
 from worldsim.errors import InvalidInput
+
+LIMIT = np.finfo(np.float32).max
 
 
 @pytest.mark.parametrize(
@@ -40,15 +43,26 @@ def test_latents_are_observed_and_pictures_still_drawn():
     env = WorldEnv(LatentToy(), observation="latents", render_mode="rgb_array")
     envs = WorldVectorEnv(LatentToy(), 3, observation="latents", render_mode="rgb_array", autoreset_mode="SameStep")
     assert env.observation_space == envs.single_observation_space
-    assert env.observation_space == gym.spaces.Box(-np.inf, np.inf, (2, 4, 4), np.float32)
+    assert env.observation_space == gym.spaces.Box(-LIMIT, LIMIT, (32,), np.float32)
     one, many = env.reset(seed=1)[0], envs.reset(seed=0)[0]
     for _ in range(5):
         assert env.observation_space.contains(one) and envs.observation_space.contains(many)
         assert np.array_equal(one, many[1])
+        assert np.array_equal(one.reshape(env.world.spec.latent_shape), env.world.latents(env._state)[0])
         assert np.array_equal(env.render(), envs.render()[1]) and env.render().shape == (16, 16, 3)
         one, many = env.step(1)[0], envs.step([0, 1, 2])[0]
     fork = env.fork(1)[0]
     assert np.array_equal(fork.step(0)[0], env.step(0)[0])
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_checkers_find_nothing_in_latents(dummy_display):
+    sb3 = pytest.importorskip("stable_baselines3.common.env_checker")
+
+    for check in (check_env, sb3.check_env):
+        check(gym.make("worldsim/DoomTakeCover-v0", world=LatentToy(size=64), observation="latents").unwrapped)
+    space = WorldEnv(LatentToy(), observation="latents").observation_space
+    assert space.is_bounded() and np.isfinite(space.sample()).all()
 
 
 def test_the_last_latents_of_an_episode_are_in_its_infos():
@@ -56,7 +70,7 @@ def test_the_last_latents_of_an_episode_are_in_its_infos():
     envs.reset(seed=0)
     envs.step([0, 0])
     observations, _, _, truncations, infos = envs.step([0, 0])
-    assert truncations.all() and infos["final_obs"][0].shape == (2, 4, 4)
+    assert truncations.all() and infos["final_obs"][0].shape == (32,)
     assert not np.array_equal(infos["final_obs"][0], observations[0])
 
 
@@ -104,7 +118,7 @@ def test_stable_baselines_gets_latents():
     from worldsim.envs.sb3 import WorldVecEnv
 
     envs = WorldVecEnv(LatentToy(limit=2), 2, observation="latents", start="anywhere", temperature=1.1)
-    assert envs.observation_space.shape == (2, 4, 4) and envs.reset().dtype == np.float32
+    assert envs.observation_space.shape == (32,) and envs.reset().dtype == np.float32
     envs.step(np.zeros(2, int))
     infos = envs.step(np.zeros(2, int))[3]
-    assert infos[0]["terminal_observation"].shape == (2, 4, 4) and set(envs.worlds.world.begun) == {"anywhere"}
+    assert infos[0]["terminal_observation"].shape == (32,) and set(envs.worlds.world.begun) == {"anywhere"}

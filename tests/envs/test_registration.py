@@ -50,6 +50,20 @@ def test_one_time_limit_applies(env_id, given, length, by_name):
         assert flags.index(True) == length - 1
 
 
+@pytest.mark.parametrize("env_id", IDS)
+def test_the_spec_tells_the_time_limit_that_applies_and_makes_the_same_again(env_id, by_name):
+    for given, limit in (({}, 525), ({"max_episode_steps": 50}, 50)):
+        for make, make_again in (
+            (lambda **g: gym.make(env_id, **g), gym.make),
+            (lambda **g: gym.make_vec(env_id, num_envs=2, **g), gym.make_vec),
+        ):
+            env = make(**given)
+            again = make_again(env.spec)
+            assert env.spec.max_episode_steps == again.spec.max_episode_steps == limit
+    assert gym.spec(env_id).max_episode_steps is None
+    assert gym.make_vec(env_id, max_episode_steps=None).spec.max_episode_steps is None
+
+
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("env_id", IDS)
 def test_both_checkers_find_nothing(env_id, by_name, dummy_display):

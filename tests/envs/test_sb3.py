@@ -68,6 +68,11 @@ def test_options_start_each_row_from_its_own_pictures():
         envs.seed(0)
         envs.set_options([{"frames": one, "actions": [1]} for one in frames])
     assert np.array_equal(ours.reset(), theirs.reset())
+    for envs in (ours, theirs):
+        envs.seed(2**63 - 1)
+        envs.set_options({"of_a_framework": {"any": "thing"}})
+    with pytest.warns(UserWarning, match="'of_a_framework' is ignored"):
+        assert np.array_equal(ours.reset(), theirs.reset())
     ours.set_options([{"frames": frames[0], "actions": [1]}, {}])
     with pytest.raises(InvalidInput, match="different reset options"):
         ours.reset()
@@ -85,8 +90,12 @@ def test_attributes_are_those_of_the_batch():
     assert envs.env_is_wrapped(gym.Wrapper) == [False] * 3
     assert envs.env_method("get_action_meanings", indices=0) == [["NOOP", "LEFT", "RIGHT"]]
     assert len(envs.env_method("render", indices=[0, 1])) == 2
-    with pytest.raises(AttributeError, match="save_state"):
-        envs.env_method("save_state")
+    with pytest.raises(AttributeError, match="restore_state"):
+        envs.env_method("restore_state")
+    assert envs.get_attr("action_space", indices=[2]) == [gym.spaces.Discrete(3)]
+    assert [state.seed for state in envs.env_method("save_state", indices=[1, 2])] == [
+        state.seed for state in envs.worlds.save_state()[1:]
+    ]
     assert envs.render().shape == (32, 32, 3) and envs.metadata["render_fps"] == 18
     envs.close()
     envs.close()

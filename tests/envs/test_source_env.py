@@ -53,6 +53,14 @@ def test_a_seed_names_the_episodes_that_follow():
     assert lengths(1) == lengths(1) != lengths(2)
 
 
+def test_a_seed_of_any_size_and_options_of_others_are_taken():
+    env = make()
+    info = env.reset(seed=2**64 - 1)[1]
+    assert env.reset(seed=info["seed"])[1] == info
+    with pytest.warns(UserWarning, match="'of_a_framework' is ignored"):
+        env.reset(options={"of_a_framework": True})
+
+
 def test_a_game_that_is_not_the_worlds_is_refused():
     from dataclasses import replace
 

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from rolls import snapshot
+from rolls import assert_same, snapshot
 from toy import CONTINUOUS, ToyWorld
 
-from worldsim.envs import WorldEnv
+from worldsim.envs import WorldEnv, WorldVectorEnv
 from worldsim.errors import InvalidAction, InvalidInput
 
 
@@ -26,7 +26,6 @@ FRAMES = np.zeros((3, 16, 16, 3), np.uint8)
 @pytest.mark.parametrize(
     ("options", "what"),
     [
-        ({"frame": FRAMES}, "unknown reset options \\['frame'\\]"),
         ([("frames", FRAMES)], "pass a dict"),
         ({"actions": [0]}, "without options\\['frames'\\]"),
         ({"age": 5}, "without options\\['frames'\\]"),
@@ -50,6 +49,18 @@ def test_wrong_reset_options_are_refused_and_change_nothing(options, what):
     assert snapshot(env) == before
 
 
+@pytest.mark.parametrize("make", [WorldEnv, WorldVectorEnv])
+def test_unknown_reset_options_are_ignored_with_one_warning_each(make):
+    plain, given = (make(ToyWorld()).reset(seed=1, options=o) for o in ({}, {})), make(ToyWorld())
+    with pytest.warns(UserWarning) as told:
+        results = [given.reset(seed=1, options={"lerobot_new_rollout": True, "frame": FRAMES}) for _ in range(2)]
+    assert_same([r[:2] for r in results], list(plain))
+    messages = [str(one.message) for one in told]
+    assert len(messages) == 2
+    assert "'lerobot_new_rollout' is ignored; this environment knows 'frames', 'actions', 'age'" in messages[0]
+    assert "'frame' is ignored; did you mean 'frames'?" in messages[1]
+
+
 def test_a_world_is_told_the_age_of_given_pictures():
     env = WorldEnv(ToyWorld(ages=True))
     start = {"frames": FRAMES, "actions": [0, 0]}
@@ -60,7 +71,21 @@ def test_a_world_is_told_the_age_of_given_pictures():
             env.reset(options=start | {"age": age})
 
 
-@pytest.mark.parametrize("seed", [-1, 2**63, 1.0, "0", True])
+@pytest.mark.parametrize("seed", [-1, np.int64(-1), 1.0, "0", True])
 def test_wrong_seeds_are_refused(seed):
     with pytest.raises(InvalidInput, match="seed"):
         WorldEnv(ToyWorld()).reset(seed=seed)
+
+
+@pytest.mark.parametrize("seed", [2**63, np.uint64(2**64 - 1), 2**200])
+def test_every_integer_is_a_seed_and_the_reported_one_begins_the_same_episode(seed):
+    env = WorldEnv(ToyWorld())
+    observation, info = env.reset(seed=seed)
+    assert_same([env.reset(seed=info["seed"])], [(observation, info)])
+    assert info["seed"] < 2**63 and not np.array_equal(env.reset(seed=int(seed) & (2**63 - 1))[0], observation)
+
+
+def test_the_seeds_of_rows_may_cross_the_largest_that_is_reported_as_it_is():
+    infos = WorldVectorEnv(ToyWorld(), 3).reset(seed=2**63 - 2)[1]
+    apart = [WorldEnv(ToyWorld()).reset(seed=2**63 - 2 + row)[1]["seed"] for row in range(3)]
+    assert infos["seed"].tolist() == apart and apart[:2] == [2**63 - 2, 2**63 - 1] and len(set(apart)) == 3

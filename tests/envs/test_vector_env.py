@@ -1,3 +1,5 @@
+import dataclasses
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -180,7 +182,7 @@ def test_wrong_arguments_are_refused(kwargs):
 
 def test_wrong_seeds_are_refused():
     envs = WorldVectorEnv(ToyWorld(), 2)
-    for seed in ([1], [1, -1], -1, 2**63 - 1):
+    for seed in ([1], [1, -1], -1, 1.0):
         with pytest.raises(InvalidInput, match="seed"):
             envs.reset(seed=seed)
 
@@ -271,6 +273,48 @@ def test_gymnasiums_statistics_wrapper_works():
     assert lengths
 
 
+ROW_NAMES = (
+    "render", "save_state", "get_action_meanings", "get_keys_to_action", "action_space", "observation_space",
+    "max_episode_steps", "_max_episode_steps", "render_mode", "spec", "speculation_stats",
+)  # fmt: skip
+
+
+def test_rows_answer_as_the_environments_of_gymnasiums_vector_environment():
+    ours = WorldVectorEnv(ToyWorld(limit=7), 3, render_mode="rgb_array")
+    theirs = SyncVectorEnv([lambda: WorldEnv(ToyWorld(limit=7), render_mode="rgb_array")] * 3)
+    for envs in (ours, theirs):
+        envs.reset(seed=0)
+        envs.step([0, 1, 2])
+    for name in ROW_NAMES:
+        one, other = ours.call(name), theirs.call(name)
+        if name == "save_state":
+            one, other = (
+                [dataclasses.replace(s, tree=s.tree.position.tolist()) for s in states] for states in (one, other)
+            )
+        assert len(one) == 3 and type(ours.call(name)) is tuple
+        assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True)), name
+        assert name.startswith(("render", "save", "get")) or ours.get_attr(name) == theirs.get_attr(name)
+    for envs in (ours, theirs):
+        for missing in ("task_description", "task"):  # LeRobot asks for these
+            with pytest.raises(AttributeError, match=missing):
+                envs.call(missing)
+    for method in ("step", "reset", "close", "restore_state", "call"):
+        with pytest.raises(AttributeError, match=f"no method '{method}'"):
+            ours.call(method)
+
+
+def test_attributes_are_set_in_all_rows_or_in_none():
+    envs = WorldVectorEnv(ToyWorld(), 2)
+    for name, given in (("max_episode_steps", 5), ("_max_episode_steps", [2, 2])):
+        envs.set_attr(name, given)
+        assert envs.get_attr(name) == envs.get_attr("max_episode_steps") == (np.max(given),) * 2
+    for wrong, message in (([2, 3], "is shared by all"), ([2], "1 values .* for 2 environments")):
+        with pytest.raises(InvalidInput, match=message):
+            envs.set_attr("max_episode_steps", wrong)
+    envs.reset(seed=0)
+    assert [envs.step([0, 0])[3].tolist() for _ in range(2)] == [[False, False], [True, True]]
+
+
 def test_rendering_without_a_mode_warns():
     envs = WorldVectorEnv(ToyWorld(), 2)
     with pytest.raises(InvalidState):
@@ -278,4 +322,6 @@ def test_rendering_without_a_mode_warns():
     envs.reset(seed=0)
     with pytest.warns(UserWarning, match="render"):
         assert envs.render() is None
+    with pytest.warns(UserWarning, match="render"):
+        assert envs.call("render") == (None, None)
     assert isinstance(envs, gym.vector.VectorEnv) and envs.get_action_meanings()[1] == "LEFT"

@@ -1,8 +1,11 @@
+import gymnasium as gym
 import numpy as np
 import pytest
-from toy import CONTINUOUS, ToyWorld
+from gymnasium.utils.env_checker import check_env
+from toy import CONTINUOUS, LatentToy, ToyWorld
 
 from worldsim.envs import WorldEnv
+from worldsim.envs.window import _say_that_nobody_sees_it
 from worldsim.errors import InvalidInput, InvalidState
 
 
@@ -27,10 +30,34 @@ def test_the_window_shows_every_picture_enlarged(dummy_display):
     assert not pygame.display.get_init()
 
 
-def test_without_a_display_the_window_says_so(monkeypatch):
+@pytest.fixture
+def no_display(monkeypatch):
+    """No display, and a process that was not told of it."""
     for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER", "SDL_VIDEO_DRIVER"):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(InvalidInput, match="no display"):
+    _say_that_nobody_sees_it.cache_clear()
+
+
+@pytest.mark.filterwarnings("error")
+def test_without_a_display_the_log_says_once_that_nobody_sees_the_window(no_display, caplog):
+    for _ in range(2):
+        env = WorldEnv(ToyWorld(), render_mode="human")
+        env.reset(seed=0)
+        env.step(0)
+        env.close()
+    assert [record.name for record in caplog.records] == ["worldsim"]
+    assert "nobody sees it; run where DISPLAY is set" in caplog.text
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("observation", ["pixels", "latents"])
+def test_gymnasiums_checker_finds_nothing_without_a_display(observation, no_display):
+    check_env(gym.make("worldsim/DoomTakeCover-v0", world=LatentToy(size=64), observation=observation).unwrapped)
+
+
+def test_a_display_that_cannot_be_opened_is_refused(monkeypatch):
+    monkeypatch.setenv("SDL_VIDEODRIVER", "none_of_that_name")
+    with pytest.raises(InvalidInput, match=r"no display .*none_of_that_name"):
         WorldEnv(ToyWorld(), render_mode="human")
 
 
