@@ -38,9 +38,9 @@ def test_the_action_of_a_row_is_the_one_that_led_to_its_picture(tmp_path):
     episodes = Episodes.open(tmp_path / "s")
     for i in range(len(episodes)):
         episode = episodes.episode(i)
-        assert episode["action"][0] == 0 and episode["reward"][0] == 0 and not episode["terminated"][0]
+        assert episode["action"][0] == 1 and episode["reward"][0] == 0 and not episode["terminated"][0]
         totals = episode["rgb"][:, 0, 0, 0].astype(int)
-        assert np.array_equal(np.diff(totals), episode["action"][1:] + 1)
+        assert np.array_equal(np.diff(totals), episode["action"][1:])  # actions of the environment start at 1
 
 
 def test_continuous_actions_are_recorded(tmp_path):
@@ -112,7 +112,7 @@ def test_ctrl_c_keeps_whole_episodes_and_a_kill_does_too(tmp_path):
     process = run_until_rows(tmp_path / "s", command + options, 100)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the engine is in the same group
     out, _ = process.communicate(timeout=60)
-    assert process.returncode == 0 and b"interrupted: kept" in out
+    assert process.returncode == 130 and b"interrupted: kept" in out
     kept = Episodes.open(tmp_path / "s").num_steps
     process = run_until_rows(tmp_path / "s", [*command, *options, "--resume"], kept + 100)
     os.killpg(process.pid, signal.SIGKILL)

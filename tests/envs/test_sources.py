@@ -61,10 +61,10 @@ def test_a_gym_source_shows_the_rendered_picture_at_the_wanted_size(made):
     source = made(f"gym:{counter_env.DISCRETE}", height=6, width=12)
     assert isinstance(source, Source)
     assert (source.spec.height, source.spec.width, source.spec.fps) == (6, 12, 12.0)
-    assert source.spec.max_episode_steps == 8 and source.spec.actions.n == 3
-    rows = play(source, 0, [2, 2])
+    assert source.spec.max_episode_steps == 8 and (source.spec.actions.n, source.spec.actions.start) == (3, 1)
+    rows = play(source, 0, [3, 3])
     assert rows[0].rgb.shape == (6, 12, 3) and rows[0].rgb.dtype == np.uint8
-    assert [row.rgb[0, 0, 0] for row in rows] == [0, 3, 6]  # actions of the environment start at 1
+    assert [row.rgb[0, 0, 0] for row in rows] == [0, 3, 6]
     assert [row.reward for row in rows] == [0.0, 3.0, 6.0]
     assert np.array_equal(source.render(), rows[-1].rgb)
 
@@ -92,18 +92,18 @@ def test_a_gym_source_takes_boxes_of_floats(made):
         source.step(np.array([np.nan, 0]))
 
 
-@pytest.mark.parametrize("action", [3, -1, 0.5, "left", None, np.array([1])])
+@pytest.mark.parametrize("action", [4, 0, 0.5, "left", None, np.array([1])])
 def test_a_discrete_action_that_is_none_is_refused(made, action):
     source = made(f"gym:{counter_env.DISCRETE}")
     source.reset(0)
-    with pytest.raises(InvalidAction, match="0 to 2"):
+    with pytest.raises(InvalidAction, match="1 to 3"):
         source.step(action)
 
 
 def test_stepping_or_showing_before_a_reset_is_refused(made):
     source = made(f"gym:{counter_env.DISCRETE}")
     with pytest.raises(InvalidState, match="reset"):
-        source.step(0)
+        source.step(1)
     with pytest.raises(InvalidState, match="reset"):
         source.render()
 

@@ -69,6 +69,7 @@ class DynamicsConfig:
     painter_blocks: int = 2  # residual blocks of the convolutions that draw
     oldest: int = 1000  # steps since an episode's beginning after which it gets no later
     cycle: int = 1  # steps from one stroke of the game's clock, counted from the beginning, to the next; 1: it has none
+    action_start: int = 0  # the first discrete action
 
     def __post_init__(self) -> None:
         if self.height % self.patch[0] or self.width % self.patch[1]:
@@ -228,8 +229,10 @@ class Dynamics(nn.Module):
         """The last two frames' latents (F, C, h, w), actions, noise level, ages (F,) -> local, tokens, cond."""
         local = self.local(torch.cat([previous, before], dim=1))
         tokens = self.embed(self.to_tokens(local)) + self.place
-        if actions.is_floating_point():
+        if not self.config.actions:
             actions = actions.to(self.level.weight.dtype)
+        elif self.config.action_start:
+            actions = actions - self.config.action_start
         cond = self.action(actions) + self.level(fourier_features(level, LEVEL_FEATURES).to(self.level.weight.dtype))
         return local, tokens, cond + self._when(ages)
 

@@ -129,9 +129,9 @@ def dream_lessons(world: World, steps: int, count: int, seed: int) -> Lesson:
             lively = LIVELY[done // (ROWS * BURSTS) % len(LIVELY)] * world.config.sampling.surprise
             drawn = world.with_sampling(surprise=min(lively, 1.0))
             state = world.reset(range(done, done + ROWS), episode=[seed] * ROWS, start=start)
-            actions = torch.from_numpy(rng.integers(world.config.actions.n, size=ROWS))
+            actions = torch.from_numpy(world.config.actions.draw(rng, ROWS))
             for _ in range(BURSTS):
-                fresh = torch.from_numpy(rng.integers(world.config.actions.n, size=ROWS))
+                fresh = torch.from_numpy(world.config.actions.draw(rng, ROWS))
                 actions = torch.where(torch.from_numpy(rng.random(ROWS) < REPEATED), actions, fresh)
                 state, lesson = _dream_one(drawn, state, actions.to(world.device), steps)
                 made.append(lesson)
