@@ -36,16 +36,8 @@ def measure_actions(
     clips of the rest are the test. Raises InvalidInput where there are too few episodes for that.
     """
     clips, context = horizons.clips, effort.context
-    apart = probe_store is not None
-    tested = [k for k, span in enumerate(clips.spans) if apart or span.episode % 2]
-    train = probe_store or store
-    spans = [s for s in shown_spans(train) if len(s) >= SEEN and (apart or s.episode % 2 == 0)]
-    if not tested or not spans:
-        raise InvalidInput(
-            f"episode store {str(store.path)!r} has too few long episodes to train the action probe on some "
-            "and test it on others; give --probe-data or record more steps"
-        )
-    probe = _train(train, spans, world.config.actions, effort)
+    tested, spans = split(store, clips.spans, probe_store)
+    probe = _train(probe_store or store, spans, world.config.actions, effort)
     truth = clips.actions[tested, context:] - world.config.actions.start
     table: dict[str, Any] = {}
     for name, following in (("real", clips.frames[tested, context:]), ("dream", horizons.dreamed[tested])):
@@ -64,6 +56,19 @@ def measure_actions(
         "clips": len(tested),
         "steps": int(truth.size),
     }
+
+
+def split(store: Episodes, clips: list[Span], probe_store: Episodes | None) -> tuple[list[int], list[Span]]:
+    """Which of the clips of `store` test the probe, and what it learns from; raises InvalidInput for too few."""
+    apart = probe_store is not None
+    tested = [k for k, span in enumerate(clips) if apart or span.episode % 2]
+    spans = [s for s in shown_spans(probe_store or store) if len(s) >= SEEN and (apart or s.episode % 2 == 0)]
+    if not tested or not spans:
+        raise InvalidInput(
+            f"episode store {str(store.path)!r} has too few long episodes to train the action probe on some "
+            "and test it on others; give --probe-data or record more steps"
+        )
+    return tested, spans
 
 
 def _train(store: Episodes, spans: list[Span], actions: ActionSpec, effort: Effort) -> nn.Module:
