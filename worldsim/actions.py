@@ -44,7 +44,8 @@ def _as_array(spec: ActionSpec, action: Any) -> np.ndarray:
     if array.size == 0:  # an empty list has a float dtype, whatever it was meant to hold
         return array.astype(spec.dtype)
     if array.dtype.kind not in ("iu" if spec.dtype == "int64" else "iuf"):
-        kind = _range(spec) if spec.discrete else f"an array of {'integers' if spec.dtype == 'int64' else 'finite floats'}"
+        numbers = "integers" if spec.dtype == "int64" else "finite floats"
+        kind = _range(spec) if spec.discrete else f"an array of {numbers}"
         raise InvalidAction(f"action {action!r} has dtype {array.dtype}; pass {kind}")
     return array
 

@@ -232,7 +232,9 @@ def _checked(name: str, row: Mapping[str, Any], spec: StreamSpec) -> np.ndarray:
     with np.errstate(over="ignore"):
         stored = value.astype(spec.dtype)
     if name in FINITE_STREAMS and not np.isfinite(stored).all():
-        raise InvalidInput(f"stream {name!r} of the row is {value.tolist()}; give finite numbers that {spec.dtype} holds")
+        raise InvalidInput(
+            f"stream {name!r} of the row is {value.tolist()}; give finite numbers that {spec.dtype} holds"
+        )
     return stored
 
 

@@ -1,8 +1,8 @@
 """Episodes on disk, read side: what a simulator showed, as long arrays along time in a zarr v3 group.
 
 Row t holds the picture and the action that LED to it. The first row of an episode is the picture of the
-reset, with the null action (the first one, or zeros), reward 0 and terminated False; so all streams have the same length,
-and an episode of n actions has n + 1 rows. Streams, T rows in all:
+reset, with the null action (the first one, or zeros), reward 0 and terminated False; so all streams have the
+same length, and an episode of n actions has n + 1 rows. Streams, T rows in all:
 
     rgb         (T, H, W, 3)       uint8    the picture after the action
     action      (T,) or (T, A)     int64 (discrete, boxes of integers) or float32 (boxes of floats), as it was played

@@ -47,5 +47,3 @@ def trace_stream(path: Path, spec: WorldSpec, steps: int) -> Stream:
     if not len(actions):
         raise InvalidInput(f"trace {str(path)!r} holds no actions; play for a while and give that trace")
     return Stream(path.stem, np.resize(actions, (steps, *actions.shape[1:])))
-
-

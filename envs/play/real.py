@@ -70,9 +70,7 @@ class RealGame:
         return [self.picture] * (self._pictures - 1)
 
 
-def open_real(
-    source: str, frame_skip: int, world: WorldSpec, parameters: Mapping[str, Any] | None = None
-) -> RealGame:
+def open_real(source: str, frame_skip: int, world: WorldSpec, parameters: Mapping[str, Any] | None = None) -> RealGame:
     """The simulator that a world was recorded from, by its name, the ticks in a step and its other parameters.
 
     Raises MissingDependency if it is not installed, InvalidInput if it does not fit the world.

@@ -51,7 +51,7 @@ def test_without_a_command_the_commands_are_listed(capsys):
 
 
 def test_an_unknown_command_names_the_known_ones(capsys):
-    assert "unknown command 'dream'; the commands are record, train" in fails(capsys, "dream")
+    assert "unknown command 'dream'; the commands are record, import" in fails(capsys, "dream")
 
 
 def test_a_worldsim_error_is_one_line_without_a_traceback():

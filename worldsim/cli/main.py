@@ -16,6 +16,7 @@ from worldsim.train.interrupts import Interrupted, signals_raise
 # `worldsim info` works on a machine without pygame or ViZDoom.
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "record": ("worldsim.cli.record", "record", "play a real simulator with a data policy and write episodes"),
+    "import": ("worldsim.cli.import_videos", "import_videos", "make episodes of video files and a table of actions"),
     "train": ("worldsim.cli.train", "train", "train a tokenizer or the dynamics: time-budgeted, resumable"),
     "rollout": ("worldsim.cli.rollout", "rollout", "run a world without a display: video, contact sheet, frame rate"),
     "play": ("worldsim.cli.play", "play", "open a window and play inside a world"),

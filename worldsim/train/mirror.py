@@ -14,7 +14,7 @@ def mirror_frames(frames: np.ndarray) -> np.ndarray:
 
 
 def mirror_actions(spec: ActionSpec, actions: np.ndarray) -> np.ndarray:
-    """What the player in the mirror does, (T,) int64 -> (T,) int64: LEFT in an action's meaning reads RIGHT and the reverse.
+    """What the player in the mirror does, (T,) int64: LEFT in an action's meaning reads RIGHT and the reverse.
 
     Raises InvalidInput where that is not known: for continuous actions and actions without such a partner.
     """
