@@ -1,4 +1,4 @@
-"""Frames and actions of your own as a store that worlds are trained on; what to run next is printed at the end: give a folder."""
+"""Frames and actions of your own as a store in a folder that you name; prints what to run next to train a world."""
 
 import sys
 

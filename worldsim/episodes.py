@@ -197,8 +197,8 @@ class Episodes:
         rewards, actions = (self.read(name, 0, self.num_steps) for name in ("reward", "action"))
         bounds = (spec.start, spec.start + spec.n - 1) if spec.discrete else (spec.low, spec.high)
         low, high = (np.array(bound, spec.dtype) for bound in bounds)
-        inside = ((actions >= low) & (actions <= high)).reshape(len(actions), -1).all(1)
-        inside[self.ends - self.lengths] = True
+        inside = np.all(((actions >= low) & (actions <= high)).reshape(len(actions), -1), axis=1)
+        inside = inside | np.isin(np.arange(len(actions)), self.ends - self.lengths)
         for name, values, good in (
             ("reward", rewards, np.isfinite(rewards)),
             ("action", actions, np.isfinite(actions).reshape(len(actions), -1).all(1)),

@@ -168,7 +168,9 @@ def _description(env: str | gym.Env[Any, Any], kwargs: dict[str, Any]) -> tuple[
         env_id = env
     elif env.spec is not None:
         env_id = env.spec.id
-        kwargs = {name: value for name, value in env.spec.kwargs.items() if name != "render_mode"}
+        usual = gym.registry[env_id].kwargs if env_id in gym.registry else {}
+        own = {name for name, value in env.spec.kwargs.items() if repr(value) != repr(usual.get(name))}
+        kwargs = {name: env.spec.kwargs[name] for name in sorted(own - {"render_mode"})}
         if not _is_json(kwargs):
             kwargs = {}
     else:
@@ -206,8 +208,9 @@ def _meanings(env: gym.Env[Any, Any], n: int) -> tuple[str, ...]:
     """The names of the actions by the outermost environment that names them; none where they are of other actions."""
     while not callable(names := getattr(env, "get_action_meanings", None)):
         # A wrapper that changes actions leaves the names of the environment inside it without meaning.
-        changed = isinstance(env, gym.ActionWrapper) or not isinstance(env, gym.Wrapper)
-        if changed or env.action_space != env.env.action_space:
+        if isinstance(env, gym.ActionWrapper) or not isinstance(env, gym.Wrapper):
+            return ()
+        if env.action_space != env.env.action_space:
             return ()
         env = env.env
     found = tuple(map(str, names()))
