@@ -189,20 +189,22 @@ class Episodes:
         return _slice(self._arrays[stream], self.path, stream, start, stop)
 
     def check_numbers(self) -> None:
-        """Raise InvalidInput if a reward or an action is not finite, or an action outside of the recorded space.
+        """Raise InvalidInput if a reward or an action is not finite, or an action is outside of the recorded space.
 
         Reads these two streams, which are small. The first row of an episode comes of no action.
         """
+        if not self.num_steps:
+            return
         spec = self.meta.actions
         rewards, actions = (self.read(name, 0, self.num_steps) for name in ("reward", "action"))
         bounds = (spec.start, spec.start + spec.n - 1) if spec.discrete else (spec.low, spec.high)
         low, high = (np.array(bound, spec.dtype) for bound in bounds)
-        inside = np.all(((actions >= low) & (actions <= high)).reshape(len(actions), -1), axis=1)
-        inside = inside | np.isin(np.arange(len(actions)), self.ends - self.lengths)
+        first = np.isin(np.arange(len(actions)), self.ends - self.lengths)
+        inside = ((actions >= low) & (actions <= high)).reshape(len(actions), -1).all(1)
+        finite = np.isfinite(actions).reshape(len(actions), -1).all(1)
         for name, values, good in (
             ("reward", rewards, np.isfinite(rewards)),
-            ("action", actions, np.isfinite(actions).reshape(len(actions), -1).all(1)),
-            ("action", actions, inside),
+            ("action", actions, finite & (inside | first)),
         ):
             if not good.all():
                 row = int(np.flatnonzero(~good)[0])

@@ -179,9 +179,9 @@ def open_stores(paths: tuple[Path, ...]) -> list[Episodes]:
     """Open the stores and check that they were recorded alike and hold no numbers that teach nothing."""
     stores = [Episodes.open(path) for path in paths]
     for store, path in zip(stores, paths, strict=True):
-        store.check_numbers()
         if store.num_steps < 2:
             raise InvalidInput(f"episode store {path} holds no finished episode; record more steps")
+        store.check_numbers()
         for name in ("source", "fps", "frame_skip", "actions", "pixel_aspect", "height", "width"):
             if getattr(store.meta, name) != getattr(stores[0].meta, name):
                 raise InvalidInput(

@@ -39,7 +39,6 @@ class Clips:
 def open_held_out(path: Path, config: WorldConfig) -> Episodes:
     """Open a store and check that it shows what the world was made to show; raises InvalidInput if not."""
     store = Episodes.open(path)
-    store.check_numbers()
     between = store.meta.streams["between"].shape[0] if "between" in store.streams else 0
     checks = [
         ("source", store.meta.source, config.source.name),
@@ -60,6 +59,7 @@ def open_held_out(path: Path, config: WorldConfig) -> Episodes:
             )
     if not len(store):
         raise InvalidInput(f"episode store {str(path)!r} holds no finished episode; record more steps")
+    store.check_numbers()
     return store
 
 
