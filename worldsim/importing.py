@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from worldsim.actions import check_actions
 from worldsim.episode_writer import EpisodeWriter
 from worldsim.episodes import Episodes, EpisodesMeta, StreamSpec
-from worldsim.errors import InvalidInput
+from worldsim.errors import InvalidAction, InvalidInput
 from worldsim.spec import ActionSpec
 
 EPISODE_COLUMNS = ("episode", "file")
@@ -55,9 +56,10 @@ def write_recordings(
     frame = np.asarray(checked[0].frames[0])
     meta = import_meta(source, spec, frame.shape[:2], fps)
     for index, recording in enumerate(checked):
-        if recording.actions.shape[1:] != spec.shape:
-            wanted, found = spec.shape, recording.actions.shape[1:]
-            raise InvalidInput(f"recording {index} has actions of shape {found} each; all need {wanted}")
+        try:
+            check_actions(spec, recording.actions, len(recording.actions))
+        except InvalidAction as error:
+            raise InvalidInput(f"recording {index} does not fit the action space: {error}") from error
     return write_store(Path(path), meta, checked)
 
 

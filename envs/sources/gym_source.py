@@ -101,8 +101,6 @@ class GymSource:
 
     def _render(self) -> np.ndarray:
         frame: Any = self._env.render()
-        if isinstance(frame, Image.Image):
-            frame = np.asarray(frame)
         if not isinstance(frame, np.ndarray):
             shown = "None" if frame is None else f"a {type(frame).__name__}"
         elif frame.dtype == np.uint8 and (frame.ndim == 2 or (frame.ndim == 3 and frame.shape[-1] in (3, 4))):

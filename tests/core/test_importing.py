@@ -55,6 +55,13 @@ def test_arrays_of_numbers_are_taken_for_a_box_of_what_was_seen(tmp_path):
     assert store.read("action", 1, 3).tolist() == actions.tolist() and store.read("truncated", 2, 3)[0]
 
 
+def test_actions_outside_of_the_given_space_are_refused(tmp_path):
+    recording = Recording(np.zeros((3, 8, 8, 3), np.uint8), np.array([1, 3]))
+    with pytest.raises(InvalidInput, match="recording 0 does not fit the action space: action of row 1 is 3; pass"):
+        write_recordings(tmp_path / "s", [recording], fps=15, actions=ActionSpec(n=3))
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
