@@ -65,6 +65,9 @@ def write_recordings(
 
 def action_space(actions: Sequence[np.ndarray]) -> ActionSpec:
     """The space that recorded actions, (T,) integers or (T, A) floats each, are taken to be of."""
+    shapes = {one.shape[1:] for one in actions}
+    if len(shapes) > 1:
+        raise InvalidInput(f"recordings have actions of the shapes {sorted(shapes)}; give all of them the same")
     if actions[0].ndim == 1:
         if min(int(one.min()) for one in actions) < 0:
             raise InvalidInput("discrete actions are numbered from 0; give actions of 0 and more, or an ActionSpec")

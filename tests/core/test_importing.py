@@ -62,6 +62,13 @@ def test_actions_outside_of_the_given_space_are_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_recordings_of_different_actions_are_refused(tmp_path):
+    frames = np.zeros((3, 8, 8, 3), np.uint8)
+    recordings = [Recording(frames, np.zeros((2, 2))), Recording(frames, np.array([0, 1]))]
+    with pytest.raises(InvalidInput, match="actions of the shapes"):
+        write_recordings(tmp_path / "s", recordings, fps=15)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
