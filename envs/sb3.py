@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+from gymnasium.spaces import Discrete
 from gymnasium.vector import AutoresetMode
 
 from worldsim.envs.infos import by_row
@@ -30,6 +31,7 @@ class WorldVecEnv(VecEnv):
 
     The info of a row whose episode ended has "terminal_observation" and "TimeLimit.truncated"; the row's
     observation is that of the next episode, whose info is in `reset_infos`. `VecMonitor` logs returns.
+    Stable-Baselines3 counts discrete actions from 0, and so do the actions here, whatever the world's first one is.
 
     Example:
         >>> envs = VecMonitor(WorldVecEnv("doom-take-cover", 8))
@@ -68,7 +70,10 @@ class WorldVecEnv(VecEnv):
             device=device,
         )
         self._actions: np.ndarray | None = None
-        super().__init__(num_envs, self.worlds.single_observation_space, self.worlds.single_action_space)
+        space = self.worlds.single_action_space
+        self._first = int(space.start) if isinstance(space, Discrete) else 0
+        space = Discrete(space.n) if isinstance(space, Discrete) else space
+        super().__init__(num_envs, self.worlds.single_observation_space, space)
         self.metadata = self.worlds.metadata
 
     def reset(self) -> np.ndarray:
@@ -82,7 +87,7 @@ class WorldVecEnv(VecEnv):
 
     def step_async(self, actions: np.ndarray) -> None:
         """Keep the actions for `step_wait`."""
-        self._actions = actions
+        self._actions = actions + self._first if self._first else actions
 
     def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
         """Step every row; observations, rewards (N,) float32, dones (N,) bool, one info a row."""

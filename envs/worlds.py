@@ -99,7 +99,7 @@ def keys_to_action(spec: ActionSpec) -> dict[tuple[int, ...], int]:
     except ImportError as error:
         raise MissingDependency('key codes need pygame; run pip install "worldsim[play]"') from error
     codes = {name: getattr(pygame, f"K_{name if len(name) == 1 else name.upper()}") for k in spec.keys for name in k}
-    return {tuple(sorted(codes[k] for k in keys)): action for action, keys in enumerate(spec.keys) if keys}
+    return {tuple(sorted(codes[k] for k in keys)): action for action, keys in enumerate(spec.keys, spec.start) if keys}
 
 
 @torch.no_grad()

@@ -37,6 +37,7 @@ class AgentPolicy:
             1, observation.stack, observation.space(world.spec), observation.channels_order
         )
         self._random = UniformRandom(spec)
+        self._first = spec.actions.start  # agents count actions from 0
 
     def reset(self, rng: np.random.Generator) -> None:
         """Begin an episode with a skill of its own."""
@@ -67,4 +68,4 @@ class AgentPolicy:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(self._rng.integers(2**63)))
             actions, _ = self._agent.predict(stacked, deterministic=False)
-        return int(actions[0]) if actions.ndim == 1 else actions[0]
+        return self._first + int(actions[0]) if actions.ndim == 1 else actions[0]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
+import gymnasium as gym
 import numpy as np
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor
 
@@ -66,9 +68,12 @@ def real_envs(
     """
     config = world.config.source
 
-    def make() -> SourceEnv:
-        source = matching_source(config.name, config.frame_skip, world.spec)
-        return SourceEnv(source, hold=observation.hold, between=between)
+    def make() -> gym.Env[Any, Any]:
+        source = matching_source(config.name, config.frame_skip, world.spec, parameters=config.parameters)
+        env = SourceEnv(source, hold=observation.hold, between=between)
+        first, n = world.spec.actions.start, world.spec.actions.n
+        # Agents count actions from 0, as `WorldVecEnv` does.
+        return gym.wrappers.TransformAction(env, lambda a: a + first, gym.spaces.Discrete(n)) if first else env
 
     envs: VecEnv = DummyVecEnv([make] * num_envs)
     envs.seed(seed)

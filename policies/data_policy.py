@@ -55,9 +55,7 @@ class UniformRandom:
 
     def act(self, row: Row) -> Action:
         """A uniform draw from the action space."""
-        if self._actions.discrete:
-            return int(self._rng.integers(self._actions.n))
-        return self._rng.uniform(self._actions.low, self._actions.high).astype(np.float32)
+        return self._actions.draw(self._rng)
 
 
 class PersistentRandom(UniformRandom):
@@ -91,7 +89,7 @@ class NamedActions:
             raise InvalidInput(
                 f"this policy needs the actions {', '.join(missing)}, which {spec.name!r} lacks; use --policy mix"
             )
-        self._index = {name: i for i, name in enumerate(spec.actions.meanings)}
+        self._index = {name: i for i, name in enumerate(spec.actions.meanings, spec.actions.start)}
 
     def reset(self, rng: np.random.Generator) -> None:
         """Begin an episode."""

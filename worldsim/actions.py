@@ -11,35 +11,31 @@ from worldsim.spec import ActionSpec
 
 
 def check_action(spec: ActionSpec, action: Any, *, clip: bool = False) -> np.ndarray:
-    """One action as a batch of one, ready for `world.step`: (1,) int64 or (1, A) float32.
+    """One action as a batch of one, ready for `world.step`: (1,) or (1, A) of the spec's dtype.
 
     Integers of any width, python or numpy, 0-d arrays too, are discrete actions; bools and floats are not. With `clip`
     continuous ones are clipped to their bounds. Raises InvalidAction.
     """
     array = _as_array(spec, action)
-    if array.shape != _shape(spec):
-        raise InvalidAction(f"action has shape {array.shape} instead of {_shape(spec)}; pass one action")
+    if array.shape != spec.shape:
+        raise InvalidAction(f"action has shape {array.shape} instead of {spec.shape}; pass one action")
     return _check_values(spec, array[None], np.zeros(1, bool), clip, name=lambda row: "action")
 
 
 def check_actions(
     spec: ActionSpec, actions: Any, rows: int, ignored: np.ndarray | None = None, *, clip: bool = False
 ) -> np.ndarray:
-    """`rows` actions, ready for `world.step`: (rows,) int64 or (rows, A) float32; raises InvalidAction.
+    """`rows` actions, ready for `world.step`: (rows,) or (rows, A) of the spec's dtype; raises InvalidAction.
 
     What stands in the rows marked in `ignored` (rows,) bool is replaced by a valid action. With `clip` continuous
     actions are clipped to their bounds.
     """
     array = _as_array(spec, actions)
-    want = (rows, *_shape(spec))
+    want = (rows, *spec.shape)
     if array.shape != want:
         raise InvalidAction(f"actions have shape {array.shape} instead of {want}; pass one action for each row")
     ignored = np.zeros(rows, bool) if ignored is None else ignored
     return _check_values(spec, array, ignored, clip, name=lambda row: f"action of row {row}")
-
-
-def _shape(spec: ActionSpec) -> tuple[int, ...]:
-    return () if spec.discrete else (len(spec.low),)
 
 
 def _as_array(spec: ActionSpec, action: Any) -> np.ndarray:
@@ -52,9 +48,10 @@ def _as_array(spec: ActionSpec, action: Any) -> np.ndarray:
         kind = type(action).__name__
         raise InvalidAction(f"action of type {kind} is no number and no array of numbers; pass one") from error
     if array.size == 0:  # an empty list has a float dtype, whatever it was meant to hold
-        return array.astype(np.int64 if spec.discrete else np.float32)
-    if array.dtype.kind not in ("iu" if spec.discrete else "iuf"):
-        kind = f"an integer from 0 to {spec.n - 1}" if spec.discrete else "an array of finite floats"
+        return array.astype(spec.dtype)
+    if array.dtype.kind not in ("iu" if spec.dtype == "int64" else "iuf"):
+        numbers = "integers" if spec.dtype == "int64" else "finite floats"
+        kind = _range(spec) if spec.discrete else f"an array of {numbers}"
         shown = f"of type {type(action).__name__}" if array.dtype == object else repr(action)
         raise InvalidAction(f"action {shown} has dtype {array.dtype}; pass {kind}")
     return array
@@ -70,15 +67,15 @@ def _hides_values(action: Any) -> bool:
 def _check_values(spec: ActionSpec, array: np.ndarray, ignored: np.ndarray, clip: bool, name: Any) -> np.ndarray:
     """Range and finiteness of (B, ...) actions; `name(row)` is what a message calls a row."""
     if spec.discrete:
-        wrong = ((array < 0) | (array >= spec.n)) & ~ignored
+        wrong = ((array < spec.start) | (array >= spec.start + spec.n)) & ~ignored
         if wrong.any():
             row = int(np.flatnonzero(wrong)[0])
-            raise InvalidAction(f"{name(row)} is {array[row]}; pass an integer from 0 to {spec.n - 1}{_names(spec)}")
-        return np.where(ignored, 0, array).astype(np.int64)
-    low, high = np.array(spec.low, np.float32), np.array(spec.high, np.float32)
+            raise InvalidAction(f"{name(row)} is {array[row]}; pass {_range(spec)}{_names(spec)}")
+        return np.where(ignored, spec.start, array).astype(np.int64)
+    low, high = np.array(spec.low, spec.dtype), np.array(spec.high, spec.dtype)
     with np.errstate(over="ignore"):
-        values = array.astype(np.float32)
-    values = np.where(ignored[:, None], np.clip(np.float32(0), low, high), values)
+        values = array.astype(spec.dtype)
+    values = np.where(ignored[:, None], np.clip(values.dtype.type(0), low, high), values)
     if clip:
         values = np.clip(values, low, high)  # NaN stays NaN
     for wrong, fix in (
@@ -89,6 +86,10 @@ def _check_values(spec: ActionSpec, array: np.ndarray, ignored: np.ndarray, clip
             row = int(np.flatnonzero(wrong.any(axis=1))[0])
             raise InvalidAction(f"{name(row)} is {array[row].tolist()}; {fix}")
     return values
+
+
+def _range(spec: ActionSpec) -> str:
+    return f"an integer from {spec.start} to {spec.start + spec.n - 1}"
 
 
 def _names(spec: ActionSpec) -> str:

@@ -146,7 +146,7 @@ def _ratio(one: dict[str, float | None], other: dict[str, float | None]) -> floa
 def stages_ms(world: World, pictures: Pictures = "frame", steps: int = 50) -> dict[str, float]:
     """Median time of every stage of a step of one world, by name; "preparing" is what comes before the first."""
     spec = world.spec.actions
-    actions = np.zeros(1, np.int64) if spec.discrete else np.array([spec.low], np.float32)
+    actions = spec.lowest(1)
     state = world.reset(seed=[0])
     found: dict[str, list[float]] = {}
     for _ in range(world.config.dynamics.window + steps):

@@ -79,6 +79,7 @@ class WorldConfig:
                 (d.channels, d.height, d.width),
             ),
             ("actions (discrete, dimensions)", (a.n, len(a.low)), (d.actions, d.action_dim)),
+            ("the first discrete action", a.start, d.action_start),
             ("bounds of an action (low, high)", len(a.low), len(a.high)),
         ):
             if made != taken:

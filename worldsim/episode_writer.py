@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import fcntl
 import os
 import shutil
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,8 @@ from worldsim.episodes import (
 )
 from worldsim.errors import InvalidInput, InvalidState, WorldsimError
 
+FINITE_STREAMS = ("action", "reward")  # what a model cannot learn from otherwise
+
 
 class EpisodeWriter:
     """Writes episodes row by row; a context manager.
@@ -52,17 +56,14 @@ class EpisodeWriter:
         missing = [name for name in REQUIRED_STREAMS if name not in meta.streams]
         if missing:
             raise InvalidInput(f"the streams of an episode store lack {', '.join(missing)}; add them to the metadata")
-        if self.path.is_dir() and any(self.path.iterdir()):
-            if not resume:
-                raise InvalidInput(f"{str(path)!r} is not empty; go on with --resume, or give another folder")
-            self._require_same(Episodes.open(self.path).meta)
-        else:
-            try:
-                _create(self.path, meta)
-            except OSError as error:
-                raise InvalidInput(f"cannot make {str(path)!r} ({error}); give a folder to write in") from error
+        self.created = not (self.path.is_dir() and any(self.path.iterdir()))  # whether the store is a new one
+        if not self.created and not resume:
+            raise InvalidInput(f"{str(path)!r} is not empty; go on with --resume, or give another folder")
+        if self.created:
+            _create(self.path, meta)
         self._lock = _lock(self.path)
         try:
+            self._require_same(Episodes.open(self.path).meta)
             self._open()
         except BaseException:
             os.close(self._lock)
@@ -195,22 +196,30 @@ def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _create(path: Path, meta: EpisodesMeta) -> None:
-    """Make an empty store beside `path` and rename it, so that a half-made one is never found there."""
+    """Make an empty store beside `path` and rename it, so that a half-made one is never found there.
+
+    Raises InvalidInput where that cannot be; of two writers that begin at once, one is the first to rename.
+    """
     values = meta.to_json()
     attributes = {"format_version": FORMAT_VERSION, "meta": values, "meta_sha256": meta_digest(values)}
-    temporary = path.with_name(f".{path.name}.new")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.parent.mkdir(parents=True, exist_ok=True)
-    group = zarr.create_group(str(temporary), zarr_format=3, attributes=attributes)
-    ends = StoreFiles(temporary, group, meta, FORMAT_VERSION, meta_digest(values)).chunks(ENDS)
-    create_array(group, ENDS, ends.spec, ends.rows, UNCOMMITTED).resize((ends.rows,))
-    ends.write(0, np.full(ends.rows, UNCOMMITTED, ends.spec.dtype), ends.rows)
-    for name, spec in meta.streams.items():
-        create_array(group, name, spec, spec.chunk_rows, 0)
-    if path.is_dir():
-        path.rmdir()
-    os.replace(temporary, path)
-    fsync(path.parent)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.new")
+        try:
+            group = zarr.create_group(str(temporary), zarr_format=3, attributes=attributes)
+            ends = StoreFiles(temporary, group, meta, FORMAT_VERSION, meta_digest(values)).chunks(ENDS)
+            create_array(group, ENDS, ends.spec, ends.rows, UNCOMMITTED).resize((ends.rows,))
+            ends.write(0, np.full(ends.rows, UNCOMMITTED, ends.spec.dtype), ends.rows)
+            for name, spec in meta.streams.items():
+                create_array(group, name, spec, spec.chunk_rows, 0)
+            os.replace(temporary, path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        fsync(path.parent)
+    except OSError as error:
+        if path.is_dir() and error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            raise InvalidInput(f"{str(path)!r} is being recorded to already; wait, or give another folder") from error
+        raise InvalidInput(f"cannot make {str(path)!r} ({error}); give a folder to write in") from error
 
 
 def upgrade_store(path: Path | str) -> None:
@@ -268,7 +277,13 @@ def _checked(name: str, row: Mapping[str, Any], spec: StreamSpec) -> np.ndarray:
         raise InvalidInput(
             f"stream {name!r} takes {spec.dtype} {spec.shape}, the row has {value.dtype} {value.shape}; convert it"
         )
-    return value
+    with np.errstate(over="ignore"):
+        stored = value.astype(spec.dtype)
+    if name in FINITE_STREAMS and not np.isfinite(stored).all():
+        raise InvalidInput(
+            f"stream {name!r} of the row is {value.tolist()}; give finite numbers that {spec.dtype} holds"
+        )
+    return stored
 
 
 def _lock(path: Path) -> int:

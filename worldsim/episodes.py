@@ -1,11 +1,11 @@
 """Episodes on disk, read side: what a simulator showed, as long arrays along time in a zarr v3 group.
 
 Row t holds the picture and the action that LED to it. The first row of an episode is the picture of the
-reset, with the null action (0 or zeros), reward 0 and terminated False; so all streams have the same length,
-and an episode of n actions has n + 1 rows. Streams, T rows in all:
+reset, with the null action (the first one, or zeros), reward 0 and terminated False; so all streams have the
+same length, and an episode of n actions has n + 1 rows. Streams, T rows in all:
 
     rgb         (T, H, W, 3)       uint8    the picture after the action
-    action      (T,) or (T, A)     int64 (discrete) or float32 (continuous)
+    action      (T,) or (T, A)     int64 (discrete, boxes of integers) or float32 (boxes of floats), as it was played
     reward      (T,)               float32
     terminated  (T,)               bool     the game ended here
     truncated   (T,)               bool     the recording was cut here by a time limit
@@ -78,7 +78,11 @@ class EpisodesMeta:
 
     def to_json(self) -> dict[str, Any]:
         """The attributes of the zarr group, as plain JSON values."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
+        values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        for name, usual in (("start", 0), ("box_dtype", "float32")):  # stores older than these fields lack them
+            if values["actions"][name] == usual:
+                del values["actions"][name]
+        return values
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> EpisodesMeta:
@@ -227,6 +231,31 @@ class Episodes:
             low, high = max(start, first), min(stop, first + size)
             rows[low - start : high - start] = chunk[low - first : high - first]
         return rows
+
+    def check_numbers(self) -> None:
+        """Raise InvalidInput if a reward or an action is not finite, or an action is outside of the recorded space.
+
+        Reads these two streams, which are small. The first row of an episode comes of no action.
+        """
+        if not self.num_steps:
+            return
+        spec = self.meta.actions
+        rewards, actions = (self.read(name, 0, self.num_steps) for name in ("reward", "action"))
+        bounds = (spec.start, spec.start + spec.n - 1) if spec.discrete else (spec.low, spec.high)
+        low, high = (np.array(bound, spec.dtype) for bound in bounds)
+        first = np.isin(np.arange(len(actions)), self.ends - self.lengths)
+        inside = ((actions >= low) & (actions <= high)).reshape(len(actions), -1).all(1)
+        finite = np.isfinite(actions).reshape(len(actions), -1).all(1)
+        for name, values, good in (
+            ("reward", rewards, np.isfinite(rewards)),
+            ("action", actions, finite & (inside | first)),
+        ):
+            if not good.all():
+                row = int(np.flatnonzero(~good)[0])
+                raise InvalidInput(
+                    f"episode store {str(self.path)!r} has {name} {values[row].tolist()} in row {row}, and "
+                    f"{int((~good).sum())} such rows in all; record it again from a source without such {name}s"
+                )
 
     def episode(self, index: int) -> dict[str, np.ndarray]:
         """All streams of one episode."""

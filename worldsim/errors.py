@@ -35,6 +35,10 @@ class DamagedCheckpoint(WorldsimError):
     """A training checkpoint cannot be read or belongs to another configuration."""
 
 
+class TrainingError(WorldsimError, ArithmeticError):
+    """Training that cannot go on: loss or gradient are not finite, step after step."""
+
+
 class MissingDependency(WorldsimError, ImportError):
     """An optional package or system library is absent; the message says how to get it."""
 

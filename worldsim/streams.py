@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from worldsim.errors import InvalidInput
-from worldsim.spec import ActionSpec, WorldSpec
+from worldsim.spec import WorldSpec
 from worldsim.traces import Trace
 
 NAMED = ("repeat", "random", "held")
@@ -31,13 +31,13 @@ def named_stream(name: str, spec: WorldSpec, steps: int, seed: int = 0) -> Strea
     """
     rng = np.random.default_rng(seed)
     if name == "repeat":
-        actions = np.repeat(_random(spec.actions, rng, 1), steps, axis=0)
+        actions = np.repeat(spec.actions.draw(rng, 1), steps, axis=0)
     elif name == "random":
-        actions = _random(spec.actions, rng, steps)
+        actions = spec.actions.draw(rng, steps)
     else:
         seconds = rng.lognormal(np.log(HELD_SECONDS), HELD_SPREAD, steps)
         lengths = np.maximum(1, np.round(seconds * spec.steps_per_second).astype(int))
-        actions = np.repeat(_random(spec.actions, rng, steps), lengths, axis=0)[:steps]
+        actions = np.repeat(spec.actions.draw(rng, steps), lengths, axis=0)[:steps]
     return Stream(name, actions)
 
 
@@ -47,9 +47,3 @@ def trace_stream(path: Path, spec: WorldSpec, steps: int) -> Stream:
     if not len(actions):
         raise InvalidInput(f"trace {str(path)!r} holds no actions; play for a while and give that trace")
     return Stream(path.stem, np.resize(actions, (steps, *actions.shape[1:])))
-
-
-def _random(spec: ActionSpec, rng: np.random.Generator, count: int) -> np.ndarray:
-    if spec.discrete:
-        return rng.integers(spec.n, size=count)
-    return rng.uniform(spec.low, spec.high, (count, len(spec.low))).astype(np.float32)

@@ -60,7 +60,7 @@ class ActionKeys:
         self.names = tuple(dict.fromkeys(key for keys in self._sets for key in keys))
 
     def action(self, held: Sequence[str]) -> np.ndarray:
-        """The action (1,) int64 or (1, A) float32 for the held keys, in the order they were pressed.
+        """The action (1,) or (1, A) for the held keys, in the order they were pressed.
 
         The action with the most of its keys held wins, then the one whose key was pressed last.
         """
@@ -73,11 +73,11 @@ class ActionKeys:
                 rank = (len(keys), max((order[key] for key in keys), default=-1))
                 if rank > best_rank:
                     best, best_rank = index, rank
-        return np.array([best], np.int64)
+        return np.array([self._spec.start + best], np.int64)
 
     def _continuous(self, held: Sequence[str]) -> np.ndarray:
         low, high = np.array(self._spec.low, np.float32), np.array(self._spec.high, np.float32)
-        value = (low + high) / 2
+        value = ((low + high) / 2).astype(self._spec.dtype)
         for i, (down, up) in enumerate(CONTINUOUS_PAIRS[: len(low)]):
             if (down in held) != (up in held):
                 value[i] = low[i] if down in held else high[i]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -69,9 +70,10 @@ class RealGame:
         return [self.picture] * (self._pictures - 1)
 
 
-def open_real(source: str, frame_skip: int, world: WorldSpec) -> RealGame:
-    """The simulator that a world was recorded from, by its name and the ticks in a step.
+def open_real(source: str, frame_skip: int, world: WorldSpec, parameters: Mapping[str, Any] | None = None) -> RealGame:
+    """The simulator that a world was recorded from, by its name, the ticks in a step and its other parameters.
 
     Raises MissingDependency if it is not installed, InvalidInput if it does not fit the world.
     """
-    return RealGame(matching_source(source, frame_skip, world, between=world.pictures_per_step > 1), world)
+    between = world.pictures_per_step > 1
+    return RealGame(matching_source(source, frame_skip, world, between=between, parameters=parameters), world)

@@ -25,7 +25,7 @@ class Arena:
 class SourceSpec:
     """The contract of a source; everything a store of its episodes says about it."""
 
-    name: str  # as given to `make_source`
+    name: str  # as given to `make_source`; of an environment "gym:" and its id, or "env:" and its class
     height: int  # of a picture, in pixels
     width: int
     actions: ActionSpec
@@ -79,9 +79,9 @@ class Source(Protocol):
         ...
 
 
-def check_discrete(action: int | np.ndarray, n: int) -> int:
-    """The action as an int in [0, n); raises InvalidAction for anything else."""
+def check_discrete(action: int | np.ndarray, n: int, start: int = 0) -> int:
+    """The action as an int in [start, start + n); raises InvalidAction for anything else."""
     value = np.asarray(action)
-    if value.ndim or value.dtype.kind not in "iu" or not 0 <= value < n:
-        raise InvalidAction(f"action {action!r} is no integer from 0 to {n - 1}; give one of these")
+    if value.ndim or value.dtype.kind not in "iu" or not start <= value < start + n:
+        raise InvalidAction(f"action {action!r} is no integer from {start} to {start + n - 1}; give one of these")
     return int(value)

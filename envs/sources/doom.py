@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import ctypes.util
 import os
+import shlex
 import signal
+import sys
 import tempfile
 import threading
 import weakref
@@ -19,6 +21,7 @@ from PIL import Image
 from worldsim.envs.sources.base import Row, check_discrete
 from worldsim.envs.sources.doom_scenarios import MAX_FIREBALLS, POSE, SCENARIOS, SCREEN_WIDTH, source_spec
 from worldsim.errors import InvalidInput, InvalidState, MissingDependency, WorldsimError
+from worldsim.train.interrupts import SIGNALS
 
 if TYPE_CHECKING:
     import vizdoom as vzd
@@ -26,6 +29,14 @@ if TYPE_CHECKING:
 # The 8-bit depth buffer in map units along the viewing axis, fitted to rays cast against the lines of a map:
 # 7.12 * level + 9.2, with a median error of 1.5 units on walls; floors agree.
 DEPTH_UNIT, DEPTH_NEAREST = 7.12, 9.2
+
+# Becomes the program given first, to be killed when its parent, whose id is given second, ends (prctl(2)).
+DIE_WITH_PARENT = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+if os.getppid() == int(sys.argv[2]):
+    os.execv(sys.argv[1], [sys.argv[1], *sys.argv[3:]])
+"""
 
 
 class DoomSource:
@@ -152,6 +163,7 @@ class DoomSource:
             game.set_audio_buffer_enabled(True)
             game.set_audio_sampling_rate(vzd.SamplingRate.SR_22050)
             game.set_audio_buffer_size(self.spec.frame_skip)
+        game.set_vizdoom_path(str(_engine_that_ends_with_us(Path(vzd.__file__).parent / "vizdoom", folder)))
         with _sheltered(folder), self._engine_errors():
             game.init()
         return game
@@ -208,17 +220,35 @@ class DoomSource:
 
 @contextlib.contextmanager
 def _sheltered(folder: str) -> Iterator[None]:
-    """Start the engine in a folder of its own, where it makes `_vizdoom`, and deaf to Ctrl-C."""
+    """Start the engine in a folder of its own, where it makes `_vizdoom`, and deaf to what ends this process.
+
+    The engine inherits the blocked signals; its end is up to `DoomSource.close` and `_engine_that_ends_with_us`. The
+    engine's library takes signals over as it starts, so their handlers are put back.
+    """
     here = os.getcwd()
-    main_thread = threading.current_thread() is threading.main_thread()
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if main_thread else None
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
     os.chdir(folder)
     try:
         yield
     finally:
         os.chdir(here)
-        if main_thread:
-            signal.signal(signal.SIGINT, handler)
+        if threading.current_thread() is threading.main_thread():  # only there can they be set
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _engine_that_ends_with_us(engine: Path, folder: str) -> Path:
+    """A program that runs the engine so that Linux kills it when this process ends in whatever way, SIGKILL included.
+
+    Elsewhere, and where nothing in `folder` may be run, the engine itself, which is left behind by a SIGKILL.
+    """
+    script = Path(folder) / "engine"
+    command = (sys.executable, "-I", "-S", "-c", DIE_WITH_PARENT, str(engine), str(os.getpid()))
+    script.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n')
+    script.chmod(0o700)
+    return script if sys.platform == "linux" and os.access(script, os.X_OK) else engine
 
 
 def _stop(game: vzd.DoomGame, folder: tempfile.TemporaryDirectory[str]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium as gym
@@ -10,102 +12,207 @@ import numpy as np
 from PIL import Image
 
 from worldsim.envs.sources.base import Row, SourceSpec, check_discrete
-from worldsim.errors import InvalidAction, InvalidInput, InvalidState, MissingDependency
+from worldsim.errors import InvalidAction, InvalidInput, InvalidState, MissingDependency, WorldsimError
 from worldsim.spec import ActionSpec
 
 DEFAULT_FPS = 30.0
 ATARI_FPS = 60.0
+MOST_EXACT = 2.0**53  # integers up to here are floats, too: bounds are written as floats
 
 
 class GymSource:
-    """Steps a gymnasium environment and shows its rendered picture, area-averaged to (height, width).
+    """Steps a gymnasium environment and shows its rendered frame, area-averaged to (height, width).
 
-    Actions are discrete, or a box of bounded floats of one dimension. Raises InvalidInput for an id that
-    gymnasium does not know, an environment without `rgb_array` rendering, or another kind of action.
+    `env` is a gymnasium id, made here with `env_kwargs`, or an environment with `render_mode="rgb_array"`, which its
+    owner closes. Actions are discrete, or a box of bounded floats or integers of one dimension; they are named as the
+    environment names them. Raises InvalidInput for an id that gymnasium does not know, an environment without
+    `rgb_array` rendering, another kind of action, and, here or in a step, for a frame that is no uint8 image or a
+    reward that is no finite float32.
     """
 
-    def __init__(self, env_id: str, *, height: int = 64, width: int = 64) -> None:
+    def __init__(
+        self,
+        env: str | gym.Env[Any, Any],
+        *,
+        height: int = 64,
+        width: int = 64,
+        env_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
         if height < 1 or width < 1:
             raise InvalidInput(f"pictures of {height} x {width} pixels cannot be made; give at least 1 x 1")
-        self._env = _make(env_id)
-        space = self._env.action_space
-        self.spec = SourceSpec(
-            name=f"gym:{env_id}",
-            height=height,
-            width=width,
-            actions=_action_spec(env_id, self._env),
-            fps=_steps_per_second(self._env),
-            max_episode_steps=self._env.spec.max_episode_steps if self._env.spec else None,
-            parameters={"env_id": env_id, "height": height, "width": width},
-        )
-        self._first = int(space.start) if isinstance(space, gym.spaces.Discrete) else 0
+        kwargs = dict(env_kwargs or {})
+        self._owned = isinstance(env, str)
+        self._env = _make(env, kwargs) if isinstance(env, str) else _checked_env(env, kwargs)
+        self._name, parameters = _description(env, kwargs)
         self._picture: np.ndarray | None = None
-        self._running = False
+        self._running, self._steps = False, 0
+        try:
+            self.spec = SourceSpec(
+                name=self._name,
+                height=height,
+                width=width,
+                actions=_action_spec(self._name, self._env),
+                fps=_steps_per_second(self._env),
+                max_episode_steps=self._env.spec.max_episode_steps if self._env.spec else None,
+                parameters={**parameters, "height": height, "width": width},
+            )
+        except WorldsimError:
+            self.close()
+            raise
 
     def reset(self, seed: int) -> Row:
         """Start the episode that `seed` (taken modulo 2**31) names."""
         self._env.reset(seed=seed % 2**31)
-        self._running = True
+        self._running, self._steps = True, 0
         self._picture = self._render()
         return Row(rgb=self._picture)
 
     def step(self, action: int | np.ndarray) -> Row:
-        """Play one action."""
+        """Play one action of the environment's own action space."""
         if not self._running:
             raise InvalidState("the episode is over or has not begun; call reset(seed) first")
-        if self.spec.actions.discrete:
-            played: Any = check_discrete(action, self.spec.actions.n) + self._first
-        else:
-            played = np.asarray(action, self._env.action_space.dtype)
-        if not self._env.action_space.contains(played):
-            raise InvalidAction(f"action {action!r} is outside {self._env.action_space}; give one that is inside")
+        actions, space = self.spec.actions, self._env.action_space
+        played: Any = check_discrete(action, actions.n, actions.start) if actions.discrete else self._in_box(action)
+        if not space.contains(played):
+            raise InvalidAction(f"action {action!r} is outside {space}; give one that is inside")
         _, reward, terminated, truncated, _ = self._env.step(played)
+        self._steps += 1
         self._running = not (terminated or truncated)
         self._picture = self._render()
-        return Row(self._picture, float(reward), bool(terminated), bool(truncated))
+        return Row(self._picture, self._number(reward), bool(terminated), bool(truncated))
 
     def render(self) -> np.ndarray:
-        """The current picture (H, W, 3) uint8."""
+        """The current frame (H, W, 3) uint8."""
         if self._picture is None:
             raise InvalidState("there is no picture before the first reset; call reset(seed) first")
         return self._picture.copy()
 
     def close(self) -> None:
-        """Close the environment."""
-        self._env.close()
+        """Close the environment, if it was made here."""
+        if self._owned:
+            self._env.close()
+
+    def _in_box(self, action: int | np.ndarray) -> np.ndarray:
+        """The action in the type of the space; floats are never cut to the integers below them."""
+        values, dtype = np.asarray(action), self._env.action_space.dtype
+        if self.spec.actions.dtype == "int64" and values.dtype.kind not in "iu":
+            raise InvalidAction(f"action {action!r} has dtype {values.dtype}; give integers")
+        return values.astype(dtype)
 
     def _render(self) -> np.ndarray:
-        picture = np.asarray(self._env.render())
-        size = (self.spec.width, self.spec.height)
-        return np.array(Image.fromarray(picture).convert("RGB").resize(size, Image.Resampling.BOX))
+        frame: Any = self._env.render()
+        if not isinstance(frame, np.ndarray):
+            shown = "None" if frame is None else f"a {type(frame).__name__}"
+        elif frame.dtype == np.uint8 and (frame.ndim == 2 or (frame.ndim == 3 and frame.shape[-1] in (3, 4))):
+            size = (self.spec.width, self.spec.height)
+            return np.array(Image.fromarray(frame).convert("RGB").resize(size, Image.Resampling.BOX))
+        else:
+            shown = f"{frame.dtype} {frame.shape}"
+        raise InvalidInput(
+            f"{self._name} renders {shown} instead of a frame; let its render() return a uint8 array (H, W, 3) with "
+            "values from 0 to 255"
+        )
+
+    def _number(self, reward: Any) -> float:
+        """The reward as a float; arrays of one number are taken as that number."""
+        try:
+            value = np.asarray(reward, np.float64)
+            with np.errstate(over="ignore"):
+                if value.size == 1 and np.isfinite(np.float32(value.item())):
+                    return float(value.item())
+        except (TypeError, ValueError):
+            pass  # of no number at all
+        raise InvalidInput(
+            f"{self._name} gave reward {reward!r} at step {self._steps} of an episode; let its step() return one "
+            f"finite number of at most {np.finfo(np.float32).max:.2g}"
+        )
 
 
-def _make(env_id: str) -> gym.Env[Any, Any]:
+def _make(env_id: str, kwargs: dict[str, Any]) -> gym.Env[Any, Any]:
     if env_id.startswith("ALE/"):
         try:
             import ale_py
         except ImportError as error:
             raise MissingDependency(f"{env_id} needs the Atari emulator; get it with `pip install ale-py`") from error
         gym.register_envs(ale_py)
+    if "render_mode" in kwargs:
+        raise InvalidInput(f"env kwargs {kwargs} name a render_mode; leave it out, frames need 'rgb_array'")
     try:
-        return gym.make(env_id, render_mode="rgb_array")
+        return gym.make(env_id, render_mode="rgb_array", **kwargs)
     except gym.error.DependencyNotInstalled as error:
         raise MissingDependency(f"{env_id} needs a package that is not installed: {error}") from error
     except (gym.error.Error, ImportError) as error:
         raise InvalidInput(f"gymnasium cannot make {env_id!r} ({error}); check the id and its packages") from error
+    except (TypeError, ValueError, KeyError, AssertionError) as error:
+        if not kwargs:
+            raise  # a fault of the environment's own
+        raise InvalidInput(f"{env_id} cannot be made with env kwargs {kwargs} ({error}); give others") from error
 
 
-def _action_spec(env_id: str, env: gym.Env[Any, Any]) -> ActionSpec:
+def _checked_env(env: gym.Env[Any, Any], kwargs: dict[str, Any]) -> gym.Env[Any, Any]:
+    """An environment that was made elsewhere."""
+    if not isinstance(env, gym.Env):
+        raise InvalidInput(f"a {type(env).__name__} is no source; give its name or a gymnasium environment")
+    if kwargs:
+        raise InvalidInput("env kwargs came with an environment that is made already; make it with them")
+    if env.render_mode != "rgb_array":
+        raise InvalidInput(f"{env} has render mode {env.render_mode!r}; make it with render_mode='rgb_array'")
+    return env
+
+
+def _description(env: str | gym.Env[Any, Any], kwargs: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """What a store says of the source: its name, and what it takes to make it again, as far as that is known."""
+    if isinstance(env, str):
+        env_id = env
+    elif env.spec is not None:
+        env_id = env.spec.id
+        usual = gym.registry[env_id].kwargs if env_id in gym.registry else {}
+        own = {name for name, value in env.spec.kwargs.items() if repr(value) != repr(usual.get(name))}
+        kwargs = {name: env.spec.kwargs[name] for name in sorted(own - {"render_mode"})}
+        if not _is_json(kwargs):
+            kwargs = {}
+    else:
+        kind = type(env.unwrapped)
+        return f"env:{kind.__module__}.{kind.__qualname__}", {}
+    return f"gym:{env_id}", {"env_id": env_id, **({"env_kwargs": kwargs} if kwargs else {})}
+
+
+def _is_json(values: dict[str, Any]) -> bool:
+    try:
+        return bool(json.loads(json.dumps(values)) == values)
+    except (TypeError, ValueError):
+        return False
+
+
+def _action_spec(name: str, env: gym.Env[Any, Any]) -> ActionSpec:
     space = env.action_space
     if isinstance(space, gym.spaces.Discrete):
-        meanings = getattr(env.unwrapped, "get_action_meanings", lambda: ())()
-        return ActionSpec(n=int(space.n), meanings=tuple(meanings), keys=_keys(tuple(meanings)))
+        meanings = _meanings(env, int(space.n))
+        return ActionSpec(n=int(space.n), meanings=meanings, keys=_keys(meanings), start=int(space.start))
     if isinstance(space, gym.spaces.Box) and len(space.shape) == 1 and space.is_bounded("both"):
-        return ActionSpec(low=tuple(map(float, space.low)), high=tuple(map(float, space.high)))
+        low, high = tuple(map(float, space.low)), tuple(map(float, space.high))
+        kind = space.dtype.kind if space.dtype is not None else ""
+        if kind == "f":
+            return ActionSpec(low=low, high=high)
+        if kind in "iu" and max(map(abs, low + high)) <= MOST_EXACT:
+            return ActionSpec(low=low, high=high, box_dtype=str(space.dtype))
     raise InvalidInput(
-        f"{env_id} has actions {space}; worldsim takes Discrete actions or a bounded Box of one dimension, "
+        f"{name} has actions {space}; worldsim takes Discrete actions or a bounded Box of one dimension, "
         "wrap the environment to have one of these"
     )
+
+
+def _meanings(env: gym.Env[Any, Any], n: int) -> tuple[str, ...]:
+    """The names of the actions by the outermost environment that names them; none where they are of other actions."""
+    while not callable(names := getattr(env, "get_action_meanings", None)):
+        # A wrapper that changes actions leaves the names of the environment inside it without meaning.
+        if isinstance(env, gym.ActionWrapper) or not isinstance(env, gym.Wrapper):
+            return ()
+        if env.action_space != env.env.action_space:
+            return ()
+        env = env.env
+    found = tuple(map(str, names()))
+    return found if len(found) == n else ()
 
 
 def _steps_per_second(env: gym.Env[Any, Any]) -> float:

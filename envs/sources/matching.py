@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from worldsim.envs.sources import Source, make_source
@@ -9,21 +10,23 @@ from worldsim.errors import InvalidInput
 from worldsim.spec import ActionSpec, WorldSpec
 
 
-def matching_source(name: str, frame_skip: int, world: WorldSpec, *, between: bool = False) -> Source:
-    """The simulator that a world was recorded from, by its name and the ticks in a step.
+def matching_source(
+    name: str, frame_skip: int, world: WorldSpec, *, between: bool = False, parameters: Mapping[str, Any] | None = None
+) -> Source:
+    """The simulator that a world was recorded from, by its name, the ticks in a step and its other parameters.
 
     `between` asks for the pictures inside a step too, where the simulator can give them. Raises MissingDependency if
     it is not installed, InvalidInput if its pictures, actions or clock are not the world's.
     """
     options: dict[str, Any] = {"frame_skip": frame_skip, "between": between}
     if name.startswith("gym:"):
-        options = {"height": world.height, "width": world.width}
+        options = {"height": world.height, "width": world.width, "env_kwargs": (parameters or {}).get("env_kwargs")}
     source = make_source(name, **options)
     found = source.spec
     for what, ours, theirs in (
         ("pictures (height, width)", (found.height, found.width), (world.height, world.width)),
         ("steps a second", found.fps, world.steps_per_second),
-        ("actions (discrete, low, high)", _actions(found.actions), _actions(world.actions)),
+        ("actions (discrete, first, low, high)", _actions(found.actions), _actions(world.actions)),
     ):
         if ours != theirs:
             source.close()
@@ -35,4 +38,4 @@ def matching_source(name: str, frame_skip: int, world: WorldSpec, *, between: bo
 
 
 def _actions(spec: ActionSpec) -> tuple[object, ...]:
-    return spec.n, spec.low, spec.high
+    return spec.n, spec.start, spec.low, spec.high

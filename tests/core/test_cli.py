@@ -1,6 +1,9 @@
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from itertools import islice, pairwise
 
@@ -51,7 +54,28 @@ def test_without_a_command_the_commands_are_listed(capsys):
 
 
 def test_an_unknown_command_names_the_known_ones(capsys):
-    assert "unknown command 'dream'; the commands are record, train" in fails(capsys, "dream")
+    assert "unknown command 'dream'; the commands are record, import" in fails(capsys, "dream")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_ends_a_command_in_order_and_shows_in_its_exit_code(number, code, monkeypatch, capsys):
+    left = []
+
+    def wait() -> None:
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(60)
+        finally:
+            left.append(True)  # what was begun, such as a game's process, is ended
+
+    monkeypatch.setattr("worldsim.cli.info.wait", wait, raising=False)
+    monkeypatch.setitem(COMMANDS, "wait", ("worldsim.cli.info", "wait", ""))
+    before = signal.getsignal(number)
+    with pytest.raises(SystemExit) as stopped:
+        main(["wait"])
+    assert stopped.value.code == code and left == [True]
+    assert capsys.readouterr().err == "worldsim wait: interrupted\n"
+    assert signal.getsignal(number) == before
 
 
 def test_a_worldsim_error_is_one_line_without_a_traceback():

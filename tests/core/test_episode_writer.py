@@ -1,6 +1,7 @@
 import contextlib
 import filecmp
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -219,3 +220,33 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
     incomplete = {name: spec for name, spec in META.streams.items() if name != "reward"}
     with pytest.raises(InvalidInput, match="lack reward"):
         EpisodeWriter(tmp_path / "s", replace(META, streams=incomplete))
+
+
+def test_of_two_writers_that_begin_at_once_one_wins_and_the_other_says_so(tmp_path, monkeypatch):
+    first: list[EpisodeWriter] = []
+    replace_folder = os.replace
+
+    def overtaken(source, target):
+        if not first:
+            first.append(EpisodeWriter.__new__(EpisodeWriter))
+            first[0].__init__(tmp_path / "s", META)
+        replace_folder(source, target)
+
+    monkeypatch.setattr("worldsim.episode_writer.os.replace", overtaken)
+    with pytest.raises(InvalidInput, match=r"'.*s' is being recorded to already"):
+        EpisodeWriter(tmp_path / "s", META)
+    with first[0] as writer:
+        write(writer, [4])
+    assert len(Episodes.open(tmp_path / "s")) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["s"]
+
+
+@pytest.mark.parametrize(("stream", "value"), [("reward", np.nan), ("reward", 1e39)])
+def test_numbers_that_nothing_learns_from_are_refused(stream, value, tmp_path):
+    with EpisodeWriter(tmp_path / "s", META) as writer:
+        row = next(rows(2))
+        with pytest.raises(InvalidInput, match=re.escape(f"stream {stream!r} of the row is {value}")):
+            writer.append({**row, stream: value})
+        writer.append(row)  # the writer is as it was
+        writer.end_episode()
+    assert Episodes.open(tmp_path / "s").num_steps == 1

@@ -48,6 +48,17 @@ def test_metadata_of_continuous_actions_survives_json():
     assert (meta.height, meta.width) == (20, 20)
 
 
+def test_metadata_of_actions_that_begin_elsewhere_or_are_integers_survives_json():
+    for actions in (ActionSpec(n=3, start=-1), ActionSpec(low=(0.0,), high=(10.0,), box_dtype="int64")):
+        meta = replace(META, actions=actions)
+        assert EpisodesMeta.from_json(json.loads(json.dumps(meta.to_json()))) == meta
+
+
+def test_a_store_of_usual_actions_says_of_them_what_older_ones_do():
+    assert set(META.to_json()["actions"]) == {"n", "low", "high", "meanings", "keys"}
+    assert EpisodesMeta.from_json(META.to_json()).actions == META.actions
+
+
 def test_optional_streams_of_any_shape_are_kept(tmp_path):
     streams = STREAMS | {"pose": StreamSpec((4,), "float32"), "between": StreamSpec((1, 20, 20, 3), "uint8")}
     with EpisodeWriter(tmp_path / "s", replace(META, streams=streams)) as writer:

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
@@ -176,3 +177,27 @@ def test_a_store_of_another_world_is_refused_in_one_line(world, tmp_path, capsys
 def test_numbers_that_are_not_finite_become_null(tmp_path):
     save_json(tmp_path / "a.json", {"a": float("nan"), "b": [1.0, float("inf")], "c": {"d": None}})
     assert json.loads((tmp_path / "a.json").read_text()) == {"a": None, "b": [1.0, None], "c": {"d": None}}
+
+
+def evaluate_quickly(world, folder, **options):
+    world.save_pretrained(folder / "world")
+    store = tiny_episodes(folder / "store", **options)
+    main(["eval", str(folder / "world"), "--data", str(store.path), "--quick", "--json", str(folder / "figures.json")])
+    return json.loads((folder / "figures.json").read_text())
+
+
+def test_short_episodes_are_measured_at_the_horizons_that_fit(tmp_path, capsys):
+    figures = evaluate_quickly(tiny_world(), tmp_path, lengths=(14, 26, 17, 26))
+    assert list(figures["horizons"]) == ["1", "8", "16"] and figures["horizons_left_out"] == [32, 48]
+    assert figures["effort"]["horizons"] == [1, 8, 16]
+    assert "no episode is long enough for 32, 48 steps" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("lengths", "message"), [((7, 8, 8), "no episode of .* has 9 rows"), ((40,), "action probe")])
+def test_episodes_that_are_too_few_or_short_are_refused_before_anything_is_measured(
+    lengths, message, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr("worldsim.evaluate.study.measure_tokenizer", None)  # calling it would raise something else
+    with pytest.raises(SystemExit):
+        evaluate_quickly(tiny_world(), tmp_path, lengths=lengths)
+    assert re.search(message, capsys.readouterr().err)

@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from recordings import META, rows
 from small_training import brief, fixed_tokenizer, narrow, tokenizer_task
 from tiny import tiny_episodes
 
 from worldsim.cli.main import main
 from worldsim.cli.train import fit, open_stores
+from worldsim.episode_writer import EpisodeWriter
 from worldsim.episodes import Episodes
 from worldsim.errors import DamagedCheckpoint, InvalidInput, MissingDependency
 from worldsim.train import dynamics_task
@@ -74,6 +76,17 @@ def test_without_tensorboard_training_says_how_to_get_it(data, tmp_path, monkeyp
         fit(tokenizer_task(open_stores((data,))[0]), brief(1), tmp_path, resume=False)
 
 
+def test_stores_whose_numbers_teach_nothing_are_refused_by_name(tmp_path, monkeypatch):
+    monkeypatch.setattr("worldsim.episode_writer.FINITE_STREAMS", ())  # as stores were written before
+    for name, stream, value in (("nan", "reward", np.nan), ("far", "action", 7)):
+        with EpisodeWriter(tmp_path / name, META) as writer:
+            for t, row in enumerate(rows(6)):
+                writer.append({**row, stream: value} if t == 4 else row)
+            writer.end_episode()
+        with pytest.raises(InvalidInput, match=rf"store '.*{name}' has {stream} {value} in row 4, and 1 such rows"):
+            open_stores((tmp_path / name,))
+
+
 def test_a_stopped_command_says_how_to_go_on(data, tmp_path, capsys):
     task = tokenizer_task(open_stores((data,))[0])
     batch = task.batch
@@ -84,7 +97,8 @@ def test_a_stopped_command_says_how_to_go_on(data, tmp_path, capsys):
         return batch(step, rank)
 
     task.batch = interrupted
-    fit(task, brief(5), tmp_path, resume=False)
+    with pytest.raises(KeyboardInterrupt):
+        fit(task, brief(5), tmp_path, resume=False)
     assert "stopped at step 2" in capsys.readouterr().err and (tmp_path / "tokenizer.safetensors").is_file()
 
 

@@ -8,10 +8,10 @@ import torch
 from small_training import brief, latent_store, loss_of, narrow_dynamics_task, tokenizer_task, train
 from tiny import tiny_episodes
 
-from worldsim.errors import InvalidInput
+from worldsim.errors import InvalidInput, TrainingError
 from worldsim.train import dynamics_loss
 from worldsim.train.checkpoint import load_checkpoint
-from worldsim.train.interrupts import Interrupts
+from worldsim.train.interrupts import Interrupted, Interrupts
 from worldsim.train.loop import Budget, LoopConfig, Trainer
 from worldsim.train.prefetch import Prefetch
 
@@ -57,12 +57,13 @@ def test_an_interrupted_run_equals_an_uninterrupted_one_to_the_bit(make_task, tm
 
 def test_a_signal_ends_the_run_after_a_whole_step(make_task, tmp_path):
     whole = train(make_task(), brief(6), tmp_path / "whole")
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         out, task = tmp_path / number.name, make_task()
         trainer = Trainer(task, brief(6), out, resume=False)
         interrupt_inside_step(trainer, 3, number)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(Interrupted) as stopped:
             trainer.run(lambda values, step: None, lambda picture, step: None)
+        assert stopped.value.number == number
         assert state(trainer)["step"] == 4
         assert_same(state(train(make_task(), brief(6), out, resume=True)), state(whole))
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
@@ -87,6 +88,40 @@ def interrupt_inside_step(trainer, step, number):
         update()
 
     trainer._update_average = interrupted
+
+
+def test_training_gives_up_after_steps_that_teach_nothing_and_keeps_what_was_learned(make_task, tmp_path):
+    task = make_task()
+    forward, worst = task.model.forward, float("nan")
+    task.model.forward = lambda batch, step, generator: (
+        forward(batch, step, generator)[0] * (1 if step < 3 else worst),
+        {},
+    )
+    trainer = Trainer(task, brief(40), tmp_path / "run", resume=False)
+    with pytest.raises(TrainingError, match=r"stopped at step 3: .* not finite for 10 steps in a row"):
+        trainer.run(lambda values, step: None, lambda picture, step: None)
+    assert_same(state(trainer), state(train(make_task(), brief(3), tmp_path / "whole")))
+
+
+def test_weights_that_broke_down_do_not_overwrite_the_checkpoint(make_task, tmp_path):
+    before = state(train(make_task(), brief(3), tmp_path / "run"))
+    again = Trainer(make_task(), brief(40), tmp_path / "run", resume=True)
+    with torch.no_grad():
+        for weights in again.model.parameters():
+            weights.fill_(float("inf"))
+    with pytest.raises(TrainingError):
+        again.run(lambda values, step: None, lambda picture, step: None)
+    assert_same(state(again), before)
+
+
+def test_a_checkpoint_older_than_a_setting_is_gone_on_with(store, tmp_path, monkeypatch):
+    clips = latent_store(store, tmp_path / "cache")
+    task = narrow_dynamics_task([clips], monkeypatch)
+    older = task.config()
+    del older["model"]["action_start"]
+    monkeypatch.setattr(task, "config", lambda: older)
+    train(task, brief(2), tmp_path / "run")
+    train(narrow_dynamics_task([clips], monkeypatch), brief(3), tmp_path / "run", resume=True)
 
 
 def test_a_failure_inside_a_step_does_not_overwrite_the_checkpoint(make_task, tmp_path):

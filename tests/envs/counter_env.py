@@ -7,30 +7,37 @@ import numpy as np
 class CounterEnv(gym.Env):
     metadata = {"render_modes": ["rgb_array"], "render_fps": 12}  # noqa: RUF012
 
-    def __init__(self, render_mode=None, continuous=False):
+    def __init__(self, render_mode=None, continuous=False, integers=False, reward=None, frame=None):
         self.render_mode = render_mode
         self.observation_space = gym.spaces.Box(0, 1, (1,))
         box = gym.spaces.Box(np.array([-1, 0], np.float32), np.array([1, 2], np.float32))
         self.action_space = box if continuous else gym.spaces.Discrete(3, start=1)
+        if integers:
+            self.action_space = gym.spaces.Box(np.array([0, 2]), np.array([3, 9]), dtype=np.int64)
+        self.reward, self.frame = reward, frame  # in the second step, and always, instead of what the actions make
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
-        self.total, self.left = 0.0, int(self.np_random.integers(4, 12))
+        self.steps, self.total, self.left = 0, 0.0, int(self.np_random.integers(4, 12))
         return np.zeros(1, np.float32), {}
 
     def step(self, action):
         self.total += float(np.sum(action))
         self.left -= 1
-        return np.zeros(1, np.float32), self.total, self.left == 0, False, {}
+        self.steps += 1
+        reward = self.reward if self.reward is not None and self.steps == 2 else self.total
+        return np.zeros(1, np.float32), reward, self.left == 0, False, {}
 
     def render(self):
+        if self.frame is not None:
+            return self.frame[0]
         picture = np.zeros((24, 24, 3), np.uint8)
         picture[:12] = int(self.total) % 250
         picture[12:] = self.left
         return picture
 
 
-DISCRETE, CONTINUOUS = "worldsim-tests/Counter-v0", "worldsim-tests/CounterBox-v0"
-for name, continuous in ((DISCRETE, False), (CONTINUOUS, True)):
+DISCRETE, CONTINUOUS, INTEGERS = (f"worldsim-tests/Counter{kind}-v0" for kind in ("", "Box", "Integers"))
+for name, kwargs in ((DISCRETE, {}), (CONTINUOUS, {"continuous": True}), (INTEGERS, {"integers": True})):
     if name not in gym.registry:
-        gym.register(name, CounterEnv, max_episode_steps=8, kwargs={"continuous": continuous})
+        gym.register(name, CounterEnv, max_episode_steps=8, kwargs=kwargs)

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from worldsim.episodes import Episodes
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
@@ -27,3 +29,9 @@ def test_ppo_trains_inside_a_world(monkeypatch, capsys, by_name):
     pytest.importorskip("stable_baselines3")
     run(monkeypatch, "ppo_quick.py", "--steps", 100, "--num-envs", 2, "--max-episode-steps", 20)
     assert "after 128 steps" in capsys.readouterr().out
+
+
+def test_own_recordings_become_a_store(monkeypatch, capsys, tmp_path):
+    run(monkeypatch, "own_recordings.py", tmp_path / "mine")
+    assert "wrote 8 episodes, 488 rows" in capsys.readouterr().out
+    assert Episodes.open(tmp_path / "mine").meta.actions.n == 2

@@ -6,11 +6,13 @@ import sys
 import time
 
 import counter_env
+import gymnasium as gym
 import numpy as np
 import pytest
 
 from worldsim.cli.main import main
 from worldsim.cli.record import record
+from worldsim.envs.sources import make_source
 from worldsim.episodes import Episodes
 from worldsim.errors import InvalidInput
 
@@ -38,9 +40,9 @@ def test_the_action_of_a_row_is_the_one_that_led_to_its_picture(tmp_path):
     episodes = Episodes.open(tmp_path / "s")
     for i in range(len(episodes)):
         episode = episodes.episode(i)
-        assert episode["action"][0] == 0 and episode["reward"][0] == 0 and not episode["terminated"][0]
+        assert episode["action"][0] == 1 and episode["reward"][0] == 0 and not episode["terminated"][0]
         totals = episode["rgb"][:, 0, 0, 0].astype(int)
-        assert np.array_equal(np.diff(totals), episode["action"][1:] + 1)
+        assert np.array_equal(np.diff(totals), episode["action"][1:])  # actions of the environment start at 1
 
 
 def test_continuous_actions_are_recorded(tmp_path):
@@ -48,6 +50,92 @@ def test_continuous_actions_are_recorded(tmp_path):
     episode = Episodes.open(tmp_path / "s").episode(0)
     assert episode["action"].dtype == np.float32 and episode["action"].shape[1:] == (2,)
     assert not episode["action"][0].any() and (np.abs(episode["action"]).max(0) <= [1, 2]).all()
+
+
+def test_boxes_of_integers_are_recorded_as_they_were_played(tmp_path):
+    record(f"gym:{counter_env.INTEGERS}", steps=30, out=tmp_path / "s")
+    episode = Episodes.open(tmp_path / "s").episode(0)
+    assert episode["action"].dtype == np.int64
+    totals = episode["rgb"][:, 0, 0, 0].astype(int)
+    assert np.array_equal(np.diff(totals), episode["action"][1:].sum(1))
+
+
+def test_a_module_beside_the_user_is_found(tmp_path):
+    (tmp_path / "mygame.py").write_text(
+        "import gymnasium as gym\nfrom gymnasium.envs.classic_control import CartPoleEnv\n"
+        "gym.register('MyGame-v0', entry_point=CartPoleEnv, max_episode_steps=5)\n"
+    )
+    (tmp_path / "tqdm.py").write_text("raise RuntimeError('this was not asked for')")
+    # -P: the current folder is not there by itself, as in the installed command.
+    command = [sys.executable, "-P", "-m", "worldsim.cli.main", "record", "gym:mygame:MyGame-v0", "--steps", "5"]
+    done = subprocess.run([*command, "--out", "s"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "recorded 1 episodes" in done.stdout, done.stderr
+    assert Episodes.open(tmp_path / "s").meta.source == "gym:mygame:MyGame-v0"
+
+
+def test_an_environment_that_was_made_elsewhere_is_recorded(tmp_path):
+    record(gym.make(counter_env.DISCRETE, render_mode="rgb_array"), steps=20, out=tmp_path / "a")
+    record(COUNTER, steps=20, out=tmp_path / "b")
+    assert same_store(tmp_path / "a", tmp_path / "b")
+
+
+def test_keyword_arguments_are_given_to_the_environment_and_kept(tmp_path):
+    given = '{"continuous": true}'
+    record(COUNTER, steps=10, out=tmp_path / "s", env_kwargs=given)
+    meta = Episodes.open(tmp_path / "s").meta
+    assert meta.actions.low == (-1.0, 0.0) and meta.source_parameters["env_kwargs"] == {"continuous": True}
+    again = make_source(meta.source, env_kwargs=meta.source_parameters["env_kwargs"])
+    assert again.spec.actions == meta.actions
+    with pytest.raises(InvalidInput, match="cannot resume"):
+        record(COUNTER, steps=30, out=tmp_path / "s", resume=True)
+    for text, message in (("{", "is no JSON"), ("[1]", "is no JSON object"), ('{"level": 1}', "cannot be made with")):
+        with pytest.raises(InvalidInput, match=message):
+            record(COUNTER, steps=10, out=tmp_path / "t", env_kwargs=text)
+    assert not (tmp_path / "t").exists()
+
+
+FRAME = np.zeros((24, 24, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("frame", "shown"),
+    [
+        (FRAME.astype(float), r"float64 \(24, 24, 3\)"),
+        (FRAME.astype(int), r"int64 \(24, 24, 3\)"),
+        (FRAME.transpose(2, 0, 1), r"uint8 \(3, 24, 24\)"),
+        (None, "None"),
+        ([FRAME], "a list"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")  # gymnasium's, of the same
+def test_frames_of_another_kind_are_refused_and_nothing_is_left(frame, shown, tmp_path):
+    env = gym.make(counter_env.DISCRETE, render_mode="rgb_array", frame=(frame,))
+    with pytest.raises(InvalidInput, match=f"Counter-v0 renders {shown} instead of a frame; let"):
+        record(env, steps=10, out=tmp_path / "s")
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize("reward", [float("nan"), float("inf"), 1e39, "one", np.zeros(2)])
+@pytest.mark.filterwarnings("ignore")
+def test_rewards_of_another_kind_are_refused_and_earlier_episodes_kept(reward, tmp_path):
+    env = gym.make(counter_env.DISCRETE, render_mode="rgb_array")
+    record(env, steps=10, out=tmp_path / "s")
+    kept = Episodes.open(tmp_path / "s").num_steps
+    env.unwrapped.reward = reward
+    with pytest.raises(InvalidInput, match=r"Counter-v0 gave reward .* at step 2 of an episode; let"):
+        record(env, steps=100, out=tmp_path / "s", resume=True)
+    assert Episodes.open(tmp_path / "s").num_steps == kept
+    env.unwrapped.reward = None
+    record(env, steps=40, out=tmp_path / "s", resume=True)
+    record(COUNTER, steps=40, out=tmp_path / "whole")
+    assert same_store(tmp_path / "s", tmp_path / "whole")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_reward_in_an_array_is_taken_as_its_number(tmp_path):
+    env = gym.make(counter_env.DISCRETE, render_mode="rgb_array", reward=np.array([1.5]))
+    record(env, steps=10, out=tmp_path / "s")
+    assert Episodes.open(tmp_path / "s").episode(0)["reward"][2] == 1.5
 
 
 def test_episodes_follow_from_the_seed(tmp_path):
@@ -112,7 +200,7 @@ def test_ctrl_c_keeps_whole_episodes_and_a_kill_does_too(tmp_path):
     process = run_until_rows(tmp_path / "s", command + options, 100)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the engine is in the same group
     out, _ = process.communicate(timeout=60)
-    assert process.returncode == 0 and b"interrupted: kept" in out
+    assert process.returncode == 130 and b"interrupted: kept" in out
     kept = Episodes.open(tmp_path / "s").num_steps
     process = run_until_rows(tmp_path / "s", [*command, *options, "--resume"], kept + 100)
     os.killpg(process.pid, signal.SIGKILL)

@@ -9,7 +9,7 @@ from worldsim.errors import InvalidInput, InvalidState
 from worldsim.spec import ActionSpec, WorldSpec
 
 COUNTER = f"gym:{counter_env.DISCRETE}"
-SPEC = WorldSpec("counter", height=16, width=32, actions=ActionSpec(n=3), steps_per_second=12.0)
+SPEC = WorldSpec("counter", height=16, width=32, actions=ActionSpec(n=3, start=1), steps_per_second=12.0)
 
 
 def make(**options):
@@ -45,7 +45,7 @@ def test_a_seed_names_the_episodes_that_follow():
         for episode in range(6):
             info = env.reset(seed=seed if episode == 0 else None)[1]
             assert info == {"step": 0, "episode_index": episode, "seed": seed}
-            while not any(env.step(0)[2:4]):
+            while not any(env.step(1)[2:4]):
                 pass
             found.append(env._progress.counters(0).step)
         return found

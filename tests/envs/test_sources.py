@@ -2,8 +2,11 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import counter_env
+import gymnasium as gym
 import numpy as np
 import pytest
 
@@ -61,10 +64,10 @@ def test_a_gym_source_shows_the_rendered_picture_at_the_wanted_size(made):
     source = made(f"gym:{counter_env.DISCRETE}", height=6, width=12)
     assert isinstance(source, Source)
     assert (source.spec.height, source.spec.width, source.spec.fps) == (6, 12, 12.0)
-    assert source.spec.max_episode_steps == 8 and source.spec.actions.n == 3
-    rows = play(source, 0, [2, 2])
+    assert source.spec.max_episode_steps == 8 and (source.spec.actions.n, source.spec.actions.start) == (3, 1)
+    rows = play(source, 0, [3, 3])
     assert rows[0].rgb.shape == (6, 12, 3) and rows[0].rgb.dtype == np.uint8
-    assert [row.rgb[0, 0, 0] for row in rows] == [0, 3, 6]  # actions of the environment start at 1
+    assert [row.rgb[0, 0, 0] for row in rows] == [0, 3, 6]
     assert [row.reward for row in rows] == [0.0, 3.0, 6.0]
     assert np.array_equal(source.render(), rows[-1].rgb)
 
@@ -92,18 +95,110 @@ def test_a_gym_source_takes_boxes_of_floats(made):
         source.step(np.array([np.nan, 0]))
 
 
-@pytest.mark.parametrize("action", [3, -1, 0.5, "left", None, np.array([1])])
+def test_a_gym_source_takes_boxes_of_integers_as_they_are(made):
+    source = made(f"gym:{counter_env.INTEGERS}")
+    space = source.spec.actions.to_space()
+    assert space == gym.spaces.Box(np.array([0, 2], np.int64), np.array([3, 9], np.int64), dtype=np.int64)
+    assert play(source, 0, [np.array([1, 9])])[-1].reward == 10
+    with pytest.raises(InvalidAction, match="give integers"):
+        source.step(np.array([1.7, 9.0]))
+    drawn = source.spec.actions.draw(np.random.default_rng(0), 500)
+    assert drawn.dtype == np.int64 and [*drawn.min(0), *drawn.max(0)] == [0, 2, 3, 9]
+
+
+def test_an_environment_object_is_a_source_that_its_owner_closes():
+    env = gym.make(counter_env.DISCRETE, render_mode="rgb_array")
+    source, named = make_source(env, height=6, width=6), make_source(f"gym:{counter_env.DISCRETE}", height=6, width=6)
+    assert source.spec == named.spec
+    assert same(play(source, 3, [1, 2, 3]), play(named, 3, [1, 2, 3]))
+    source.close()
+    env.reset(seed=0)
+    other = gym.make(counter_env.DISCRETE, render_mode="rgb_array", continuous=True)
+    assert make_source(other).spec.parameters["env_kwargs"] == {"continuous": True}
+    assert make_source(counter_env.CounterEnv("rgb_array")).spec.name == "env:counter_env.CounterEnv"
+
+
+@pytest.mark.parametrize(
+    ("env", "message"),
+    [
+        (lambda: gym.make(counter_env.DISCRETE), "render mode None"),
+        (lambda: 3, "a int is no source"),
+    ],
+)
+def test_an_object_that_is_no_source_is_refused(env, message):
+    with pytest.raises(InvalidInput, match=message):
+        make_source(env())
+
+
+def test_keyword_arguments_reach_the_environment(made):
+    source = made(f"gym:{counter_env.DISCRETE}", env_kwargs={"continuous": True})
+    assert source.spec.actions.low == (-1.0, 0.0)
+    assert source.spec.parameters["env_kwargs"] == {"continuous": True}
+    with pytest.raises(InvalidInput, match="cannot be made with env kwargs"):
+        make_source(f"gym:{counter_env.DISCRETE}", env_kwargs={"level": 3})
+
+
+class Named(counter_env.CounterEnv):
+    """Names its three actions."""
+
+    def get_action_meanings(self):
+        return ["NOOP", "LEFT", "RIGHT"]
+
+
+class Fewer(gym.ActionWrapper):
+    """Offers two of the actions."""
+
+    def __init__(self, env):
+        super().__init__(env)
+        self.action_space = gym.spaces.Discrete(2)
+
+    def action(self, action):
+        return (1, 3)[action]
+
+
+class Swapped(gym.ActionWrapper):
+    """The same space, with the actions in another order."""
+
+    def action(self, action):
+        return 4 - action
+
+
+class Renamed(Swapped):
+    """As `Swapped`, and knows the names."""
+
+    def get_action_meanings(self):
+        return ["RIGHT", "LEFT", "NOOP"]
+
+
+@pytest.mark.parametrize(
+    ("wrap", "meanings"),
+    [
+        (lambda env: env, ("NOOP", "LEFT", "RIGHT")),
+        (lambda env: gym.wrappers.TimeLimit(env, 9), ("NOOP", "LEFT", "RIGHT")),
+        (Fewer, ()),
+        (Swapped, ()),
+        (Renamed, ("RIGHT", "LEFT", "NOOP")),
+        (lambda env: gym.wrappers.TimeLimit(Renamed(env), 9), ("RIGHT", "LEFT", "NOOP")),
+    ],
+)
+def test_actions_have_names_only_where_these_are_of_the_actions_that_are_taken(wrap, meanings):
+    actions = make_source(wrap(Named("rgb_array"))).spec.actions
+    assert actions.meanings == meanings
+    assert bool(actions.keys) == bool(meanings)
+
+
+@pytest.mark.parametrize("action", [4, 0, 0.5, "left", None, np.array([1])])
 def test_a_discrete_action_that_is_none_is_refused(made, action):
     source = made(f"gym:{counter_env.DISCRETE}")
     source.reset(0)
-    with pytest.raises(InvalidAction, match="0 to 2"):
+    with pytest.raises(InvalidAction, match="1 to 3"):
         source.step(action)
 
 
 def test_stepping_or_showing_before_a_reset_is_refused(made):
     source = made(f"gym:{counter_env.DISCRETE}")
     with pytest.raises(InvalidState, match="reset"):
-        source.step(0)
+        source.step(1)
     with pytest.raises(InvalidState, match="reset"):
         source.render()
 
@@ -277,3 +372,29 @@ def test_an_engine_that_dies_gives_an_error_of_ours(made):
     with pytest.raises(WorldsimError, match="make the source again"):
         for _ in range(5):
             source.step(0)
+
+
+@pytest.mark.simulator
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the engine is left behind by a SIGKILL")
+def test_the_engine_ends_with_a_process_that_is_killed():
+    program = f"from worldsim.envs.sources import make_source; s = make_source({TAKE_COVER!r}); print(1, flush=True); "
+    process = subprocess.Popen(
+        [sys.executable, "-c", program + "input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdout.readline()
+    tasks = Path(f"/proc/{process.pid}/task").iterdir()
+    engines = [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
+    assert engines
+    process.kill()
+    process.wait()
+    limit = time.monotonic() + 30
+    while any(alive(pid) for pid in engines) and time.monotonic() < limit:
+        time.sleep(0.05)
+    assert not any(alive(pid) for pid in engines)
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

@@ -21,8 +21,15 @@ def with_source(files: WorldFiles, source: SourceConfig) -> World:
 
 
 def counter_world(seed: int = 0) -> World:
-    """16x32 pictures, three actions, episodes of 8 steps at most, as the counter game has."""
-    return with_source(tiny_files(seed), COUNTER)
+    """16x32 pictures, three actions from 1 on, episodes of 8 steps at most, as the counter game has."""
+    files = tiny_files(seed)
+    config = dataclasses.replace(
+        files.config,
+        actions=dataclasses.replace(files.config.actions, start=1),
+        dynamics=dataclasses.replace(files.config.dynamics, action_start=1),
+    )
+    starts = {**files.starts, "actions": files.starts["actions"] + 1}
+    return with_source(dataclasses.replace(files, config=config, starts=starts), COUNTER)
 
 
 def doom_world() -> World:

@@ -168,7 +168,7 @@ def test_an_agent_that_records_sees_and_acts_as_in_its_environments(world, train
         taken.append(policy.act(row))
         row = source.step(taken[-1])
     for action in taken[::2]:
-        observation, _, done, _ = envs.step(np.array([action]))
+        observation, _, done, _ = envs.step(np.array([action - 1]))  # agents count actions from 0
         expected.append(observation.copy())
     assert done.all() and taken[:-1:2] == taken[1::2]
     assert np.array_equal(np.stack(seen), np.stack(expected[:-1]))

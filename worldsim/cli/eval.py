@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -41,6 +40,8 @@ def evaluate(
 
     How often games end depends on who plays. A policy that does not look at the pictures, such as persistent,
     can play the dreams too; actions of any other are replayed, which favours the real game.
+
+    Episodes that are too short for the longest horizons are measured at the others, as the report says.
 
     Args:
         world: name of a shipped world, folder, or hub id.
@@ -81,7 +82,6 @@ def evaluate(
         "dtype": str(loaded.dtype).removeprefix("torch."),
         "quick": quick,
         **study.report,
-        "effort": asdict(effort),
     }
     print(format_report(report))
     if json is not None:

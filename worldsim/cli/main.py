@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
 from typing import Any
 
 import tyro
 
 from worldsim.errors import WorldsimError
+from worldsim.train.interrupts import Interrupted, signals_raise
 
 # command -> (module, function, one line of help); a module is imported only when its command runs, so that
 # `worldsim info` works on a machine without pygame or ViZDoom.
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "record": ("worldsim.cli.record", "record", "play a real simulator with a data policy and write episodes"),
+    "import": ("worldsim.cli.import_videos", "import_videos", "make episodes of video files and a table of actions"),
     "train": ("worldsim.cli.train", "train", "train a tokenizer or the dynamics: time-budgeted, resumable"),
     "rollout": ("worldsim.cli.rollout", "rollout", "run a world without a display: video, contact sheet, frame rate"),
     "play": ("worldsim.cli.play", "play", "open a window and play inside a world"),
@@ -31,7 +34,7 @@ def usage() -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run one command; a worldsim error becomes one line on stderr and exit status 2."""
+    """Run one command; a worldsim error becomes one line on stderr and exit status 2, a signal 128 and its number."""
     args = sys.argv[1:] if argv is None else argv
     if not args or args[0] in ("-h", "--help"):
         print(usage())
@@ -40,15 +43,16 @@ def main(argv: list[str] | None = None) -> None:
         print(f"worldsim: unknown command {args[0]!r}; the commands are {', '.join(COMMANDS)}", file=sys.stderr)
         raise SystemExit(2)
     module, function, _ = COMMANDS[args[0]]
-    command: Any = getattr(importlib.import_module(module), function)
     try:
-        tyro.cli(command, args=args[1:], prog=f"worldsim {args[0]}")
+        with signals_raise():
+            command: Any = getattr(importlib.import_module(module), function)
+            tyro.cli(command, args=args[1:], prog=f"worldsim {args[0]}")
     except WorldsimError as error:
         print(f"worldsim {args[0]}: {error}", file=sys.stderr)
         raise SystemExit(2) from error
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print(f"worldsim {args[0]}: interrupted", file=sys.stderr)
-        raise SystemExit(130) from None
+        raise SystemExit(128 + (stop.number if isinstance(stop, Interrupted) else signal.SIGINT)) from None
 
 
 if __name__ == "__main__":

@@ -103,11 +103,13 @@ def _settings(world: World, script: str, **chosen: Any) -> Settings:
     from worldsim.envs.play.keys import ActionKeys, parse_script
     from worldsim.envs.play.real import open_real
     from worldsim.envs.play.status import Settings
+    from worldsim.envs.sources import find_modules_here
 
+    find_modules_here()
     keys = ActionKeys(world.spec.actions)
     source = world.config.source
     return Settings(
         **chosen,
         script=tuple(parse_script(script, keys.names)),
-        open_real=lambda: open_real(source.name, source.frame_skip, world.spec),
+        open_real=lambda: open_real(source.name, source.frame_skip, world.spec, source.parameters),
     )

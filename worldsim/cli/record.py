@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import signal
-import threading
+import json
+import shutil
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,16 +16,20 @@ from worldsim.cli.coverage import report_coverage
 from worldsim.episode_writer import EpisodeWriter
 from worldsim.episodes import Episodes, EpisodesMeta, StreamSpec
 from worldsim.errors import InvalidInput, WorldsimError
+from worldsim.train.interrupts import Interrupts
 
 if TYPE_CHECKING:
+    import gymnasium as gym
+
     from worldsim.envs.sources import Row, Source, SourceSpec
     from worldsim.policies.data import DataPolicy
 
 ALWAYS_THERE = frozenset({"variables"})  # optional streams that need no option
+EXAMPLE = '{"env_name": "reach-v3"}'
 
 
 def record(
-    source: Annotated[str, tyro.conf.Positional],
+    source: Annotated[Any, tyro.conf.arg(constructor=str), tyro.conf.Positional],
     /,
     steps: int,
     out: Path,
@@ -40,14 +44,16 @@ def record(
     labels: bool = False,
     height: int | None = None,
     width: int | None = None,
+    env_kwargs: str | None = None,
 ) -> None:
     """Play a real simulator with a data policy and write episodes.
 
     Episode i is played with a seed and a policy that follow from (seed, i) alone, so an interrupted recording
-    goes on with --resume as if it had not been interrupted. Ctrl-C keeps the finished episodes.
+    goes on with --resume as if it had not been interrupted. Ctrl-C, SIGTERM and SIGHUP keep the finished episodes.
 
     Args:
-        source: doom-take-cover, doom-my-way-home, or gym: and a gymnasium id (gym:ALE/Pong-v5).
+        source: doom-take-cover, doom-my-way-home, or gym: and a gymnasium id: gym:ALE/Pong-v5, or gym:MODULE:ID of
+            a module that registers it, here or installed; from Python also a gymnasium environment.
         steps: record at least this many steps, up to the end of an episode.
         out: folder of the store; must be empty or absent, unless --resume.
         seed: names the whole recording.
@@ -61,6 +67,7 @@ def record(
         labels: Doom: also the boxes of fireballs, to measure a detector with.
         height: gym: height of the pictures (default 64).
         width: gym: width of the pictures (default 64).
+        env_kwargs: gym: what gymnasium.make is given besides the id, as a JSON object ('{"env_name": "reach-v3"}').
     """
     if steps < 1:
         raise InvalidInput(f"--steps is {steps}; give at least 1")
@@ -70,37 +77,58 @@ def record(
     sizes = {"frame_skip": frame_skip, "height": height, "width": width}
     options: dict[str, Any] = {name: True for name, on in flags.items() if on}
     options |= {name: value for name, value in sizes.items() if value is not None}
+    if env_kwargs is not None:
+        options["env_kwargs"] = _json_object(env_kwargs)
     made, player, unstored = _prepare(source, policy, options)
     try:
         meta = store_meta(made.spec, policy=policy, seed=seed, leave_out=unstored)
-        with EpisodeWriter(out, meta, resume=resume) as writer:
-            _record(made, player, writer, steps)
+        writer = EpisodeWriter(out, meta, resume=resume)
+        try:
+            with writer:
+                _record(made, player, writer, steps)
+        finally:
+            if writer.created and not writer.ends:
+                shutil.rmtree(out)  # an empty store would only stand in the way of the next attempt
         if made.spec.arena and writer.ends:
             report_coverage(Episodes.open(out), made.spec.arena)
     finally:
         made.close()
 
 
-def _prepare(name: str, policy: str, options: dict[str, Any]) -> tuple[Source, DataPolicy, frozenset[str]]:
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise InvalidInput(f"--env-kwargs {text!r} is no JSON ({error}); give an object like '{EXAMPLE}'") from error
+    if not isinstance(values, dict):
+        raise InvalidInput(f"--env-kwargs {text!r} is no JSON object; give one like '{EXAMPLE}'")
+    return values
+
+
+def _prepare(
+    source: str | gym.Env[Any, Any], policy: str, options: dict[str, Any]
+) -> tuple[Source, DataPolicy, frozenset[str]]:
     """The source, the policy, and the streams that only the policy looks at, which are not stored."""
-    from worldsim.envs.sources import make_source
+    from worldsim.envs.sources import find_modules_here, make_source
     from worldsim.policies.data import make_policy, policy_needs
 
+    name = source if isinstance(source, str) else ""
+    if ":" in name.removeprefix("gym:"):
+        find_modules_here()
     unstored = policy_needs(policy, name) - ALWAYS_THERE - options.keys()
-    source = make_source(name, **options, **dict.fromkeys(sorted(unstored), True))
+    made = make_source(source, **options, **dict.fromkeys(sorted(unstored), True))
     try:
-        return source, make_policy(policy, source.spec), unstored
+        return made, make_policy(policy, made.spec), unstored
     except WorldsimError:
-        source.close()
+        made.close()
         raise
 
 
 def store_meta(spec: SourceSpec, *, policy: str, seed: int, leave_out: frozenset[str] = frozenset()) -> EpisodesMeta:
     """What the store of a recording of this source says about itself, without the streams `leave_out`."""
-    action = StreamSpec((), "int64") if spec.actions.discrete else StreamSpec((len(spec.actions.low),), "float32")
     streams = {
         "rgb": StreamSpec((spec.height, spec.width, 3), "uint8"),
-        "action": action,
+        "action": StreamSpec(spec.actions.shape, spec.actions.dtype),
         "reward": StreamSpec((), "float32"),
         "terminated": StreamSpec((), "bool"),
         "truncated": StreamSpec((), "bool"),
@@ -124,8 +152,8 @@ def store_meta(spec: SourceSpec, *, policy: str, seed: int, leave_out: frozenset
 
 
 def _record(source: Source, policy: DataPolicy, writer: EpisodeWriter, steps: int) -> None:
-    """Whole episodes until the store holds at least `steps` rows, or until Ctrl-C."""
-    with _Interrupt() as interrupt, tqdm(total=steps, unit="step", dynamic_ncols=True) as bar:
+    """Whole episodes until the store holds at least `steps` rows, or until a signal comes, which raises Interrupted."""
+    with Interrupts() as interrupt, tqdm(total=steps, unit="step", dynamic_ncols=True) as bar:
         bar.update(writer.num_steps)
         bar.set_postfix(episodes=len(writer.ends))
         while writer.num_steps < steps and not interrupt.seen:
@@ -133,17 +161,18 @@ def _record(source: Source, policy: DataPolicy, writer: EpisodeWriter, steps: in
             bar.set_postfix(episodes=len(writer.ends))
     what = f"{len(writer.ends)} episodes, {writer.num_steps} steps in {writer.path}"
     print(f"interrupted: kept {what}; go on with --resume" if interrupt.seen else f"recorded {what}")
+    interrupt.raise_if_seen()
 
 
 def _record_episode(
-    source: Source, policy: DataPolicy, writer: EpisodeWriter, bar: tqdm[Any], interrupt: _Interrupt
+    source: Source, policy: DataPolicy, writer: EpisodeWriter, bar: tqdm[Any], interrupt: Interrupts
 ) -> None:
     """Play and commit one episode; its randomness is a function of the recording's seed and its number."""
     game_seed, policy_seed = np.random.SeedSequence([writer.meta.seed, len(writer.ends)]).spawn(2)
     policy.reset(np.random.default_rng(policy_seed))
     row = source.reset(int(game_seed.generate_state(1)[0]))
-    spec = writer.meta.streams["action"]
-    writer.append(_columns(row, np.zeros(spec.shape, spec.dtype), writer.meta))
+    actions = writer.meta.actions
+    writer.append(_columns(row, np.full(actions.shape, actions.start, actions.dtype), writer.meta))
     while not row.done:
         if interrupt.seen:
             writer.drop_episode()
@@ -165,24 +194,3 @@ def _columns(row: Row, action: int | np.ndarray, meta: EpisodesMeta) -> dict[str
         "truncated": row.truncated,
         **{name: value for name, value in row.extras.items() if name in meta.streams},
     }
-
-
-class _Interrupt:
-    """Notes Ctrl-C while it is entered, so that no write is cut short; a second Ctrl-C acts as usual."""
-
-    def __init__(self) -> None:
-        self.seen = False
-
-    def __enter__(self) -> _Interrupt:
-        self._in_main_thread = threading.current_thread() is threading.main_thread()  # only there can it be caught
-        if self._in_main_thread:
-            self._before = signal.signal(signal.SIGINT, self._note)
-        return self
-
-    def _note(self, *_: object) -> None:
-        self.seen = True
-        signal.signal(signal.SIGINT, self._before)
-
-    def __exit__(self, *_: object) -> None:
-        if self._in_main_thread:
-            signal.signal(signal.SIGINT, self._before)

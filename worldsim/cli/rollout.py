@@ -113,18 +113,15 @@ def choose_actions(spec: ActionSpec, policy: Policy, seed: int) -> Iterator[int 
         yield from itertools.repeat(idle_action(spec))
     rng = np.random.default_rng(seed)
     while True:
-        if spec.discrete:
-            action: int | np.ndarray = int(rng.integers(spec.n))
-        else:
-            action = rng.uniform(spec.low, spec.high).astype(np.float32)
+        action = spec.draw(rng)
         yield from itertools.repeat(action, int(rng.geometric(1 / HELD_STEPS)) if policy == "persistent" else 1)
 
 
 def idle_action(spec: ActionSpec) -> int | np.ndarray:
     """The action that does nothing: the one called NOOP, else the first; zeros in a box."""
     if spec.discrete:
-        return spec.meanings.index("NOOP") if "NOOP" in spec.meanings else 0
-    return np.clip(np.zeros(len(spec.low)), spec.low, spec.high).astype(np.float32)
+        return spec.start + (spec.meanings.index("NOOP") if "NOOP" in spec.meanings else 0)
+    return np.clip(np.zeros(len(spec.low)), spec.low, spec.high).astype(spec.dtype)
 
 
 def run(env: WorldEnv, actions: Iterator[int | np.ndarray], steps: int, seed: int, clip: Clip) -> Tally:

@@ -149,11 +149,12 @@ def train(
 
 
 def open_stores(paths: tuple[Path, ...]) -> list[Episodes]:
-    """Open the stores and check that they were recorded alike."""
+    """Open the stores and check that they were recorded alike and hold no numbers that teach nothing."""
     stores = [Episodes.open(path) for path in paths]
     for store, path in zip(stores, paths, strict=True):
         if store.num_steps < 2:
             raise InvalidInput(f"episode store {path} holds no finished episode; record more steps")
+        store.check_numbers()
         for name in ("source", "fps", "frame_skip", "actions", "pixel_aspect", "height", "width"):
             if getattr(store.meta, name) != getattr(stores[0].meta, name):
                 raise InvalidInput(
@@ -165,7 +166,7 @@ def open_stores(paths: tuple[Path, ...]) -> list[Episodes]:
 
 
 def fit(task: Task, config: LoopConfig, out: Path, resume: bool) -> Trainer:
-    """Train with TensorBoard scalars and pictures; returns what trained."""
+    """Train with TensorBoard scalars and pictures; returns what trained, and raises what ended it before its time."""
     trainer = Trainer(task, config, out, resume=resume)
     board = open_board(out / "tensorboard" / task.kind) if trainer.rank == 0 else None
 
@@ -185,6 +186,7 @@ def fit(task: Task, config: LoopConfig, out: Path, resume: bool) -> Trainer:
         trainer.run(log, show)
     except KeyboardInterrupt:
         print(f"stopped at step {trainer.step}, saved in {out}; go on with --resume", file=sys.stderr)
+        raise
     finally:
         if board is not None:
             board.close()

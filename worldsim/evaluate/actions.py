@@ -16,6 +16,7 @@ from worldsim.evaluate.data import Span, shown_spans
 from worldsim.evaluate.effort import Effort
 from worldsim.evaluate.horizons import HorizonResult
 from worldsim.evaluate.metrics import interval, luma
+from worldsim.spec import ActionSpec
 from worldsim.world import World
 
 SEEN = 3  # pictures that the probe sees: with two it could not tell braking from speeding up
@@ -35,17 +36,9 @@ def measure_actions(
     clips of the rest are the test. Raises InvalidInput where there are too few episodes for that.
     """
     clips, context = horizons.clips, effort.context
-    apart = probe_store is not None
-    tested = [k for k, span in enumerate(clips.spans) if apart or span.episode % 2]
-    train = probe_store or store
-    spans = [s for s in shown_spans(train) if len(s) >= SEEN and (apart or s.episode % 2 == 0)]
-    if not tested or not spans:
-        raise InvalidInput(
-            f"episode store {str(store.path)!r} has too few long episodes to train the action probe on some "
-            "and test it on others; give --probe-data or record more steps"
-        )
-    probe = _train(train, spans, world.config.actions.n, effort)
-    truth = clips.actions[tested, context:]
+    tested, spans = split(store, clips.spans, probe_store)
+    probe = _train(probe_store or store, spans, world.config.actions, effort)
+    truth = clips.actions[tested, context:] - world.config.actions.start
     table: dict[str, Any] = {}
     for name, following in (("real", clips.frames[tested, context:]), ("dream", horizons.dreamed[tested])):
         frames = np.concatenate([clips.frames[tested, context - SEEN + 1 : context], following], axis=1)
@@ -65,7 +58,20 @@ def measure_actions(
     }
 
 
-def _train(store: Episodes, spans: list[Span], actions: int, effort: Effort) -> nn.Module:
+def split(store: Episodes, clips: list[Span], probe_store: Episodes | None) -> tuple[list[int], list[Span]]:
+    """Which of the clips of `store` test the probe, and what it learns from; raises InvalidInput for too few."""
+    apart = probe_store is not None
+    tested = [k for k, span in enumerate(clips) if apart or span.episode % 2]
+    spans = [s for s in shown_spans(probe_store or store) if len(s) >= SEEN and (apart or s.episode % 2 == 0)]
+    if not tested or not spans:
+        raise InvalidInput(
+            f"episode store {str(store.path)!r} has too few long episodes to train the action probe on some "
+            "and test it on others; give --probe-data or record more steps"
+        )
+    return tested, spans
+
+
+def _train(store: Episodes, spans: list[Span], actions: ActionSpec, effort: Effort) -> nn.Module:
     """Fit the probe to the rows of some of the spans."""
     features, taken, total = [], [], 0
     for index in np.random.default_rng(effort.seed).permutation(len(spans)):
@@ -75,10 +81,10 @@ def _train(store: Episodes, spans: list[Span], actions: int, effort: Effort) -> 
         total += len(taken[-1])
         if total >= effort.probe_rows:
             break
-    x, y = torch.cat(features), torch.from_numpy(np.concatenate(taken))
+    x, y = torch.cat(features), torch.from_numpy(np.concatenate(taken) - actions.start)
     with torch.random.fork_rng():
         torch.manual_seed(effort.seed)
-        probe = nn.Sequential(nn.Linear(x.shape[1], HIDDEN), nn.SiLU(), nn.Linear(HIDDEN, actions))
+        probe = nn.Sequential(nn.Linear(x.shape[1], HIDDEN), nn.SiLU(), nn.Linear(HIDDEN, actions.n))
     optimizer = torch.optim.AdamW(probe.parameters(), lr=RATE, weight_decay=0.1)
     generator = torch.Generator().manual_seed(effort.seed)
     for step in tqdm(range(effort.probe_steps), desc="action probe"):

@@ -59,6 +59,7 @@ def open_held_out(path: Path, config: WorldConfig) -> Episodes:
             )
     if not len(store):
         raise InvalidInput(f"episode store {str(path)!r} holds no finished episode; record more steps")
+    store.check_numbers()
     return store
 
 

@@ -1,8 +1,12 @@
-"""How much is measured: enough for the figures of a card, or a glance."""
+"""How much is measured: enough for the figures of a card, or a glance; never more than the episodes are long."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from worldsim.episodes import Episodes
+from worldsim.errors import InvalidInput
+from worldsim.evaluate.data import shown_spans
 
 
 @dataclass(frozen=True)
@@ -44,3 +48,18 @@ QUICK = Effort(
     probe_rows=200,
     probe_steps=20,
 )
+
+
+def fit_effort(effort: Effort, store: Episodes) -> Effort:
+    """The effort without the horizons that no episode of `store` is long enough for.
+
+    Raises InvalidInput if none is long enough for the first one.
+    """
+    longest = max((len(span) for span in shown_spans(store)), default=0)
+    horizons = tuple(steps for steps in effort.horizons if effort.context + steps <= longest)
+    if not horizons:
+        raise InvalidInput(
+            f"no episode of {str(store.path)!r} has {effort.context + min(effort.horizons)} rows, the fewest to "
+            f"measure a world with (the longest has {longest}); record longer episodes"
+        )
+    return replace(effort, horizons=horizons, tokenizer_rows=min(effort.tokenizer_rows, longest))

@@ -72,9 +72,7 @@ def measure_hazard(world: World, store: Episodes, draw: DrawActions | None, effo
     if world.config.source.max_episode_steps is not None:
         limit = min(limit, world.config.source.max_episode_steps - CONTEXT + 1)
     terminated = store.read("terminated", 0, store.num_steps)[store.ends - 1]
-    long_enough = np.flatnonzero(store.lengths > CONTEXT)
-    if not len(long_enough):
-        raise InvalidInput(f"no episode of {str(store.path)!r} is longer than {CONTEXT} rows; record longer episodes")
+    long_enough = watched_episodes(store)
     watched = store.lengths[long_enough] - CONTEXT
     real = Lives(np.minimum(watched, limit), terminated[long_enough] & (watched <= limit))
     episodes = np.tile(long_enough, -(-effort.ending_dreams // len(long_enough)))
@@ -99,6 +97,14 @@ def measure_hazard(world: World, store: Episodes, draw: DrawActions | None, effo
         **_ratios(real, dreamed),
     }
     return EndingResult(table, real, dreamed)
+
+
+def watched_episodes(store: Episodes) -> np.ndarray:
+    """The episodes that go on after a context, (N,) int64; raises InvalidInput if none does."""
+    long_enough = np.flatnonzero(store.lengths > CONTEXT)
+    if not len(long_enough):
+        raise InvalidInput(f"no episode of {str(store.path)!r} is longer than {CONTEXT} rows; record longer episodes")
+    return long_enough
 
 
 def recorded_actions(store: Episodes, episodes: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:

@@ -68,7 +68,7 @@ class _Side:
 
 def measure_fireballs(world: World, store: Episodes, effort: Effort) -> FireballResult:
     """Counts, sizes and lifetimes in real clips, in reconstructions of some of them, and in dreams."""
-    spans = _spans(store, effort)
+    spans = choose_clips(store, effort)
     real, dream, again_real, again = _Side(), _Side(), _Side(), _Side()
     shown: list[tuple[np.ndarray, np.ndarray]] = []
     for first in tqdm(range(0, len(spans), BATCH), desc="fireballs"):
@@ -110,7 +110,7 @@ def _ratios(side: _Side, real: _Side) -> dict[str, Any]:
     return ratios
 
 
-def _spans(store: Episodes, effort: Effort) -> list[Span]:
+def choose_clips(store: Episodes, effort: Effort) -> list[Span]:
     """Clips that cover the episodes one after another, as many as wanted, spread over the store."""
     longest, shortest = effort.context + effort.fireball_steps, effort.context + MIN_STEPS
     spans = [

@@ -16,7 +16,7 @@ from worldsim.episodes import Episodes
 from worldsim.evaluate.blobs import find_blobs
 from worldsim.evaluate.dreams import Dreams, decode, encode
 from worldsim.evaluate.effort import Effort
-from worldsim.evaluate.endings import CONTEXT, DrawActions, recorded_actions
+from worldsim.evaluate.endings import CONTEXT, DrawActions, recorded_actions, watched_episodes
 from worldsim.evaluate.metrics import interval, ratio
 from worldsim.world import World
 
@@ -31,7 +31,7 @@ def measure_growth(world: World, store: Episodes, draw: DrawActions | None, effo
     `draw` as for `measure_hazard`. Only those who live are counted, at each age.
     """
     limit = min(effort.ending_steps, AGES[-1])
-    episodes = np.flatnonzero(store.lengths > CONTEXT)
+    episodes = watched_episodes(store)
     real = np.stack([_game(store, int(i), limit) for i in tqdm(episodes, desc="whole games")])
     chosen = np.random.default_rng(effort.seed).permutation(np.resize(episodes, effort.growth_dreams))
     dreamed = np.concatenate([

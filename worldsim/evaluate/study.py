@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from worldsim.episodes import Episodes
 from worldsim.evaluate import fireballs
-from worldsim.evaluate.actions import measure_actions
+from worldsim.evaluate.actions import measure_actions, split
+from worldsim.evaluate.data import choose_spans
 from worldsim.evaluate.drift import DriftResult, measure_drift
-from worldsim.evaluate.effort import Effort
+from worldsim.evaluate.effort import Effort, fit_effort
 from worldsim.evaluate.ending_head import measure_ending_head
-from worldsim.evaluate.endings import DrawActions, EndingResult, measure_hazard
+from worldsim.evaluate.endings import DrawActions, EndingResult, measure_hazard, watched_episodes
 from worldsim.evaluate.growth import measure_growth
 from worldsim.evaluate.horizons import HorizonResult, measure_horizons
 from worldsim.evaluate.tokenizer import measure_tokenizer
@@ -47,11 +48,15 @@ def run_study(
     ending_actions: DrawActions | None,
     effort: Effort,
 ) -> Study:
-    """Measure everything.
+    """Measure everything; raises InvalidInput before it begins where the stores hold too little.
+
+    Horizons that no episode is long enough for are left out, which the report says ("horizons_left_out").
 
     `drift_actions` drives the long dreams. `ending_actions` draws fresh actions of the policy of
     `stores.random` (of `stores.held_out` where there is no such store); None replays the recorded ones.
     """
+    asked, effort = effort, fit_effort(effort, stores.held_out)
+    _check_enough(world, stores, effort)
     seconds: dict[str, float] = {}
 
     def timed(name: str, measure: Callable[[], Any]) -> Any:
@@ -71,6 +76,7 @@ def run_study(
         "tokenizer_psnr": tokenizer["psnr"],
         "tokenizer": tokenizer,
         "horizons": horizons.table,
+        "horizons_left_out": [steps for steps in asked.horizons if steps not in effort.horizons],
         "drift": drift.table,
         "endings": {**endings.table, "teacher_forced": head},
     }
@@ -81,4 +87,15 @@ def run_study(
         report["growth"] = timed("growth", lambda: measure_growth(world, random, ending_actions, effort))
     if world.config.actions.discrete:
         report["actions"] = timed("actions", lambda: measure_actions(world, held_out, horizons, stores.probe, effort))
-    return Study({**report, "seconds": seconds}, horizons, drift, endings, balls)
+    return Study({**report, "seconds": seconds, "effort": asdict(effort)}, horizons, drift, endings, balls)
+
+
+def _check_enough(world: World, stores: Stores, effort: Effort) -> None:
+    """Ask of the stores what the last measurements need, which come after minutes."""
+    random = stores.random or stores.held_out
+    watched_episodes(random)
+    if world.config.source.name == fireballs.SOURCE:
+        fireballs.choose_clips(random, effort)
+    if world.config.actions.discrete:
+        rows = effort.context + max(effort.horizons)
+        split(stores.held_out, choose_spans(stores.held_out, effort.clips, rows, effort.seed), stores.probe)

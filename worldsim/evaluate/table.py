@@ -25,6 +25,8 @@ def format_report(report: dict[str, Any]) -> str:
             f"    {row['above_copy']:+.2f} {_ci(row['above_copy_ci'], 1):13s}"
             f" {row['above_shuffled']:+.2f} {_ci(row['above_shuffled_ci'], 1)}"
         )
+    if report["horizons_left_out"]:
+        lines.append(f"       no episode is long enough for {', '.join(map(str, report['horizons_left_out']))} steps")
     lines += ["", "steps  clip by clip, the median: over copy       over shuffled"]
     for steps, row in report["horizons"].items():
         over_copy, over_shuffled = (

@@ -68,6 +68,7 @@ class DynamicsConfig:
     local: int = 64  # width of the convolutions at the latents' resolution
     painter_blocks: int = 2  # residual blocks of the convolutions that draw
     oldest: int = 1000  # steps since an episode's beginning after which it gets no later
+    action_start: int = 0  # the first discrete action
 
     def __post_init__(self) -> None:
         sides, widths, blocks = (1, 1024), (1, 8192), (0, 128)
@@ -75,7 +76,7 @@ class DynamicsConfig:
             "dynamics", self, channels=(1, 512), height=sides, width=sides, patch=sides,
             actions=(0, 65_536), action_dim=(0, 4096), between=(0, 64), dim=widths, heads=(1, 256), mlp_ratio=(1, 64),
             history_blocks=blocks, denoiser_blocks=blocks, painter_blocks=blocks, window=(1, 65_536),
-            cond_dim=widths, local=widths, oldest=(1, 10**9),
+            cond_dim=widths, local=widths, oldest=(1, 10**9), action_start=(-(10**9), 10**9),
         )  # fmt: skip
         if self.dim % self.heads:
             raise InvalidInput(f"dynamics dim is {self.dim}; give a multiple of heads, which is {self.heads}")
@@ -236,8 +237,10 @@ class Dynamics(nn.Module):
         """The last two frames' latents (F, C, h, w), actions, noise level, ages (F,) -> local, tokens, cond."""
         local = self.local(torch.cat([previous, before], dim=1))
         tokens = self.embed(self.to_tokens(local)) + self.place
-        if actions.is_floating_point():
+        if not self.config.actions:
             actions = actions.to(self.level.weight.dtype)
+        elif self.config.action_start:
+            actions = actions - self.config.action_start
         cond = self.action(actions) + self.level(fourier_features(level, LEVEL_FEATURES).to(self.level.weight.dtype))
         return local, tokens, cond + self._when(ages)
 

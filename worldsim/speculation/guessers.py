@@ -113,7 +113,7 @@ class History:
         self._count, self._floor = count, floor
         self._tails = [Tail()] * rows
         self._counts: dict[tuple[Any, ...], dict[bytes, float]] = {}
-        known = [np.int64(action) for action in range(spec.n)] if spec.discrete else []
+        known = [np.int64(spec.start + index) for index in range(spec.n)] if spec.discrete else []
         self._known = {action.tobytes(): action for action in known}
         self._values: dict[bytes, Any] = dict(self._known)  # of continuous actions too, once they were seen
         self._lock = threading.Lock()

@@ -47,7 +47,7 @@ class DynamicsTask:
         self.settings = DynamicsConfig(
             channels=grid.channels, height=grid.latent_height, width=grid.latent_width, patch=patch,
             actions=meta.actions.n, action_dim=len(meta.actions.low), between=between, window=clip - 1,
-            oldest=oldest,
+            oldest=oldest, action_start=meta.actions.start,
         )  # fmt: skip
         torch.manual_seed(seed)  # the initial weights only
         # Rewards are learned in units of their usual size, so that a world of tiny rewards is no harder.

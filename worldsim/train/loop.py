@@ -20,11 +20,13 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from worldsim.devices import autocast_dtype
-from worldsim.errors import DamagedCheckpoint, InvalidInput
+from worldsim.errors import DamagedCheckpoint, InvalidInput, TrainingError
 from worldsim.train.checkpoint import load_checkpoint, load_optimizer, optimizer_tensors, save_checkpoint
 from worldsim.train.interrupts import Interrupts
 from worldsim.train.prefetch import Prefetch
 from worldsim.train.record import TrainingRecord
+
+MOST_SKIPPED = 10  # steps in a row whose numbers are not finite, before training gives up
 
 
 class Task(Protocol):
@@ -115,6 +117,7 @@ class Trainer:
             self.model.parameters(), lr=config.lr, betas=(0.9, 0.98), weight_decay=config.weight_decay
         )
         self.step = 0
+        self._skipped = 0  # steps in a row whose numbers were not finite
         self._whole = True  # False while a step changes weights, average and optimizer one after the other
         self.path = self.out / f"{task.kind}.safetensors"
         self.record = TrainingRecord(self.out / f"{task.kind}.json")
@@ -141,7 +144,7 @@ class Trainer:
             )
         config = self.task.config()
         for key, value in meta["config"].items():  # one unpacked from a world does not say all
-            if config.get(key) != value:
+            if not _agrees(config.get(key), value):
                 raise DamagedCheckpoint(
                     f"checkpoint {self.path} was trained with another {key} ({value} instead of {config.get(key)}); "
                     "use the same options, or another --out"
@@ -195,7 +198,8 @@ class Trainer:
     def run(self, log: Callable[[dict[str, float], int], None], show: Callable[[Any, int], None]) -> None:
         """Train until the budget is used; saves at intervals, at the end, and when interrupted.
 
-        Raises KeyboardInterrupt on Ctrl-C or SIGTERM, after the step that was being made.
+        Raises Interrupted on Ctrl-C, SIGTERM or SIGHUP, after the step that was being made, and TrainingError where
+        step after step teaches nothing because its numbers are not finite; what is saved then is what was learned.
         """
         # Weights of an unpacked world come without an optimizer's state, which has to be found again.
         budget = Budget(self.config, first=0 if self.optimizer.state else self.step)
@@ -221,8 +225,7 @@ class Trainer:
                 self.record.add_time(time.monotonic() - budget.started, self.step)
                 self.save()
                 bar.close()
-        if interrupts.seen:
-            raise KeyboardInterrupt
+        interrupts.raise_if_seen()
         if self.rank == 0:
             show(self._pictures(), self.step)
 
@@ -250,9 +253,24 @@ class Trainer:
         if torch.isfinite(norm):  # a rare overflow loses one batch, not the run
             self.optimizer.step()
             self._update_average()
+            self._skipped = 0
+        else:
+            self._skipped += 1
         self.step += 1
         self._whole = True
+        if self._skipped == MOST_SKIPPED:
+            self._give_up()
         return {"loss": loss.detach(), "gradient_norm": norm, **metrics}
+
+    def _give_up(self) -> None:
+        """Go back to the last step that was learned from, whose weights these still are, and raise TrainingError."""
+        self.step -= self._skipped
+        self._whole = all(bool(torch.isfinite(p).all()) for p in self.model.parameters())  # else nothing is saved
+        raise TrainingError(
+            f"training the {self.task.kind} stopped at step {self.step}: its loss or gradient was not finite for "
+            f"{self._skipped} steps in a row; look for extreme rewards, actions or frames in the data, or lower --lr "
+            f"(now {self.config.lr:g}), and go on with --resume"
+        )
 
     def _report(
         self, bar: Any, metrics: dict[str, Tensor], budget: Budget, log: Callable[[dict[str, float], int], None]
@@ -275,3 +293,10 @@ class Trainer:
                 return self.task.pictures(model)
         finally:
             self.restore()
+
+
+def _agrees(now: Any, then: Any) -> bool:
+    """Whether settings are those of a checkpoint, which does not name the ones that came to be after it."""
+    if isinstance(now, dict) and isinstance(then, dict):
+        return all(_agrees(now.get(key), value) for key, value in then.items())
+    return bool(now == then)

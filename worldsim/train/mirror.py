@@ -24,7 +24,7 @@ def mirror_actions(spec: ActionSpec, actions: np.ndarray) -> np.ndarray:
         raise InvalidInput(
             f"actions {', '.join(spec.meanings) or 'without meanings'} have no mirror image; train without --mirror"
         )
-    return np.array(partners, np.int64)[actions]
+    return np.array(partners, np.int64)[actions - spec.start] + spec.start
 
 
 def _exchanged(meaning: str) -> str:
