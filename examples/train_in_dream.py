@@ -53,7 +53,7 @@ def arguments():
     add("--stages", type=int, default=6, help="parts of the training between which the agent is judged")
     add("--episodes", type=int, default=100, help="to judge an agent by, in the dream and in the real game")
     add("--stochastic", action="store_true", help="judge agents that draw their actions, not the likeliest ones")
-    add("--from-agent", type=Path, help="an agent (.zip) to train on, in a new world with the same tokenizer")
+    add("--from-agent", type=Path, help="an agent (.safetensors) to train on, in a new world with the same tokenizer")
     add("--resume", action="store_true", help="go on after an interruption")
     add("--baselines", action="store_true", help="also judge random actions and constant ones")
     add("--real-tics", type=int, help="of the real game that the world was trained on, for the table")

@@ -60,7 +60,7 @@ def bench(
         bursts: measure bursts instead, with `steps` held actions of either kind.
         speculate: measure speculation instead, in one environment, with `steps` steps of every stream.
         streams: how actions follow on each other: held (keys held as a hand might, made up), repeat, random, a .json
-            file that `worldsim play --trace` wrote, or the .zip of an agent.
+            file that `worldsim play --trace` wrote, or the .safetensors of an agent.
         think: milliseconds that the caller thinks before a step.
         depths: greatest numbers of steps that are guessed ahead.
         adapt: whether hits and idle time decide what is guessed; without it, all that may come is.
