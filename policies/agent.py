@@ -132,7 +132,7 @@ def convert_agent(
         facts = json.loads(old.with_suffix(".json").read_text(encoding="utf-8"))
         observation = ObservationConfig(**facts["observation"])
         model = PPO.load(old, device="cpu")
-        options = _numbers({**vars(model), "clip_range": model.clip_range(1.0)})
+        options = _numbers({**vars(model), "clip_range": vars(model)["clip_range"](1.0)})
         agent = Agent(model.policy, observation, facts["world"], facts["tokenizer"], options, model.num_timesteps)
         rewards = old.with_name(OLD_REWARDS)
         scale = reward_scale(pickle.loads(rewards.read_bytes())) if rewards.exists() else None
