@@ -69,9 +69,11 @@ class RealGame:
         return [self.picture] * (self._pictures - 1)
 
 
-def open_real(source: str, frame_skip: int, world: WorldSpec) -> RealGame:
+def open_real(source: str, frame_skip: int, world: WorldSpec, *, trust_source: bool = False) -> RealGame:
     """The simulator that a world was recorded from, by its name and the ticks in a step.
 
-    Raises MissingDependency if it is not installed, InvalidInput if it does not fit the world.
+    Raises MissingDependency if it is not installed, InvalidInput if it does not fit the world, or is in a module of
+    Python that is imported only with `trust_source`.
     """
-    return RealGame(matching_source(source, frame_skip, world, between=world.pictures_per_step > 1), world)
+    between = world.pictures_per_step > 1
+    return RealGame(matching_source(source, frame_skip, world, between=between, trust_source=trust_source), world)

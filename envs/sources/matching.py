@@ -9,12 +9,22 @@ from worldsim.errors import InvalidInput
 from worldsim.spec import ActionSpec, WorldSpec
 
 
-def matching_source(name: str, frame_skip: int, world: WorldSpec, *, between: bool = False) -> Source:
+def matching_source(
+    name: str, frame_skip: int, world: WorldSpec, *, between: bool = False, trust_source: bool = False
+) -> Source:
     """The simulator that a world was recorded from, by its name and the ticks in a step.
 
     `between` asks for the pictures inside a step too, where the simulator can give them. Raises MissingDependency if
     it is not installed, InvalidInput if its pictures, actions or clock are not the world's.
+
+    A world's files may name any module of Python with their game ("gym:MODULE:ID"); only with `trust_source` is it
+    imported, which runs it. Raises InvalidInput otherwise.
     """
+    if name.startswith("gym:") and name.count(":") > 1 and not trust_source:
+        raise InvalidInput(
+            f"the real game {name!r} of world {world.name!r} runs the Python module {name.split(':')[1]!r}, which the "
+            "world's files name; if you trust them, add --trust-source (in Python: trust_source=True)"
+        )
     options: dict[str, Any] = {"frame_skip": frame_skip, "between": between}
     if name.startswith("gym:"):
         options = {"height": world.height, "width": world.width}
