@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import time
@@ -22,6 +23,7 @@ from worldsim.policies.agent import REWARDS, SUFFIX, Agent, load_agent, reward_s
 from worldsim.policies.evaluate import Score
 from worldsim.policies.network import make_ppo, ppo_options
 from worldsim.policies.observation import ObservationConfig
+from worldsim.train.board import logging_to
 from worldsim.world import World
 
 AGENT, CURVE = f"agent{SUFFIX}", "curve.json"
@@ -82,15 +84,21 @@ class Training:
         if (minutes is None) == (steps is None):
             raise InvalidInput(f"the budget is {minutes} minutes and {steps} steps; give one of the two")
         course = Course(self, minutes, steps, stages, measure)
+        hidden: tuple[type[Exception], ...] = ()  # errors of the last saving, where an earlier one is to be told
         try:
-            self.model.learn(
-                steps - self._done(steps) if steps is not None else 1 << 62,
-                callback=course,
-                reset_num_timesteps=not self.points,
-            )
+            with logging_to(self.out / "tensorboard"):
+                self.model.learn(
+                    steps - self._done(steps) if steps is not None else 1 << 62,
+                    callback=course,
+                    reset_num_timesteps=not self.points,
+                )
+        except Exception:
+            hidden = (InvalidInput,)
+            raise
         finally:
             course.close()
-            self.save()
+            with contextlib.suppress(*hidden):
+                self.save()
         return self.agent
 
     def note(self, scores: dict[str, Score]) -> None:

@@ -247,7 +247,7 @@ def _fingerprint(dynamics: Dynamics, sampling: SamplingConfig) -> str:
 def _processor() -> str:
     """The instructions that code is made for: a home folder may be shared by machines."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.machine() + torch.backends.cpu.get_cpu_capability()
     return next((line for line in lines if line.startswith("flags")), platform.machine())

@@ -78,7 +78,7 @@ class WorldConfig:
     def read(cls, path: Path) -> WorldConfig:
         """Read `config.json`; raises DamagedWorld if a field is missing, unknown, of the wrong type or version."""
         try:
-            values = json.loads(path.read_text())
+            values = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
             raise DamagedWorld(f"world config {path} cannot be read ({error}); restore the world's folder") from error
         if not isinstance(values, dict) or values.get("format_version") != FORMAT_VERSION:

@@ -67,6 +67,8 @@ class EpisodeWriter:
                 _create(self.path, meta)
             except OSError as error:
                 raise InvalidInput(f"cannot make {str(path)!r} ({error}); give a folder to write in") from error
+            finally:
+                shutil.rmtree(_unfinished(self.path), ignore_errors=True)
         self._lock = _lock(self.path)
         try:
             self._open()
@@ -192,11 +194,16 @@ def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
     return {name: leaf for key, value in pairs for name, leaf in _flat(value, key).items()}
 
 
+def _unfinished(path: Path) -> Path:
+    """Where a store is made that will be at `path`."""
+    return path.with_name(f".{path.name}.new")
+
+
 def _create(path: Path, meta: EpisodesMeta) -> None:
     """Make an empty store beside `path` and rename it, so that a half-made one is never found there."""
     values = meta.to_json()
     attributes = {"format_version": FORMAT_VERSION, "meta": values, "meta_sha256": meta_digest(values)}
-    temporary = path.with_name(f".{path.name}.new")
+    temporary = _unfinished(path)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.parent.mkdir(parents=True, exist_ok=True)
     group = zarr.create_group(str(temporary), zarr_format=3, attributes=attributes)

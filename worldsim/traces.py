@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from worldsim.actions import check_actions
-from worldsim.errors import InvalidInput, WorldsimError
+from worldsim.errors import InvalidInput
 from worldsim.spec import ActionSpec
+from worldsim.tree_io import write_atomically
 
 FORMAT = 1
 
@@ -44,20 +45,16 @@ class Trace:
         return check_actions(spec, played, len(played))
 
     def save(self, path: Path) -> None:
-        """Write a .json file; raises WorldsimError where that cannot be."""
+        """Write a .json file, whole or not at all; raises InvalidInput where that cannot be."""
         pieces = [{"seed": seed, "actions": actions} for seed, actions in self.pieces if actions]
         header = {"format": FORMAT, "world": self.world, "steps_per_second": self.steps_per_second}
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps({**header, "pieces": pieces}) + "\n")
-        except OSError as error:
-            raise WorldsimError(f"cannot write {path}: {error.strerror}; give a path that can be written") from error
+        write_atomically(path, (json.dumps({**header, "pieces": pieces}) + "\n").encode())
 
     @classmethod
     def load(cls, path: Path) -> Trace:
         """Read what `save` wrote; raises InvalidInput."""
         try:
-            found = json.loads(path.read_text())
+            found = json.loads(path.read_text(encoding="utf-8"))
             if found["format"] != FORMAT:
                 raise ValueError(f"format {found['format']}")
             pieces = [(int(piece["seed"]), list(piece["actions"])) for piece in found["pieces"]]

@@ -73,7 +73,9 @@ def read_world(folder: Path) -> WorldFiles:
     config = WorldConfig.read(folder / CONFIG)
     files = {name: _read_tensors(folder / name, config.sha256.get(name)) for name in (MODEL, STARTS)}
     card = folder / CARD
-    return WorldFiles(config, files[MODEL], files[STARTS], card.read_text() if card.exists() else "")
+    return WorldFiles(
+        config, files[MODEL], files[STARTS], card.read_text("utf-8", errors="replace") if card.exists() else ""
+    )
 
 
 def _read_tensors(path: Path, sha256: str | None) -> dict[str, Tensor]:
@@ -121,9 +123,9 @@ def _fill(partial: Path, files: WorldFiles) -> None:
     for name, tensors in ((MODEL, files.model), (STARTS, files.starts)):
         _write_tensors(partial / name, tensors)
         hashes[name] = hashlib.sha256((partial / name).read_bytes()).hexdigest()
-    (partial / CONFIG).write_text(dataclasses.replace(files.config, sha256=hashes).to_json())
+    (partial / CONFIG).write_text(dataclasses.replace(files.config, sha256=hashes).to_json(), encoding="utf-8")
     if files.card:
-        (partial / CARD).write_text(files.card)
+        (partial / CARD).write_text(files.card, encoding="utf-8")
 
 
 def _put_in_place(partial: Path, folder: Path) -> None:

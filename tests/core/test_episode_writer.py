@@ -206,3 +206,9 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
     incomplete = {name: spec for name, spec in META.streams.items() if name != "reward"}
     with pytest.raises(InvalidInput, match="lack reward"):
         EpisodeWriter(tmp_path / "s", replace(META, streams=incomplete))
+
+
+def test_a_store_that_does_not_fit_on_the_disk_leaves_nothing(tmp_path, full_disk):
+    with full_disk(50), pytest.raises(InvalidInput, match="cannot make"):
+        EpisodeWriter(tmp_path / "store", META)
+    assert list(tmp_path.iterdir()) == []

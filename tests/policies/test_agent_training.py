@@ -1,6 +1,7 @@
 """Agents that are trained, saved, resumed, trained on and recorded with."""
 
 import dataclasses
+import errno
 import json
 import pickle
 import runpy
@@ -122,6 +123,29 @@ def test_an_agent_trains_on_in_a_world_of_the_same_tokenizer_only(world, folder,
     assert training.points[0]["steps"] == 16
     with pytest.raises(InvalidInput, match="another tokenizer"):
         start(counter_world(1), folder, tmp_path / "other", parent=trained / "agent.safetensors")
+
+
+def test_a_full_disk_leaves_the_saved_agent_and_hides_no_earlier_error(world, folder, tmp_path, monkeypatch):
+    training = start(world, folder, tmp_path)
+    training.run(steps=16)
+    before = (tmp_path / "agent.safetensors").read_bytes()
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("worldsim.train.checkpoint.save_file", full)
+    with pytest.raises(InvalidInput, match=r"agent\.safetensors' cannot be written .*No space.*free space"):
+        training.run(steps=32)
+    monkeypatch.setattr(PPO, "train", lambda self: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        training.run(steps=48)
+    assert (tmp_path / "agent.safetensors").read_bytes() == before
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "agent.safetensors",
+        "rewards.json",
+        "curve.json",
+        "tensorboard",
+    }
 
 
 def test_an_agent_trains_in_the_real_game(world, folder, tmp_path):

@@ -14,6 +14,7 @@ from worldsim.bench_bursts import bench_bursts, format_bursts
 from worldsim.bench_speculation import bench_speculation, format_speculation
 from worldsim.burst_world import BurstWorld
 from worldsim.cli.bench_streams import check_speculation_options, choose_stream, make_guessing_env
+from worldsim.cli.output import say
 from worldsim.errors import InvalidInput
 from worldsim.evaluate.table import save_json
 from worldsim.spec import Pictures, WorldProtocol
@@ -87,7 +88,7 @@ def bench(
         make_one = partial(make_guessing_env, observation=observation, between=between)
         report = bench_speculation(served, make_one, callers, think, depths, adapt=adapt, pictures=pictures)
         report["compiled"] = compiled
-        print(format_speculation(report))
+        say(format_speculation(report))
         if plot is not None:
             save_speculation_plot(plot, report)
     elif bursts:
@@ -96,7 +97,7 @@ def bench(
         make, in_one_pass = partial(make_env, observation=observation, between=between), BurstWorld(loaded)
         held = HeldWorld(loaded, in_one_pass.burst.steps)
         report = bench_bursts(in_one_pass, held, make, num_envs, steps, pictures)
-        print(format_bursts(report))
+        say(format_bursts(report))
     else:
         make = partial(make_env, observation=observation, between=between)
         report = bench_world(loaded, make, num_envs, steps, pictures, compiled=compiled)
@@ -104,7 +105,7 @@ def bench(
             from worldsim.envs.world_env import WorldEnv  # with the game's own time limit, and so with resets
 
             report["memory"] = measure_memory(WorldEnv(served), memory)
-        print(format_bench(report))
+        say(format_bench(report))
     if json is not None:
         save_json(json, report)
 

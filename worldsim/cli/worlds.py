@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from worldsim.cli.output import write_json
+from worldsim.cli.output import say, write_json
 from worldsim.config import WorldConfig
 from worldsim.registration import WORLDS
 from worldsim.weights import CARD, CONFIG, find_world, shipped_worlds
@@ -28,11 +28,11 @@ def worlds(
     """
     if name is not None:
         values = describe(name)
-        print(values["card"].strip() or f"{values['name']} has no card")
+        say(values["card"].strip() or f"{values['name']} has no card")
         listed: dict[str, Any] = values
     else:
         found = [describe(one) for one in shipped_worlds()]
-        print("\n".join(_line(values) for values in found) or NONE_SHIP)
+        say("\n".join(_line(values) for values in found) or NONE_SHIP)
         listed = {"worlds": [{key: v for key, v in values.items() if key != "card"} for values in found]}
     if json is not None:
         write_json(json, listed)
@@ -42,7 +42,7 @@ def describe(name: str) -> dict[str, Any]:
     """What a world's folder says about it; reads no weights. Raises UnknownWorld and DamagedWorld."""
     folder = find_world(name)
     config = WorldConfig.read(folder / CONFIG)
-    card = (folder / CARD).read_text() if (folder / CARD).exists() else ""
+    card = (folder / CARD).read_text(encoding="utf-8", errors="replace") if (folder / CARD).exists() else ""
     actions, pictures = config.actions, 1 + config.dynamics.between
     return {
         "name": config.name,

@@ -22,6 +22,7 @@ from worldsim.starts import Starts
 from worldsim.train.checkpoint import load_checkpoint
 from worldsim.train.latents import encode_frames, load_tokenizer
 from worldsim.train.record import TrainingRecord
+from worldsim.tree_io import write_atomically
 from worldsim.weights import CARD, WorldFiles, find_world, read_world, write_world
 
 CONTEXT = 3  # frames of a start
@@ -54,11 +55,11 @@ def export_world(
         sampling=sampling or SamplingConfig(),
         reward_scale=float(meta["config"]["reward_scale"]),
     )  # fmt: skip
-    card = (out / CARD).read_text() if (out / CARD).exists() else f"# {name}\n"
+    card = (out / CARD).read_text("utf-8", errors="replace") if (out / CARD).exists() else f"# {name}\n"
     packed = pick_starts(tokenizer, stores, starts).to_tensors()
     write_world(out, WorldFiles(config, _weights(tokenizer, tensors), packed, card))
     records = {kind: TrainingRecord(run / f"{kind}.json").to_json() for kind in ("tokenizer", "dynamics")}
-    (out / RECORD).write_text(json.dumps(records))
+    write_atomically(out / RECORD, json.dumps(records).encode())
 
 
 def export_burst(name: str, run: Path, out: Path) -> None:
@@ -70,13 +71,14 @@ def export_burst(name: str, run: Path, out: Path) -> None:
     kept = {n: t for n, t in files.model.items() if not n.startswith("burst.")}
     config = dataclasses.replace(files.config, burst=int(meta["config"]["steps"]))
     write_world(out, dataclasses.replace(files, config=config, model=kept | _averaged(tensors, "burst.")))
-    (out / RECORD).write_text(json.dumps(records | {"burst": TrainingRecord(run / "burst.json").to_json()}))
+    records["burst"] = TrainingRecord(run / "burst.json").to_json()
+    write_atomically(out / RECORD, json.dumps(records).encode())
 
 
 def read_records(path: Path) -> dict[str, Any]:
     """The training records of a world, by stage; none where none ship. Raises DamagedWorld."""
     try:
-        return json.loads(path.read_text()) if path.exists() else {}
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     except (OSError, ValueError) as error:
         raise DamagedWorld(f"training record {path} cannot be read ({error}); restore it, or delete it") from error
 

@@ -85,7 +85,7 @@ def cache_latents(
     name = f"{store.path.name}-{weights_digest(tokenizer)}-{rows}"
     folder = run / "latents" / (f"{name}-mirrored" if mirrored else name)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with open(folder.parent / ".lock", "w") as lock:
+    with open(folder.parent / ".lock", "wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not _is_done(folder, store):
             _encode_store(tokenizer, store, folder, mirrored)
@@ -128,7 +128,7 @@ def _rows_digest(store: Episodes) -> str:
 def _is_done(folder: Path, store: Episodes) -> bool:
     if not (folder / "done.json").exists():
         return False
-    done = json.loads((folder / "done.json").read_text())
+    done = json.loads((folder / "done.json").read_text(encoding="utf-8"))
     return done.get("store", _rows_digest(store)) == _rows_digest(store)  # the first caches did not say
 
 
@@ -149,4 +149,5 @@ def _encode_store(tokenizer: Tokenizer, store: Episodes, folder: Path, mirrored:
         encoded = encode_frames(tokenizer, frames.reshape(-1, *frames.shape[2:]))
         array[start:stop] = encoded.cpu().numpy().reshape(stop - start, *shape[1:])
     array.flush()
-    (folder / "done.json").write_text(json.dumps({"rows": store.num_steps, "store": _rows_digest(store)}))
+    done = json.dumps({"rows": store.num_steps, "store": _rows_digest(store)})
+    (folder / "done.json").write_text(done, encoding="utf-8")

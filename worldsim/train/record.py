@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from worldsim.errors import DamagedCheckpoint
+from worldsim.tree_io import write_atomically
 
 
 class TrainingRecord:
@@ -21,7 +21,7 @@ class TrainingRecord:
         self.calls: list[dict[str, float]] = []
         if path.exists():
             try:
-                old: dict[str, Any] = json.loads(path.read_text())
+                old: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
                 self.curve, self.calls = old["curve"], old["calls"]
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise DamagedCheckpoint(
@@ -43,8 +43,5 @@ class TrainingRecord:
         return {"calls": self.calls, "curve": self.curve}
 
     def save(self) -> None:
-        """Write the file in one rename."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_suffix(".partial")
-        temporary.write_text(json.dumps(self.to_json()))
-        os.replace(temporary, self.path)
+        """Write the file, whole or not at all; raises InvalidInput where that cannot be."""
+        write_atomically(self.path, json.dumps(self.to_json()).encode())
