@@ -135,7 +135,7 @@ def convert_agent(
         options = _numbers({**vars(model), "clip_range": vars(model)["clip_range"](1.0)})
         agent = Agent(model.policy, observation, facts["world"], facts["tokenizer"], options, model.num_timesteps)
         rewards = old.with_name(OLD_REWARDS)
-        scale = reward_scale(pickle.loads(rewards.read_bytes())) if rewards.exists() else None
+        scale = reward_scale(pickle.loads(rewards.read_bytes())) if rewards.exists() else None  # noqa: S301
     except Exception as error:  # what a pickle raises is up to the pickle
         raise InvalidInput(
             f"old agent {str(old)!r} cannot be read ({error}); give the .zip that training wrote, its .json beside it"

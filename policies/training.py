@@ -61,8 +61,9 @@ class Training:
         # PPO's value network wants rewards of about its own size, whatever a game pays.
         self.envs = VecNormalize(envs, norm_obs=False, gamma=chosen["gamma"])
         if found:
+            mean, var, count = _read(out / REWARDS, "mean", "var", "count")
             known = self.envs.ret_rms
-            known.mean, known.var, known.count = map(np.float64, _read(out / REWARDS, "mean", "var", "count"))
+            known.mean, known.var, known.count = np.asarray(mean), np.asarray(var), count
         board = str(out / "tensorboard") if importlib.util.find_spec("tensorboard") else None
         self.model = make_ppo(self.envs, observation, seed=seed, tensorboard=board, **chosen)
         if old is not None:

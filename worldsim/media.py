@@ -140,7 +140,8 @@ class VideoWriter:
         with contextlib.suppress(OSError):  # of the encoder, which would write on
             self._container.close()
         if self._partial != self.path:
-            self._partial.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self._partial.unlink()
 
     def __enter__(self) -> VideoWriter:
         return self

@@ -149,8 +149,8 @@ def run_python(code: str) -> subprocess.CompletedProcess[str]:
     """Run code in a new interpreter like this one."""
     quiet = {**os.environ, "PYGAME_HIDE_SUPPORT_PROMPT": "1"}
     command = [sys.executable, "-c", code]
-    text = {"encoding": "utf-8", "errors": "replace"}
-    return subprocess.run(command, capture_output=True, timeout=PROBE_SECONDS, env=quiet, check=False, **text)
+    options: dict[str, Any] = {"env": quiet, "capture_output": True, "timeout": PROBE_SECONDS, "check": False}
+    return subprocess.run(command, encoding="utf-8", errors="replace", **options)
 
 
 def repair(distribution: str, trouble: str) -> str:
