@@ -21,11 +21,14 @@ def main():
     parser.add_argument("--out", type=Path, required=True, help="folder for the figures and the plot")
     parser.add_argument("--episodes", type=int, default=32, help="of each policy in either place")
     parser.add_argument("--periods", type=int, nargs="+", default=[20, 40, 60, 80], help="steps before turning round")
+    help = "let the real game be a Python module that the world's files name"
+    parser.add_argument("--trust-source", action="store_true", help=help)
     args = parser.parse_args()
     require_matplotlib()
     world = World.from_pretrained(args.world)
     # What blind policies see is of no use to them: latents cost the dream no decoding.
-    judge = Judge(world, ObservationConfig(stack=1, hold=1), episodes=args.episodes)
+    observation = ObservationConfig(stack=1, hold=1)
+    judge = Judge(world, observation, episodes=args.episodes, trust_source=args.trust_source)
     scores = {}
     for name, policy in blind_policies(world.spec.actions, args.periods).items():
         scores[name] = judge(policy)

@@ -26,7 +26,7 @@ def main():
     model = PPO("CnnPolicy", envs, n_steps=64, batch_size=128, n_epochs=2, seed=args.seed, verbose=1)
     model.learn(args.steps)
     mean, spread = evaluate_policy(model, envs, n_eval_episodes=args.num_envs, deterministic=False)
-    print(f"after {model.num_timesteps} steps: reward {mean:.1f} ± {spread:.1f} an episode")
+    print(f"after {model.num_timesteps} steps: reward {mean:.1f} +- {spread:.1f} an episode")
     if args.out:
         model.save(args.out)
 

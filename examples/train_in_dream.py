@@ -52,11 +52,12 @@ def arguments():
     add("--stages", type=int, default=6, help="parts of the training between which the agent is judged")
     add("--episodes", type=int, default=100, help="to judge an agent by, in the dream and in the real game")
     add("--stochastic", action="store_true", help="judge agents that draw their actions, not the likeliest ones")
-    add("--from-agent", type=Path, help="an agent (.zip) to train on, in a new world with the same tokenizer")
+    add("--from-agent", type=Path, help="an agent (.safetensors) to train on, in a new world with the same tokenizer")
     add("--resume", action="store_true", help="go on after an interruption")
     add("--baselines", action="store_true", help="also judge random actions and constant ones")
     add("--real-tics", type=int, help="of the real game that the world was trained on, for the table")
     add("--no-real", action="store_true", help="leave the real game out, for worlds whose simulator is not here")
+    add("--trust-source", action="store_true", help="let the real game be a Python module that the world's files name")
     add("--quick", action="store_true", help=f"in place of the longer defaults: {QUICK}")
     args = parser.parse_args()
     if args.quick:
@@ -80,7 +81,7 @@ def train(args, world, drawn, observation, judge, seed, out):
         envs = dream_envs(drawn, args.num_envs, observation, seed=seed, **options)
         budget = {"steps": args.steps} if args.steps is not None else {"minutes": args.minutes}
     else:
-        envs = real_envs(world, min(args.num_envs, 8), observation, seed=seed)
+        envs = real_envs(world, min(args.num_envs, 8), observation, seed=seed, trust_source=args.trust_source)
         budget = {"steps": args.real // tics_per_action(world, observation)}
     if args.change_cost is not None:
         envs = ChangeCost(envs, args.change_cost)
@@ -105,7 +106,7 @@ def film(args, world, observation, agent, out):
     envs = dream_envs(world, 1, observation, between=True)
     record_video(agent, envs, out / "dream.mp4", decisions=300, fps=pace * world.spec.pictures_per_step)
     if not args.no_real:
-        envs = real_envs(world, 1, observation, between=True)
+        envs = real_envs(world, 1, observation, between=True, trust_source=args.trust_source)
         record_video(agent, envs, out / "real.mp4", decisions=300, fps=pace)
         envs.close()
 
@@ -119,6 +120,7 @@ def main():
     if args.compiled:
         world, drawn = world.compiled(), drawn.compiled(args.num_envs)
     options = {"trained_in": drawn} if drawn.config != world.config else {}
+    options |= {"trust_source": args.trust_source}
     judge = Judge(world, observation, episodes=args.episodes, real=not args.no_real, **options)
     rows, curves, learned = {}, {}, {}
     for seed in range(args.seed, args.seed + args.seeds):

@@ -1,4 +1,4 @@
-"""A saved agent as a data policy, so that a world is trained on what its agents meet: `--policy agent:PATH.zip`."""
+"""A saved agent as a data policy, so that a world is trained on what its agents meet: `--policy agent:FILE`."""
 
 from __future__ import annotations
 

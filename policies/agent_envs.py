@@ -60,16 +60,25 @@ def dream_envs(
 
 
 def real_envs(
-    world: World, num_envs: int, observation: ObservationConfig, *, seed: int = 0, between: bool = False
+    world: World,
+    num_envs: int,
+    observation: ObservationConfig,
+    *,
+    seed: int = 0,
+    between: bool = False,
+    trust_source: bool = False,
 ) -> VecEnv:
     """`num_envs` of the real game that `world` was recorded from: same actions, clock, time limit, observations.
 
-    Raises MissingDependency where the simulator is not installed, InvalidInput where it does not fit the world.
+    Raises MissingDependency where the simulator is not installed, InvalidInput where it does not fit the world, or is
+    in a module of Python that the world's files name, which is imported only with `trust_source`.
     """
     config = world.config.source
 
     def make() -> gym.Env[Any, Any]:
-        source = matching_source(config.name, config.frame_skip, world.spec, parameters=config.parameters)
+        source = matching_source(
+            config.name, config.frame_skip, world.spec, parameters=config.parameters, trust_source=trust_source
+        )
         env = SourceEnv(source, hold=observation.hold, between=between)
         first, n = world.spec.actions.start, world.spec.actions.n
         # Agents count actions from 0, as `WorldVecEnv` does.

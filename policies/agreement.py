@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from worldsim.evaluate.plots import require_matplotlib
+from worldsim.media import save_figure
 from worldsim.policies.evaluate import Score
 
 
@@ -45,8 +46,7 @@ def save_scatter(path: Path, scores: dict[str, dict[str, Score]]) -> None:
     axes.plot(limits, limits, color="black", linewidth=0.8, linestyle=":")
     axes.set(xscale="log", yscale="log", xlim=limits, ylim=limits)
     axes.set(xlabel="survival in the real game, tics", ylabel="in the dream, tics")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    save_figure(path, figure, dpi=120)
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> float:

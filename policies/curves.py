@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from worldsim.evaluate.plots import require_matplotlib
+from worldsim.media import save_figure
 from worldsim.policies.judge import TRAINED_IN
 
 COLOURS = {"dream": "tab:blue", TRAINED_IN: "tab:cyan", "real": "tab:red"}
@@ -42,8 +43,7 @@ def save_curves(path: Path, runs: dict[str, list[dict[str, Any]]], levels: dict[
     axes.set(xlabel="decisions of the agent", ylabel="return of an episode")
     axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
     axes.legend(fontsize=8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    save_figure(path, figure, dpi=120)
 
 
 def format_stages(points: list[dict[str, Any]]) -> str:

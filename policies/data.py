@@ -56,7 +56,7 @@ def policy_needs(name: str, source: str) -> frozenset[str]:
 
 
 def make_policy(name: str, spec: SourceSpec) -> DataPolicy:
-    """A data policy by name, "mix", which draws one that suits the source for each episode, or "agent:PATH.zip".
+    """A data policy by name, "mix", which draws one that suits the source for each episode, or "agent:" and a file.
 
     Raises InvalidInput for an unknown name, or a source without the actions or streams that the policy needs.
     """
@@ -85,5 +85,7 @@ def _parts(name: str, source: str) -> tuple[str, ...]:
     if name == "mix":
         return MIXES.get(source, DEFAULT_MIX)
     if name not in POLICIES:
-        raise InvalidInput(f"unknown policy {name!r}; the policies are mix, {', '.join(POLICIES)}, agent:PATH.zip")
+        raise InvalidInput(
+            f"unknown policy {name!r}; the policies are mix, {', '.join(POLICIES)}, agent:PATH.safetensors"
+        )
     return (name,)

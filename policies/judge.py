@@ -26,7 +26,7 @@ class Judge:
     """Plays whole episodes from their beginning, in the dream and, with `real`, in the real game.
 
     `trained_in` is the world as it is drawn in training, where that is another way than its own: agents are judged in
-    that dream too.
+    that dream too. `trust_source` is that of `real_envs`.
     """
 
     def __init__(
@@ -38,6 +38,7 @@ class Judge:
         real: bool = True,
         trained_in: World | None = None,
         seed: int = SEED,
+        trust_source: bool = False,
     ) -> None:
         self.episodes = episodes
         self._seed = seed
@@ -48,7 +49,8 @@ class Judge:
         if trained_in is not None:
             self._places[TRAINED_IN] = dream_envs(trained_in, rows, observation)
         if real:
-            self._places["real"] = real_envs(world, min(GAMES, episodes), observation)
+            games = min(GAMES, episodes)
+            self._places["real"] = real_envs(world, games, observation, trust_source=trust_source)
 
     def __call__(self, policy: PolicyPredictor, episodes: int | None = None, *, deterministic: bool = True) -> Scores:
         """The policy's score in each place, over `episodes` (default: all)."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import torch.nn.functional as F
 from stable_baselines3 import PPO
+from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
@@ -18,6 +20,8 @@ PPO_OPTIONS: dict[str, Any] = {
     "n_steps": 32, "batch_size": 512, "n_epochs": 8, "learning_rate": 5e-4, "gae_lambda": 0.9,
     "clip_range": 0.2, "ent_coef": 0.01, "vf_coef": 0.5, "max_grad_norm": 0.5,
 }  # fmt: skip
+# Options of PPO that are numbers: an agent's file holds them, so that it is trained on as it was.
+NUMBERS = (*PPO_OPTIONS, "gamma", "target_kl", "clip_range_vf")
 # Discount of one step of a world, whatever an agent holds its actions for. Looks 140 steps ahead, in take cover 280
 # tics: longer than a fireball flies.
 STEP_DISCOUNT = 0.993
@@ -58,9 +62,22 @@ def make_ppo(
     """An untrained agent for these environments; `options` go to PPO in place of `ppo_options`."""
     chosen = {**ppo_options(observation), **options}
     chosen["batch_size"] = min(chosen["batch_size"], chosen["n_steps"] * envs.num_envs)
+    policy, network = _networks(observation)
+    return PPO(policy, envs, policy_kwargs=network, seed=seed, tensorboard_log=tensorboard, device="cpu", **chosen)
+
+
+def make_policy(
+    observation: ObservationConfig, shape: tuple[int, ...], actions: gym.spaces.Space[Any]
+) -> ActorCriticPolicy:
+    """The networks of `make_ppo` alone, with weights drawn at random, for stacked observations of `shape` (C, h, w)."""
+    policy, network = _networks(observation)
+    low, high, dtype = (-np.inf, np.inf, np.float32) if observation.kind == "latents" else (0, 255, np.uint8)
+    return policy(gym.spaces.Box(low, high, shape, dtype), actions, lambda _: 0.0, ortho_init=False, **network)
+
+
+def _networks(observation: ObservationConfig) -> tuple[type[ActorCriticPolicy], dict[str, Any]]:
+    """The class of a policy that observes so, and its options."""
     heads = {"net_arch": {"pi": [64], "vf": [64]}}
     if observation.kind == "latents":
-        policy, network = "MlpPolicy", {**heads, "features_extractor_class": LatentCNN}
-    else:
-        policy, network = "CnnPolicy", {**heads, "features_extractor_kwargs": {"features_dim": 128}}
-    return PPO(policy, envs, policy_kwargs=network, seed=seed, tensorboard_log=tensorboard, device="cpu", **chosen)
+        return ActorCriticPolicy, {**heads, "features_extractor_class": LatentCNN}
+    return ActorCriticCnnPolicy, {**heads, "features_extractor_kwargs": {"features_dim": 128}}

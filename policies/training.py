@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import time
@@ -18,13 +19,14 @@ from tqdm import tqdm
 
 from worldsim.errors import InvalidInput
 from worldsim.evaluate.table import save_json
-from worldsim.policies.agent import Agent, load_agent
+from worldsim.policies.agent import REWARDS, SUFFIX, Agent, load_agent, reward_scale
 from worldsim.policies.evaluate import Score
 from worldsim.policies.network import make_ppo, ppo_options
 from worldsim.policies.observation import ObservationConfig
+from worldsim.train.board import logging_to
 from worldsim.world import World
 
-AGENT, REWARDS, CURVE = "agent.zip", "rewards.pkl", "curve.json"
+AGENT, CURVE = f"agent{SUFFIX}", "curve.json"
 LEAST_RATE = 0.05  # of the learning rate, which falls in a straight line over the budget, is left at its end
 
 Measure = Callable[[Agent], dict[str, Score]]  # an agent's scores, by the name of where it played
@@ -51,25 +53,27 @@ class Training:
         **options: Any,
     ) -> None:
         self.out = out
-        found = (out / AGENT).exists()
-        if found and not resume:
-            raise InvalidInput(f"{out} holds an agent already; add --resume to train it on, or choose another --out")
-        self.points: list[dict[str, Any]] = json.loads((out / CURVE).read_text())["points"] if found else []
+        found = _find(out, resume)
         start = out / AGENT if found else parent
-        if start is not None:
-            _check(start, observation, world)
-        gamma = {**ppo_options(observation), **options}["gamma"]
+        old = None if start is None else _load(start, observation, world)
+        self.points: list[dict[str, Any]] = _read(out / CURVE, "points")[0] if found else []
+        chosen = {**ppo_options(observation), **(old.options if old else {}), **options}
         # PPO's value network wants rewards of about its own size, whatever a game pays.
-        fresh = VecNormalize(envs, norm_obs=False, gamma=gamma)
-        self.envs = VecNormalize.load(str(out / REWARDS), envs) if found else fresh
+        self.envs = VecNormalize(envs, norm_obs=False, gamma=chosen["gamma"])
+        if found:
+            mean, var, count = _read(out / REWARDS, "mean", "var", "count")
+            known = self.envs.ret_rms
+            known.mean, known.var, known.count = np.asarray(mean), np.asarray(var), count
         board = str(out / "tensorboard") if importlib.util.find_spec("tensorboard") else None
-        if start is None:
-            model = make_ppo(self.envs, observation, seed=seed, tensorboard=board, **options)
-        else:
-            model = PPO.load(start, env=self.envs, device="cpu", tensorboard_log=board)
+        self.model = make_ppo(self.envs, observation, seed=seed, tensorboard=board, **chosen)
+        if old is not None:
+            _take_over(self.model, old)
+        if found and old is not None:
+            self.model.num_timesteps = old.steps
+            self.points = [point for point in self.points if point["steps"] <= old.steps]
         # A resumed run must not dream the same again; this seeds its environments, too.
-        model.set_random_seed(seed + 7919 * len(self.points))
-        self.agent = Agent.of(model, observation, world, name)
+        self.model.set_random_seed(seed + 7919 * len(self.points))
+        self.agent = Agent.of(self.model, observation, world, name, chosen)
 
     def run(
         self, *, minutes: float | None = None, steps: int | None = None, stages: int = 1, measure: Measure | None = None
@@ -81,15 +85,21 @@ class Training:
         if (minutes is None) == (steps is None):
             raise InvalidInput(f"the budget is {minutes} minutes and {steps} steps; give one of the two")
         course = Course(self, minutes, steps, stages, measure)
+        hidden: tuple[type[Exception], ...] = ()  # errors of the last saving, where an earlier one is to be told
         try:
-            self.agent.model.learn(
-                steps - self._done(steps) if steps is not None else 1 << 62,
-                callback=course,
-                reset_num_timesteps=not self.points,
-            )
+            with logging_to(self.out / "tensorboard"):
+                self.model.learn(
+                    steps - self._done(steps) if steps is not None else 1 << 62,
+                    callback=course,
+                    reset_num_timesteps=not self.points,
+                )
+        except Exception:
+            hidden = (InvalidInput,)
+            raise
         finally:
             course.close()
-            self.save()
+            with contextlib.suppress(*hidden):
+                self.save()
         return self.agent
 
     def note(self, scores: dict[str, Score]) -> None:
@@ -98,22 +108,58 @@ class Training:
         self.save()
 
     def save(self) -> None:
-        """Write all that `resume` needs."""
-        self.agent.save(self.out / AGENT)
-        self.envs.save(str(self.out / REWARDS))
+        """Write all that `resume` needs; the agent last, which says how many of the points count."""
+        save_json(self.out / REWARDS, reward_scale(self.envs))
         save_json(self.out / CURVE, {"points": self.points})
+        self.agent.steps = self.model.num_timesteps
+        self.agent.save(self.out / AGENT)
 
     def _done(self, steps: int) -> int:
         """Decisions taken in calls before this one."""
         return min(self.points[-1]["steps"] if self.points else 0, steps)
 
 
-def _check(path: Path, observation: ObservationConfig, world: World) -> None:
-    """Raise InvalidInput for a saved agent that cannot see this world as `observation` says."""
+def _find(out: Path, resume: bool) -> bool:
+    """Whether `out` holds an agent to go on with; raises InvalidInput where it holds one that is not to be resumed."""
+    found, old = (out / AGENT).exists(), out / "agent.zip"
+    if (found or old.exists()) and not resume:
+        raise InvalidInput(f"{out} holds an agent already; add --resume to train it on, or choose another --out")
+    if not found and old.exists():
+        load_agent(old)  # raises what to do with an agent of an older format
+    return found
+
+
+def _read(path: Path, *names: str) -> list[Any]:
+    """Values from a file that `Training.save` wrote beside the agent."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return [found[name] for name in names]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InvalidInput(
+            f"{path} cannot be read ({error}); restore it from a copy, or train anew in another --out"
+        ) from error
+
+
+def _load(path: Path, observation: ObservationConfig, world: World) -> Agent:
+    """A saved agent; raises InvalidInput for one that cannot see this world as `observation` says."""
     agent = load_agent(path)
     agent.check_world(world)
     if agent.observation != observation:
         raise InvalidInput(f"the agent {path} sees {agent.observation}, not {observation}; use the same options")
+    return agent
+
+
+def _take_over(model: PPO, old: Agent) -> None:
+    """Give a new model the weights and the optimizer's state of a saved agent."""
+    try:
+        model.policy.load_state_dict(old.policy.state_dict())
+    except RuntimeError as error:
+        raise InvalidInput(
+            f"the agent acts or sees otherwise than these environments want ({' '.join(str(error).split())}); train "
+            "one anew"
+        ) from error
+    slots = old.policy.optimizer.state_dict()["state"]
+    model.policy.optimizer.load_state_dict({**model.policy.optimizer.state_dict(), "state": slots})
 
 
 class Course(BaseCallback):

@@ -165,7 +165,7 @@ def describe_machine(m: Mapping[str, Any]) -> str:
 def cpu_model() -> str:
     """The processor's name."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor() or platform.machine()
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
@@ -199,7 +199,7 @@ def resident_megabytes() -> float:
     """Memory of this process in RAM, in MB (2**20 bytes); where there is no /proc, the most it ever was."""
     gc.collect()
     try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
     except OSError:
         import resource
         import sys

@@ -14,13 +14,18 @@ disk.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import hashlib
 import inspect
 import logging
 import os
 import platform
+import shutil
+import stat
 import sys
+import tempfile
 import threading
 import warnings
 import zipfile
@@ -101,7 +106,8 @@ class Compiled:
     """The engine of `World.compiled`. Compiles at the first step of each number of worlds, then and later from disk.
 
     Libraries lie in `WORLDSIM_CACHE`, by default `~/.cache/worldsim`, about 13 MB for every number of worlds. Raises
-    MissingDependency where there is no C++ compiler, InvalidInput if the folder cannot be written.
+    MissingDependency where there is no C++ compiler, InvalidInput if the folder cannot be written, or if others than
+    this user and root could have put a library there: loading one runs its code.
     """
 
     def __init__(self, dynamics: Dynamics, sampling: SamplingConfig) -> None:
@@ -151,10 +157,48 @@ class Compiled:
         folder = cache_folder()
         stem = f"{self._name}-{batch}-worlds-{threads}-threads"
         paths = {name: folder / f"{stem}-{name}.pt2" for name in ("history", "drawing")}
-        if not all(_whole(path) for path in paths.values()):
+        loaded = _load_whole(folder, paths)
+        if loaded is None:
             log.warning("compiling a step of %d world(s), half a minute or more; it is kept in %s", batch, folder)
             _compile(self._eager, inputs, paths)
+            loaded = _load_whole(folder, paths)
+        if loaded is None:
+            raise InvalidInput(
+                f"what was compiled in {str(folder)!r} cannot be loaded; set {CACHE} to another folder, or leave the "
+                "world uncompiled"
+            )
+        return loaded
+
+
+def _load_whole(folder: Path, paths: dict[str, Path]) -> Programs | None:
+    """The libraries of a folder; None where one is missing or damaged."""
+    with _explained(folder):
+        for path in (folder, *paths.values()):
+            _require_private(path)
+    if not all(_whole(path) for path in paths.values()):
+        return None
+    try:
         return Programs(*(torch._inductor.aoti_load_package(str(path)) for path in paths.values()))
+    except RuntimeError as error:
+        log.warning("compiled steps in %s cannot be loaded (%s)", folder, str(error).strip().splitlines()[0])
+        return None
+
+
+def _require_private(path: Path) -> None:
+    """Raise InvalidInput for a folder or a library that others could have changed: its code would run here."""
+    if not hasattr(os, "getuid") or not path.exists():
+        return
+    found = path.stat()
+    if found.st_uid not in (os.getuid(), 0):
+        raise InvalidInput(
+            f"{str(path)!r} belongs to another user, whose code compiled steps would run; set {CACHE} to a folder of "
+            "your own"
+        )
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise InvalidInput(
+            f"{str(path)!r} can be written by other users, whose code compiled steps would run; take that from them "
+            f"(chmod go-w {path}), or set {CACHE} to a folder of your own"
+        )
 
 
 def _whole(path: Path) -> bool:
@@ -162,7 +206,7 @@ def _whole(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
-    except (OSError, zipfile.BadZipFile):
+    except Exception:  # zipfile and the decompressors raise many types, for every way of being damaged another
         return False
 
 
@@ -203,7 +247,7 @@ def _fingerprint(dynamics: Dynamics, sampling: SamplingConfig) -> str:
 def _processor() -> str:
     """The instructions that code is made for: a home folder may be shared by machines."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.machine() + torch.backends.cpu.get_cpu_capability()
     return next((line for line in lines if line.startswith("flags")), platform.machine())
@@ -211,7 +255,7 @@ def _processor() -> str:
 
 def _compile(eager: Eager, inputs: tuple[Any, ...], paths: dict[str, Path]) -> None:
     """Write the libraries of a step with inputs like these, which stay as they are."""
-    with torch.inference_mode(False), torch.no_grad(), _quietly():
+    with torch.inference_mode(False), torch.no_grad(), _quietly(), _in_workshop():
         taken = _copied(inputs)
         _write(History(eager), taken, paths["history"])
         _write(Drawing(eager), _first_to_draw(eager, taken), paths["drawing"])
@@ -231,10 +275,12 @@ def _write(half: nn.Module, inputs: tuple[Any, ...], path: Path) -> None:
     """Compile one half of a step, see that it computes what it should, and put it at `path`, all or nothing."""
     part = path.with_name(f".{uuid4().hex}.pt2")
     with _explained(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _require_private(path.parent)
         try:
             exported = torch.export.export(half, _copied(inputs))
             torch._inductor.aoti_compile_and_package(exported, package_path=str(part), inductor_configs=SETTINGS)
+            part.chmod(0o600)
             _check(half, torch._inductor.aoti_load_package(str(part)), inputs)
             os.replace(part, path)
         finally:
@@ -244,7 +290,7 @@ def _write(half: nn.Module, inputs: tuple[Any, ...], path: Path) -> None:
 @contextlib.contextmanager
 def _explained(folder: Path) -> Iterator[None]:
     """Say what can be done where the compiler or the disk fails."""
-    from torch._inductor.exc import InductorError, InvalidCxxCompiler
+    from torch._inductor.exc import InvalidCxxCompiler
 
     try:
         yield
@@ -253,7 +299,7 @@ def _explained(folder: Path) -> Iterator[None]:
             f"cannot keep compiled steps in {str(folder)!r} ({error.strerror or error}); set {CACHE} to a folder that "
             "can be written"
         ) from error
-    except (InductorError, InvalidCxxCompiler) as error:
+    except RuntimeError as error:  # the compiler's own, and those of a library that cannot be loaded
         if isinstance(getattr(error, "inner_exception", error), InvalidCxxCompiler):
             raise MissingDependency(
                 "compiling a world needs a C++ compiler, and none is found; install one (apt-get install g++) or name "
@@ -283,6 +329,29 @@ def _check(half: nn.Module, program: Program, inputs: tuple[Any, ...]) -> None:
 
 def _copied(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple([a.clone() for a in one] if isinstance(one, list) else one.clone() for one in inputs)
+
+
+@contextlib.contextmanager
+def _in_workshop() -> Iterator[None]:
+    """Compile in a folder that only this process knows; PyTorch's own is where any user may put one before."""
+    name = "TORCHINDUCTOR_CACHE_DIR"
+    before = os.environ.get(name)
+    os.environ[name] = _workshop()
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+@functools.cache
+def _workshop() -> str:
+    """A folder for what the compiler leaves; it stays until the process ends, since PyTorch remembers what is there."""
+    folder = tempfile.mkdtemp(prefix="worldsim-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 @contextlib.contextmanager

@@ -28,7 +28,7 @@ def choose_device(name: str = "auto") -> torch.device:
 def cpu_has_bf16() -> bool:
     """Whether the processor multiplies bf16 in hardware (AVX-512 BF16 or AMX; on Linux)."""
     try:
-        flags = Path("/proc/cpuinfo").read_text()
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
         return False
     return "avx512_bf16" in flags or "amx_bf16" in flags

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import contextlib
+import io
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import av
 import numpy as np
 from PIL import Image
 
 from worldsim.errors import InvalidInput
+from worldsim.tree_io import write_atomically, writing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def enlarge(pictures: np.ndarray, scale: int) -> np.ndarray:
@@ -30,15 +39,30 @@ def contact_sheet(rows: Sequence[np.ndarray], *, scale: int = 2, gap: int = 2) -
 
 
 def save_picture(path: Path | str, picture: np.ndarray) -> None:
-    """Write one picture (H, W, 3) uint8; the format follows the file's ending."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture).save(path)
+    """Write one picture (H, W, 3) uint8, whole or not at all; the format follows the file's ending.
+
+    Raises InvalidInput where it cannot be written, and for an ending that is no picture's.
+    """
+    kind = Image.registered_extensions().get(Path(path).suffix.lower())
+    if kind is None:
+        raise InvalidInput(f"picture path {str(path)!r} has no ending that is known; let it end in .png")
+    data = io.BytesIO()
+    Image.fromarray(picture).save(data, kind)
+    write_atomically(path, data.getvalue())
+
+
+def save_figure(path: Path | str, figure: Figure, *, dpi: int = 100) -> None:
+    """Write a plot, whole or not at all, as `save_picture` writes a picture."""
+    data = io.BytesIO()
+    figure.savefig(data, dpi=dpi, format=Path(path).suffix[1:])
+    write_atomically(path, data.getvalue())
 
 
 class VideoWriter:
     """Write pictures (H, W, 3) uint8 to an MP4 as they come; use as a context manager.
 
-    Raises InvalidInput for a path that is no MP4 or cannot be written, and for a picture that does not fit the clip.
+    The file appears when it is closed; a full disk leaves what was there. Raises InvalidInput for a path that is no
+    MP4 or cannot be written, and for a picture that does not fit the clip.
     """
 
     def __init__(self, path: Path | str, fps: float, *, scale: int = 1) -> None:
@@ -46,17 +70,18 @@ class VideoWriter:
         if self.path.suffix != ".mp4":
             raise InvalidInput(f"video path {str(path)!r} does not end in .mp4; give it that ending")
         self._scale = scale
-        try:
+        special = self.path.exists() and not self.path.is_file()  # such as /dev/null
+        partial = self.path.with_name(f".{self.path.stem}.{uuid4().hex[:8]}.partial.mp4")
+        self._partial = self.path if special else partial
+        with writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.open("wb").close()  # PyAV opens it only with the first picture
-        except OSError as error:
-            raise InvalidInput(f"cannot write video {str(path)!r} ({error}); give another path") from error
-        self._container = av.open(str(self.path), mode="w")
+            self._partial.open("wb").close()  # PyAV opens it only with the first picture
+            self._container = av.open(str(self._partial), mode="w")
         self._stream = self._container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
         self._stream.pix_fmt = "yuv420p"
         self._stream.options = {"crf": "16", "preset": "veryfast"}
         self._size: tuple[int, ...] | None = None
-        self._closed = False
+        self._finished = self._closed = False
 
     def write(self, picture: np.ndarray) -> None:
         """Append one picture; all pictures of a clip have the same size."""
@@ -72,22 +97,59 @@ class VideoWriter:
         if first:
             self._stream.width, self._stream.height = width, height
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture[:height, :width]), format="rgb24")
-        self._container.mux(self._stream.encode(frame))
+        with self._or_nothing():
+            self._container.mux(self._stream.encode(frame))
+
+    def finish(self) -> None:
+        """Encode what is left, so that `close` needs no more space; may be called twice."""
+        if self._finished or self._closed:
+            return
+        self._finished = True
+        with self._or_nothing():
+            if self._size is not None:
+                self._container.mux(self._stream.encode(None))
+            self._container.close()
 
     def close(self) -> None:
-        """Flush the encoder and finish the file; may be called twice."""
-        if self._closed:
-            return
-        self._closed = True
-        if self._size is not None:
-            self._container.mux(self._stream.encode(None))
-        self._container.close()
+        """Finish the file and put it in its place; may be called twice."""
+        self.finish()
+        if not self._closed:
+            self._closed = True
+            if self._partial != self.path:
+                with self._or_nothing():
+                    os.replace(self._partial, self.path)
+
+    def discard(self) -> None:
+        """Leave what was at the path before; may be called twice, and after `close`, when it does nothing."""
+        if not self._closed:
+            self._closed = True
+            self._clear()
+
+    @contextlib.contextmanager
+    def _or_nothing(self) -> Iterator[None]:
+        """Where the disk fails, take away what was written and raise InvalidInput."""
+        with writing(self.path):
+            try:
+                yield
+            except OSError:
+                self._closed = True
+                self._clear()
+                raise
+
+    def _clear(self) -> None:
+        with contextlib.suppress(OSError):  # of the encoder, which would write on
+            self._container.close()
+        if self._partial != self.path:
+            with contextlib.suppress(OSError):
+                self._partial.unlink()
 
     def __enter__(self) -> VideoWriter:
         return self
 
-    def __exit__(self, *exc: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # Where the block failed, its error is the one to tell.
+        with contextlib.suppress(*((InvalidInput,) if kind else ())):
+            self.close()
 
 
 def save_video(path: Path | str, pictures: Iterable[np.ndarray], fps: float, *, scale: int = 1) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from worldsim.media import save_figure
+
 COLOURS = {"hit": "tab:green", "late": "tab:olive", "miss": "tab:red", "off": "tab:grey"}
 
 
@@ -27,7 +29,7 @@ def save_speculation_plot(path: Path, report: dict[str, Any]) -> None:
     for axes in panels[:4]:
         axes.set_yticks(range(len(names)), labels=names, fontsize=7)
         axes.invert_yaxis()
-    figure.savefig(path, dpi=100)
+    save_figure(path, figure)
 
 
 def _hits(axes: Any, runs: list[dict[str, Any]], names: list[str]) -> None:

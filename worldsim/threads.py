@@ -94,7 +94,7 @@ def crowded() -> bool:
 def _pause() -> Callable[[int], int] | None:
     """OpenMP's `omp_pause_resource_all`, where PyTorch computes with GNU's."""
     try:
-        lines = Path("/proc/self/maps").read_text().splitlines()
+        lines = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
         paths = {line.split(maxsplit=5)[5] for line in lines if "libgomp" in line}
         own = sorted(paths, key=lambda path: "torch" not in path)  # another package may have brought its own
         return ctypes.CDLL(own[0]).omp_pause_resource_all if own else None

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from worldsim.actions import check_actions
-from worldsim.errors import InvalidInput, WorldsimError
+from worldsim.errors import InvalidInput
 from worldsim.files import read_json
 from worldsim.spec import ActionSpec
+from worldsim.tree_io import write_atomically
 
 FORMAT = 1
 
@@ -46,14 +47,10 @@ class Trace:
         return check_actions(spec, played, len(played))
 
     def save(self, path: Path) -> None:
-        """Write a .json file; raises WorldsimError where that cannot be."""
+        """Write a .json file, whole or not at all; raises InvalidInput where that cannot be."""
         pieces = [{"seed": seed, "actions": actions} for seed, actions in self.pieces if actions]
         header = {"format": FORMAT, "world": self.world, "steps_per_second": self.steps_per_second}
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps({**header, "pieces": pieces}) + "\n")
-        except OSError as error:
-            raise WorldsimError(f"cannot write {path}: {error.strerror}; give a path that can be written") from error
+        write_atomically(path, (json.dumps({**header, "pieces": pieces}) + "\n").encode())
 
     @classmethod
     def load(cls, path: Path) -> Trace:

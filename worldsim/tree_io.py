@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -78,21 +78,40 @@ def load_tree(path: Path | str, template: T) -> T:
     return tree
 
 
-def write_atomically(path: Path | str, data: bytes) -> None:
-    """Write a file by way of a temporary one beside it, so that a kill or a full disk harms nothing."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+@contextlib.contextmanager
+def writing(path: Path | str) -> Iterator[None]:
+    """Turn what goes wrong on the disk inside this block into InvalidInput that names `path`."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        yield
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise InvalidInput(f"cannot write {str(path)!r} ({error.strerror}); choose another path") from error
+        raise InvalidInput(
+            f"cannot write {str(path)!r} ({error.strerror or error}); give a path that can be written, on a disk with "
+            "space"
+        ) from error
+
+
+def write_atomically(path: Path | str, data: bytes) -> None:
+    """Write a file by way of a temporary one beside it, so that a kill or a full disk harms nothing.
+
+    A pipe or a device, such as /dev/stdout, is written as it is. Raises InvalidInput where that cannot be.
+    """
+    path = Path(path)
+    with writing(path):
+        if path.exists() and not path.is_file():
+            path.write_bytes(data)
+            return
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
 
 
 def _walk(fn: Callable[[str, Any], Any], name: str, tree: Any) -> Any:

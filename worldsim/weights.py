@@ -159,9 +159,9 @@ def _fill(partial: Path, files: WorldFiles) -> None:
     for name, tensors in ((MODEL, files.model), (STARTS, files.starts)):
         _write_tensors(partial / name, tensors)
         hashes[name] = hashlib.sha256((partial / name).read_bytes()).hexdigest()
-    (partial / CONFIG).write_text(dataclasses.replace(files.config, sha256=hashes).to_json())
+    (partial / CONFIG).write_text(dataclasses.replace(files.config, sha256=hashes).to_json(), encoding="utf-8")
     if files.card:
-        (partial / CARD).write_text(files.card)
+        (partial / CARD).write_text(files.card, encoding="utf-8")
 
 
 def _put_in_place(partial: Path, folder: Path) -> None:

@@ -20,6 +20,7 @@ from worldsim.config import WorldConfig
 from worldsim.devices import autocast_dtype, choose_device
 from worldsim.engine import Eager, Engine
 from worldsim.errors import InvalidInput, InvalidState
+from worldsim.forking import refuse_if_forked
 from worldsim.models.cache import KVCache
 from worldsim.models.dynamics import Dynamics
 from worldsim.models.tokenizer import Tokenizer, to_frames, to_pictures
@@ -80,6 +81,7 @@ class World:
 
         Raises UnknownWorld if there is none, DamagedWorld if its files are not whole or of another version.
         """
+        refuse_if_forked()
         folder = find_world(name)
         return cls(read_world(folder), device=device, where=str(folder))
 
@@ -155,6 +157,7 @@ class World:
         below 0, InvalidAction for actions that are not the world's, InvalidState where weights make numbers that are
         not finite.
         """
+        refuse_if_forked()
         seeds = _integers("seed", _folded([seed] if np.ndim(seed) == 0 else seed))  # type: ignore[list-item,arg-type]
         episodes = [0] * len(seeds) if episode is None else _integers("episode", episode)
         if len(episodes) != len(seeds) or not seeds:
@@ -232,6 +235,7 @@ class World:
 
         Whoever does not want the step any more leaves it there; the state's memory is spent all the same.
         """
+        refuse_if_forked()
         check_step(state, pictures)
         taken = torch.as_tensor(check_actions(self.config.actions, actions, len(state.time)), device=self.device)
         drawn_from = step_noise(self.dynamics, state.seed, state.episode, state.time)

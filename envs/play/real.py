@@ -70,10 +70,21 @@ class RealGame:
         return [self.picture] * (self._pictures - 1)
 
 
-def open_real(source: str, frame_skip: int, world: WorldSpec, parameters: Mapping[str, Any] | None = None) -> RealGame:
+def open_real(
+    source: str,
+    frame_skip: int,
+    world: WorldSpec,
+    parameters: Mapping[str, Any] | None = None,
+    *,
+    trust_source: bool = False,
+) -> RealGame:
     """The simulator that a world was recorded from, by its name, the ticks in a step and its other parameters.
 
-    Raises MissingDependency if it is not installed, InvalidInput if it does not fit the world.
+    Raises MissingDependency if it is not installed, InvalidInput if it does not fit the world, or is in a module of
+    Python that is imported only with `trust_source`.
     """
     between = world.pictures_per_step > 1
-    return RealGame(matching_source(source, frame_skip, world, between=between, parameters=parameters), world)
+    matching = matching_source(
+        source, frame_skip, world, between=between, parameters=parameters, trust_source=trust_source
+    )
+    return RealGame(matching, world)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from worldsim.envs.play.feed import View
 from worldsim.errors import InvalidInput
 from worldsim.media import VideoWriter
 from worldsim.spec import WorldSpec
+from worldsim.text import file_stem
 
 MIN_HEIGHT = 256  # of the clip, in pixels; small pictures are enlarged so that players show them crisp
 GAP = 8  # black columns between the real game and the dream
@@ -44,10 +46,11 @@ class Recorder:
         self.pictures += 1
 
     def close(self) -> None:
-        """Finish the file, or remove it if nothing was recorded; may be called twice."""
-        self._writer.close()
-        if self.pictures == 0:
-            self.path.unlink(missing_ok=True)
+        """Put the file in its place, unless nothing was recorded; may be called twice."""
+        if self.pictures:
+            self._writer.close()
+        else:
+            self._writer.discard()
 
 
 class Clips:
@@ -67,47 +70,44 @@ class Clips:
 
     def start(self, path: Path) -> None:
         """Begin a clip; raises InvalidInput for a path that does not end in .mp4."""
-        try:
+        with self._going_on(path):
             self._recorder = Recorder(path, self._spec)
             self._say(f"recording {path}")
-        except InvalidInput as error:
-            if not isinstance(error.__cause__, OSError):
-                raise
-            self._fail(path, error.__cause__)
 
     def toggle(self) -> None:
         """End the clip, or begin one in the working directory, named after the world and the time."""
         if self._recorder is not None:
             self.stop()
         else:
-            self.start(Path(time.strftime(f"{self._spec.name}-%Y%m%d-%H%M%S.mp4")))
+            self.start(Path(f"{file_stem(self._spec.name, 'clip')}-{time.strftime('%Y%m%d-%H%M%S')}.mp4"))
 
     def write(self, views: Sequence[View]) -> None:
         """Append views to the clip, if there is one."""
         if self._recorder is None:
             return
-        try:
+        with self._going_on(self._recorder.path):
             for view in views:
                 self._recorder.write(view)
-        except OSError as error:
-            path = self._recorder.path
-            self.stop()
-            self._fail(path, error)
 
     def stop(self) -> None:
         """Finish the clip, if there is one."""
         if self._recorder is None:
             return
         recorder, self._recorder = self._recorder, None
-        try:
+        with self._going_on(recorder.path):
             recorder.close()
-        except OSError as error:
-            self._fail(recorder.path, error)
-            return
-        if recorder.pictures:
-            self.written.append(recorder.path)
-            self._say(f"wrote {recorder.path}")
+            if recorder.pictures:
+                self.written.append(recorder.path)
+                self._say(f"wrote {recorder.path}")
 
-    def _fail(self, path: Path, error: OSError) -> None:
-        self.failure = f"cannot write {path}: {error.strerror or error}"
-        self._say(self.failure)
+    @contextlib.contextmanager
+    def _going_on(self, path: Path) -> Iterator[None]:
+        """Give the clip up where the disk fails, which left nothing of it."""
+        try:
+            yield
+        except InvalidInput as error:
+            if not isinstance(error.__cause__, OSError):
+                raise
+            self._recorder = None
+            self.failure = f"cannot write {path}: {error.__cause__.strerror or error.__cause__}"
+            self._say(self.failure)

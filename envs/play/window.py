@@ -24,6 +24,7 @@ from worldsim.envs.play.table import table_rows
 from worldsim.errors import MissingDependency
 from worldsim.spec import WorldProtocol
 from worldsim.speculation.settings import check_speculation
+from worldsim.text import printable
 
 MIN_DRAW_GAP = 1 / 120  # seconds between two pictures on the screen
 PANEL_GAP = 0.25  # seconds between two updates of the numbers
@@ -154,7 +155,7 @@ class Window:
         open_display()
         pygame.font.init()
         self._wake_type = pygame.event.custom_type()
-        pygame.display.set_caption(f"worldsim - {self.spec.name}")
+        pygame.display.set_caption(f"worldsim - {printable(self.spec.name)}")
         self._size = window_size(pygame.display.get_desktop_sizes()[0], self.spec, 1 + settings.real, scale)
         pygame.display.set_mode(self._size, pygame.RESIZABLE)
         self.painter.lay_out()

@@ -11,13 +11,27 @@ from worldsim.spec import ActionSpec, WorldSpec
 
 
 def matching_source(
-    name: str, frame_skip: int, world: WorldSpec, *, between: bool = False, parameters: Mapping[str, Any] | None = None
+    name: str,
+    frame_skip: int,
+    world: WorldSpec,
+    *,
+    between: bool = False,
+    parameters: Mapping[str, Any] | None = None,
+    trust_source: bool = False,
 ) -> Source:
     """The simulator that a world was recorded from, by its name, the ticks in a step and its other parameters.
 
     `between` asks for the pictures inside a step too, where the simulator can give them. Raises MissingDependency if
     it is not installed, InvalidInput if its pictures, actions or clock are not the world's.
+
+    A world's files may name any module of Python with their game ("gym:MODULE:ID"); only with `trust_source` is it
+    imported, which runs it. Raises InvalidInput otherwise.
     """
+    if name.startswith("gym:") and name.count(":") > 1 and not trust_source:
+        raise InvalidInput(
+            f"the real game {name!r} of world {world.name!r} runs the Python module {name.split(':')[1]!r}, which the "
+            "world's files name; if you trust them, add --trust-source (in Python: trust_source=True)"
+        )
     options: dict[str, Any] = {"frame_skip": frame_skip, "between": between}
     if name.startswith("gym:"):
         options = {"height": world.height, "width": world.width, "env_kwargs": (parameters or {}).get("env_kwargs")}

@@ -1,3 +1,6 @@
+import contextlib
+import resource
+
 import pytest
 import torch
 
@@ -22,3 +25,19 @@ def float32(monkeypatch):
 def either_format(request, monkeypatch):
     """Serve in float32 and in bf16, whatever the processor has."""
     monkeypatch.setattr("worldsim.world.autocast_dtype", lambda device: getattr(torch, request.param))
+
+
+@contextlib.contextmanager
+def _limited(size):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.fixture
+def full_disk():
+    """`with full_disk(size)`: writing fails in every file that has so many bytes, as it does on a full disk."""
+    return _limited

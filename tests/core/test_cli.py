@@ -16,6 +16,7 @@ from tiny import ACTIONS, tiny_files
 from worldsim.cli import info as doctor
 from worldsim.cli.main import COMMANDS, main
 from worldsim.cli.rollout import choose_actions, idle_action
+from worldsim.errors import InvalidInput
 from worldsim.spec import ActionSpec
 from worldsim.weights import write_world
 
@@ -197,6 +198,28 @@ def test_continuous_actions_lie_in_their_box():
         assert BOX.to_space().contains(action)
 
 
+def test_rollout_on_a_full_disk_is_one_line_and_leaves_nothing(world, tmp_path, capsys, full_disk):
+    out = tmp_path / "out"
+    for size, file in ((2000, "clip.mp4"), (0, "clip.mp4")):
+        with full_disk(size):
+            line = fails(capsys, "rollout", world, "--out", out / "clip.mp4", "--steps", 60)
+        assert "cannot write" in line and file in line
+        assert list(out.iterdir()) == []
+
+
+def test_rollout_keeps_an_older_clip_where_the_sheet_does_not_fit(world, tmp_path, capsys, monkeypatch):
+    for name in ("clip.mp4", "clip.png"):
+        (tmp_path / name).write_bytes(b"older")
+
+    def full(*_):
+        raise InvalidInput("cannot write the sheet")
+
+    monkeypatch.setattr("worldsim.cli.rollout.save_picture", full)
+    assert "the sheet" in fails(capsys, "rollout", world, "--out", tmp_path / "clip.mp4", "--steps", 3)
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["clip.mp4", "clip.png"]
+    assert (tmp_path / "clip.mp4").read_bytes() == b"older"
+
+
 # -- worlds ------------------------------------------------------------
 
 
@@ -231,6 +254,59 @@ def test_worlds_says_when_none_ships(tmp_path, monkeypatch, capsys):
 def test_worlds_names_a_damaged_config(shipped, capsys):
     (shipped / "config.json").write_text("{")
     assert "config.json cannot be read" in fails(capsys, "worlds")
+
+
+def test_what_a_file_says_does_not_reach_the_terminal_as_commands(shipped, capsys):
+    (shipped / "README.md").write_text("# tiny\n\n\x1b]0;title\x07A room\x9b2J.\n\tMore.\n", encoding="utf-8")
+    for args in ([], [str(shipped)]):
+        main(["worlds", *args])
+        printed = capsys.readouterr().out
+        assert "\\x1b]0;title\\x07A room\\x9b2J." in printed
+        assert not {"\x1b", "\x07", "\x9b"} & set(printed)
+    assert printed.endswith("\n\tMore.\n")
+    (shipped / "config.json").write_text(json.dumps({"format_version": "\x1b[2J\nworldsim: all is well"}))
+    assert r"\x1b[2J\nworldsim: all is well" in fails(capsys, "worlds")
+
+
+def run_elsewhere(*words, **environment):
+    """Run a Python command on a machine with another locale."""
+    unicode_off = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "latin-1"}
+    command = [sys.executable, *map(str, words)]
+    return subprocess.run(command, capture_output=True, env={**os.environ, **unicode_off, **environment}, check=False)
+
+
+def test_a_locale_that_is_not_utf_8_changes_nothing_but_characters_that_it_lacks(world):
+    (world / "README.md").write_text("# tiny\n\nA room… with “ä” ball…\n", encoding="utf-8")
+    done = run_elsewhere("-m", "worldsim.cli.main", "worlds", world)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.decode("latin-1").endswith("A room\\u2026 with \\u201cä\\u201d ball\\u2026\n")
+    done = run_elsewhere("-m", "worldsim.cli.main", "worlds", "…")
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+
+
+def test_no_file_of_text_is_opened_without_an_encoding(world, tmp_path):
+    """What the linter cannot see: files that others open for us."""
+    code = """
+import sys
+from pathlib import Path
+from worldsim.cli.main import main
+from worldsim.envs import WorldEnv
+from worldsim.traces import Trace
+env = WorldEnv(sys.argv[1])
+env.reset(seed=0)
+env.step(0)
+env.world.save_pretrained("copy")
+trace = Trace("tiny", 1.0)
+trace.begin(0)
+trace.save(Path("trace.json"))
+Trace.load(Path("trace.json"))
+main(["worlds", "copy", "--json", "world.json"])
+main(["info"])
+"""
+    words = ("-X", "warn_default_encoding", "-W", "error::EncodingWarning", "-c", code, world)
+    command = [sys.executable, *map(str, words)]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 # -- info ------------------------------------------------------------

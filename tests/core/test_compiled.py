@@ -1,7 +1,11 @@
 """A compiled world draws what it draws uncompiled, faster, and keeps every promise of states."""
 
+import os
 import pickle
 import shutil
+import stat
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -118,14 +122,35 @@ def test_what_was_compiled_is_loaded_from_disk(compiled, cache, monkeypatch):
         lively_world(sampling=SURPRISED).compiled(2)
 
 
+def not_a_library(path):
+    """An archive that is whole and holds no code that could be loaded."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("model/data/aotinductor/model/model.so", b"nothing")
+
+
+def encrypted(path):
+    """An archive whose members are said to be encrypted, which zipfile answers with another error."""
+    data = bytearray(path.read_bytes())
+    data[6] |= 1
+    data[data.rindex(b"PK\1\2") + 8] |= 1
+    path.write_bytes(data)
+
+
 @needs_compiler
 @pytest.mark.parametrize(
-    "damage", [lambda b: b[:-500], lambda b: b[:2000] + bytes([b[2000] ^ 1]) + b[2001:], lambda b: b""]
+    "damage",
+    [
+        lambda path: path.write_bytes(path.read_bytes()[:-500]),
+        lambda path: path.write_bytes(bytes(b ^ (i == 2000) for i, b in enumerate(path.read_bytes()))),
+        lambda path: path.write_bytes(b""),
+        not_a_library,
+        encrypted,
+    ],
 )
 def test_a_damaged_library_is_compiled_again(compiled, cache, monkeypatch, damage):
     path = sorted(cache.iterdir())[0]
     whole, asked = path.read_bytes(), []
-    path.write_bytes(damage(whole))
+    damage(path)
 
     def compile_again(eager, inputs, paths):
         asked.append(paths)
@@ -135,6 +160,58 @@ def test_a_damaged_library_is_compiled_again(compiled, cache, monkeypatch, damag
     again = lively_world(sampling=SURPRISED).compiled(1)
     assert len(asked) == 1
     assert identical(play(compiled, compiled.reset([6]))[1], play(again, again.reset([6]))[1])
+
+
+@needs_compiler
+def test_a_library_that_cannot_be_loaded_even_anew_is_named(compiled, cache, monkeypatch):
+    path = sorted(cache.iterdir())[0]
+    whole = path.read_bytes()
+    not_a_library(path)
+    monkeypatch.setattr(worldsim.compiled, "_compile", lambda *_: None)
+    with pytest.raises(InvalidInput, match=r"cannot be loaded; set WORLDSIM_CACHE"):
+        lively_world(sampling=SURPRISED).compiled(1)
+    path.write_bytes(whole)
+
+
+@needs_compiler
+def test_what_was_compiled_is_only_its_owners_to_change(compiled, cache, monkeypatch):
+    library = sorted(cache.iterdir())[0]
+    assert stat.S_IMODE(library.stat().st_mode) == 0o600
+    for path in (library, cache):
+        mode = stat.S_IMODE(path.stat().st_mode)
+        for others in (stat.S_IWGRP, stat.S_IWOTH):
+            path.chmod(mode | others)
+            with pytest.raises(InvalidInput, match=r"can be written by other users.*chmod go-w"):
+                lively_world(sampling=SURPRISED).compiled(1)
+        path.chmod(mode)
+    lively_world(sampling=SURPRISED).compiled(1)
+
+
+def test_a_folder_of_another_user_is_refused(tmp_path, monkeypatch):
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    if os.getuid() == 0:  # whose folders are trusted
+        os.chown(folder, 12345, -1)
+    monkeypatch.setattr(os, "getuid", lambda: 54321)
+    monkeypatch.setenv(worldsim.compiled.CACHE, str(folder))
+    with pytest.raises(InvalidInput, match=r"belongs to another user.*WORLDSIM_CACHE"):
+        lively_world(6).compiled(1)
+
+
+def test_the_folder_is_made_for_its_owner_alone_and_the_compiler_works_in_another(tmp_path, monkeypatch):
+    used = []
+
+    def fail(*_, **__):
+        used.append(Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]))
+        raise InductorError(RuntimeError("no such instruction"), None)
+
+    monkeypatch.setenv(worldsim.compiled.CACHE, str(tmp_path / "a" / "b"))
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    monkeypatch.setattr("torch._inductor.aoti_compile_and_package", fail)
+    with pytest.raises(InvalidInput, match="no such instruction"):
+        lively_world(7).compiled(1)
+    assert stat.S_IMODE((tmp_path / "a" / "b").stat().st_mode) == stat.S_IMODE(used[0].stat().st_mode) == 0o700
+    assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ
 
 
 @needs_compiler

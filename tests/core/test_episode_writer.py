@@ -250,3 +250,9 @@ def test_numbers_that_nothing_learns_from_are_refused(stream, value, tmp_path):
         writer.append(row)  # the writer is as it was
         writer.end_episode()
     assert Episodes.open(tmp_path / "s").num_steps == 1
+
+
+def test_a_store_that_does_not_fit_on_the_disk_leaves_nothing(tmp_path, full_disk):
+    with full_disk(50), pytest.raises(InvalidInput, match="cannot make"):
+        EpisodeWriter(tmp_path / "store", META)
+    assert list(tmp_path.iterdir()) == []

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from worldsim.errors import InvalidInput
-from worldsim.media import VideoWriter, contact_sheet, enlarge, save_picture, save_video
+from worldsim.media import VideoWriter, contact_sheet, enlarge, save_figure, save_picture, save_video
 
 
 def clip(count: int, height: int = 16, width: int = 32) -> np.ndarray:
@@ -124,3 +124,38 @@ def test_a_picture_is_read_back_as_it_was(tmp_path):
     picture = np.random.default_rng(0).integers(0, 256, (9, 7, 3), np.uint8)
     save_picture(tmp_path / "deep" / "a.png", picture)
     assert (np.asarray(Image.open(tmp_path / "deep" / "a.png")) == picture).all()
+
+
+def test_a_picture_with_an_ending_that_is_none_is_named(tmp_path):
+    with pytest.raises(InvalidInput, match=r"a\.txt'.*\.png"):
+        save_picture(tmp_path / "a.txt", clip(1)[0])
+
+
+def noise(count: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, 64, 64, 3), np.uint8)
+
+
+def save_plot(path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure()
+    figure.subplots().plot(np.random.default_rng(0).random(1000))
+    save_figure(path, figure)
+
+
+@pytest.mark.parametrize(
+    ("name", "save"),
+    [
+        ("a.png", lambda path: save_picture(path, noise(1)[0])),
+        ("a.png", save_plot),
+        ("a.mp4", lambda path: save_video(path, noise(30), 10)),
+        ("a.mp4", lambda path: save_video(path, noise(3), 10)),  # which is written when it is closed
+    ],
+)
+@pytest.mark.parametrize("older", [None, b"older"])
+def test_a_full_disk_leaves_what_was_there(tmp_path, full_disk, name, save, older):
+    if older is not None:
+        (tmp_path / name).write_bytes(older)
+    with full_disk(4000), pytest.raises(InvalidInput, match=rf"cannot write .*{name}.*disk with space"):
+        save(tmp_path / name)
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == ([] if older is None else [older])

@@ -12,14 +12,16 @@ from small_training import brief, fixed_tokenizer, narrow, tokenizer_task
 from tiny import tiny_episodes
 
 from worldsim.cli.main import main
-from worldsim.cli.train import fit, open_stores
+from worldsim.cli.train import fit, open_board, open_stores
 from worldsim.episode_writer import EpisodeWriter
 from worldsim.episodes import Episodes
 from worldsim.errors import DamagedCheckpoint, InvalidInput, MissingDependency
 from worldsim.train import dynamics_task
+from worldsim.train.board import logging_to
 from worldsim.train.checkpoint import load_checkpoint
 from worldsim.train.export import CONTEXT, export_world, pick_starts
 from worldsim.train.latents import encode_frames, load_tokenizer
+from worldsim.train.loop import Trainer
 from worldsim.world import World
 
 OPTIONS = ["--warmup", "5", "--device", "cpu", "--seed", "3"]
@@ -100,6 +102,45 @@ def test_a_stopped_command_says_how_to_go_on(data, tmp_path, capsys):
     with pytest.raises(KeyboardInterrupt):
         fit(task, brief(5), tmp_path, resume=False)
     assert "stopped at step 2" in capsys.readouterr().err and (tmp_path / "tokenizer.safetensors").is_file()
+
+
+def test_a_full_disk_is_one_sentence_wherever_it_is_met(data, tmp_path, full_disk, capsys):
+    task = tokenizer_task(open_stores((data,))[0])
+    with full_disk(3000), pytest.raises(InvalidInput, match=r"cannot be written .*(too large|os error 27)"):
+        fit(task, brief(2), tmp_path / "checkpoint", resume=False)
+    fit(task, brief(2), tmp_path / "whole", resume=False)
+    sizes = {path.suffix: path.stat().st_size for path in (tmp_path / "whole").glob("tokenizer.*")}
+    picture = np.random.default_rng(0).integers(0, 256, (512, 512, 3), np.uint8)
+    task.pictures = lambda averaged: picture
+    with full_disk(2 * sizes[".safetensors"]), pytest.raises(InvalidInput, match=r"cannot (write|be written)"):
+        fit(task, brief(3), tmp_path / "picture", resume=False)
+    assert load_checkpoint(tmp_path / "picture" / "tokenizer.safetensors")[1]["step"] == 3
+    assert "Traceback" not in capsys.readouterr().err
+    left = {path.name for path in tmp_path.rglob("*") if path.is_file() and "tfevents" not in path.name}
+    assert left == {"tokenizer.safetensors", "tokenizer.json", "tokenizer.png"}
+
+
+def test_the_first_error_is_told_where_the_last_saving_fails_too(data, tmp_path, full_disk):
+    trainer = Trainer(tokenizer_task(open_stores((data,))[0]), brief(30), tmp_path, resume=False)
+
+    def fail(values, step):
+        raise ValueError("the first error")
+
+    with full_disk(100), pytest.raises(ValueError, match="the first error"):
+        trainer.run(fail, lambda picture, step: None)
+
+
+def test_a_log_that_cannot_be_written_is_one_sentence(tmp_path, capsys, full_disk):
+    with (
+        full_disk(5000),
+        pytest.raises(InvalidInput, match=r"log in .*cannot be written.*free space"),
+        logging_to(tmp_path),
+        open_board(tmp_path) as board,
+    ):
+        for step in range(1000):
+            board.add_scalar("loss", 1.0, step)
+            board.flush()
+    assert "Traceback" not in capsys.readouterr().err
 
 
 def command(*arguments: object) -> None:

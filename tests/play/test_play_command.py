@@ -53,6 +53,17 @@ def test_bad_options_are_one_line(toy, capsys, words, message):
     assert message in _error(capsys, "toy", *words)
 
 
+def test_a_module_that_a_worlds_files_name_runs_only_where_it_is_trusted(toy, tmp_path, monkeypatch, capsys):
+    (tmp_path / "named_game.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    toy.config.source.name = "gym:named_game:Game-v0"
+    error = _error(capsys, "toy", "--real")
+    assert "Python module 'named_game'" in error and "--trust-source" in error
+    assert "named_game" not in sys.modules
+    assert "cannot make 'named_game:Game-v0'" in _error(capsys, "toy", "--real", "--trust-source")
+    assert sys.modules.pop("named_game")
+
+
 def test_a_clip_that_failed_is_an_error(toy, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     error = _error(capsys, "toy", "--record", str(tmp_path / "file" / "clip.mp4"), "--max-seconds", "0.2")

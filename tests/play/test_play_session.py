@@ -1,4 +1,6 @@
+import dataclasses
 import math
+import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -148,6 +150,20 @@ def test_recording_nothing_leaves_no_file(tmp_path, monkeypatch):
     session.do("record")
     session.do("record")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["../../elsewhere", "/tmp/elsewhere", "%Y", "a/b\0"])
+def test_a_clip_lies_in_the_working_directory_whatever_the_world_is_called(tmp_path, monkeypatch, name):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    world = ToyWorld()
+    world.spec = dataclasses.replace(world.spec, name=name)
+    session = _open(world)
+    session.do("record")
+    _advance(session, 2)
+    session.close()
+    (clip,) = (path for path in tmp_path.rglob("*") if path.is_file())
+    assert clip.parent == tmp_path / "here" and re.fullmatch(r"[a-zA-Z-]+-\d{8}-\d{6}\.mp4", clip.name)
 
 
 # -- beside the real game

@@ -1,5 +1,8 @@
 """The dream and the real game have one interface."""
 
+import dataclasses
+import sys
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ from worldsim.policies.baselines import HeldRandom
 from worldsim.policies.change_cost import ChangeCost
 from worldsim.policies.controls import ShuffledActions
 from worldsim.policies.evaluate import evaluate
+from worldsim.policies.judge import Judge
 from worldsim.policies.observation import ObservationConfig
 
 KINDS = [
@@ -43,6 +47,20 @@ def test_an_agent_cannot_tell_them_apart_by_their_interface(world, config):
         finals = [info["terminal_observation"] for info in infos if "terminal_observation" in info]
         assert all(final.shape == envs.observation_space.shape for final in finals)
         assert np.array_equal(shown, play(envs, 20)[0]) and not np.array_equal(shown, play(envs, 20, seed=7)[0])
+
+
+def test_a_game_in_a_module_that_a_worlds_files_name_runs_only_where_it_is_trusted(tmp_path, monkeypatch):
+    (tmp_path / "named_game.py").write_text("import counter_env")
+    monkeypatch.syspath_prepend(tmp_path)
+    id = COUNTER.name.removeprefix("gym:")
+    world = with_source(tiny_files(), dataclasses.replace(COUNTER, name=f"gym:named_game:{id}"))
+    config = ObservationConfig(stack=1)
+    for opened in (lambda: real_envs(world, 1, config), lambda: Judge(world, config, episodes=1)):
+        with pytest.raises(InvalidInput, match=r"Python module 'named_game'.*trust_source=True"):
+            opened()
+    assert "named_game" not in sys.modules
+    Judge(world, config, episodes=1, trust_source=True).close()
+    assert sys.modules.pop("named_game")
 
 
 def test_the_real_game_is_seen_through_the_worlds_tokenizer(world):

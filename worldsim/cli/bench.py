@@ -12,6 +12,7 @@ import tyro
 from worldsim.bench import AnyEnv, bench_world, format_bench, measure_memory
 from worldsim.bench_speculation import bench_speculation, format_speculation
 from worldsim.cli.bench_streams import check_speculation_options, choose_stream, make_guessing_env
+from worldsim.cli.output import say
 from worldsim.errors import InvalidInput
 from worldsim.evaluate.table import save_json
 from worldsim.spec import Pictures, WorldProtocol
@@ -55,7 +56,7 @@ def bench(
         memory: also play so many steps with resets and report how much the process grows.
         speculate: measure speculation instead, in one environment, with `steps` steps of every stream.
         streams: how actions follow on each other: held (keys held as a hand might, made up), repeat, random, a .json
-            file that `worldsim play --trace` wrote, or the .zip of an agent.
+            file that `worldsim play --trace` wrote, or the .safetensors of an agent.
         think: milliseconds that the caller thinks before a step.
         depths: greatest numbers of steps that are guessed ahead.
         adapt: whether hits and idle time decide what is guessed; without it, all that may come is.
@@ -80,7 +81,7 @@ def bench(
         make_one = partial(make_guessing_env, observation=observation, between=between)
         report = bench_speculation(served, make_one, callers, think, depths, adapt=adapt, pictures=pictures)
         report["compiled"] = compiled
-        print(format_speculation(report))
+        say(format_speculation(report))
         if plot is not None:
             save_speculation_plot(plot, report)
     else:
@@ -90,7 +91,7 @@ def bench(
             from worldsim.envs.world_env import WorldEnv  # with the game's own time limit, and so with resets
 
             report["memory"] = measure_memory(WorldEnv(served), memory)
-        print(format_bench(report))
+        say(format_bench(report))
     if json is not None:
         save_json(json, report)
 

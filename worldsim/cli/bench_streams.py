@@ -30,9 +30,11 @@ def check_speculation_options(
         raise InvalidInput(f"--steps is {steps}; give at least 2, since the first step of a stream is not timed")
     for name in streams:
         path = Path(name)
-        if name not in NAMED and not (path.suffix in (".json", ".zip") and path.is_file()):
+        if name not in NAMED and not (path.suffix in (".json", ".safetensors", ".zip") and path.is_file()):
             known = ", ".join(NAMED)
-            raise InvalidInput(f"--streams {name!r} is unknown; give {known}, a trace (.json) or an agent (.zip)")
+            raise InvalidInput(
+                f"--streams {name!r} is unknown; give {known}, a trace (.json) or an agent (.safetensors)"
+            )
     for ms in think:
         if not (ms >= 0 and math.isfinite(ms)):
             raise InvalidInput(f"--think {ms} is no time; give milliseconds, 0 or more")
@@ -50,7 +52,7 @@ def choose_stream(name: str, world: World, steps: int) -> Stream:
     if name in NAMED:
         return named_stream(name, world.spec, steps)
     path = Path(name)
-    return agent_stream(path, world, steps) if path.suffix == ".zip" else trace_stream(path, world.spec, steps)
+    return trace_stream(path, world.spec, steps) if path.suffix == ".json" else agent_stream(path, world, steps)
 
 
 def agent_stream(path: Path, world: World, steps: int) -> Stream:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from worldsim.episodes import Episodes
+from worldsim.media import save_figure
 
 if TYPE_CHECKING:
     from worldsim.envs.sources import Arena
@@ -58,4 +59,4 @@ def _draw(visits: np.ndarray, arena: Arena, episodes: Episodes, share: float, pa
         f"{meta.source}, policy {meta.policy}, seed {meta.seed}: {len(episodes)} episodes, "
         f"{episodes.num_steps} rows\n{share:.0%} of the cells visited"
     )
-    figure.savefig(path, dpi=110)
+    save_figure(path, figure, dpi=110)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import tyro
 
+from worldsim.cli.output import say
 from worldsim.errors import InvalidInput
 from worldsim.evaluate.data import open_held_out
 from worldsim.evaluate.effort import QUICK, Effort
@@ -83,7 +84,7 @@ def evaluate(
         "quick": quick,
         **study.report,
     }
-    print(format_report(report))
+    say(format_report(report))
     if json is not None:
         save_json(json, report)
     if out is not None:

@@ -98,7 +98,7 @@ def describe_machine() -> dict[str, Any]:
 def processor_name() -> str:
     """The processor's name as the system gives it."""
     try:
-        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
     except OSError:
         found = None
     return found[1] if found else platform.processor() or platform.machine()
@@ -149,7 +149,8 @@ def run_python(code: str) -> subprocess.CompletedProcess[str]:
     """Run code in a new interpreter like this one."""
     quiet = {**os.environ, "PYGAME_HIDE_SUPPORT_PROMPT": "1"}
     command = [sys.executable, "-c", code]
-    return subprocess.run(command, capture_output=True, text=True, timeout=PROBE_SECONDS, env=quiet, check=False)
+    options: dict[str, Any] = {"env": quiet, "capture_output": True, "timeout": PROBE_SECONDS, "check": False}
+    return subprocess.run(command, encoding="utf-8", errors="replace", **options)
 
 
 def repair(distribution: str, trouble: str) -> str:

@@ -9,7 +9,9 @@ from typing import Any
 
 import tyro
 
+from worldsim.cli.output import survive_any_locale
 from worldsim.errors import WorldsimError
+from worldsim.text import printable
 from worldsim.train.interrupts import Interrupted, signals_raise
 
 # command -> (module, function, one line of help); a module is imported only when its command runs, so that
@@ -35,6 +37,7 @@ def usage() -> str:
 
 def main(argv: list[str] | None = None) -> None:
     """Run one command; a worldsim error becomes one line on stderr and exit status 2, a signal 128 and its number."""
+    survive_any_locale()
     args = sys.argv[1:] if argv is None else argv
     if not args or args[0] in ("-h", "--help"):
         print(usage())
@@ -48,7 +51,7 @@ def main(argv: list[str] | None = None) -> None:
             command: Any = getattr(importlib.import_module(module), function)
             tyro.cli(command, args=args[1:], prog=f"worldsim {args[0]}")
     except WorldsimError as error:
-        print(f"worldsim {args[0]}: {error}", file=sys.stderr)
+        print(f"worldsim {args[0]}: {printable(str(error), keep='')}", file=sys.stderr)
         raise SystemExit(2) from error
     except KeyboardInterrupt as stop:
         print(f"worldsim {args[0]}: interrupted", file=sys.stderr)

@@ -1,26 +1,28 @@
-"""Files that commands write: checked before long work begins, and errors that name the path."""
+"""What commands write, to the console and to files, which are checked before long work begins."""
 
 from __future__ import annotations
 
-import contextlib
+import io
 import json
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from worldsim.errors import InvalidInput
+from worldsim.text import printable
+from worldsim.tree_io import write_atomically, writing
 
 
-@contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn what goes wrong on the disk inside this block into InvalidInput."""
-    try:
-        yield
-    except OSError as error:
-        raise InvalidInput(
-            f"cannot write {str(path)!r} ({error.strerror or error}); "
-            "give a path that can be written, on a disk with space"
-        ) from error
+def survive_any_locale() -> None:
+    """Let what is printed come out on every console: characters that its encoding lacks become escapes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def say(text: str) -> None:
+    """Print lines that may hold text from files: a terminal obeys nothing in them."""
+    print(printable(text))
 
 
 def require_writable(path: Path) -> None:
@@ -34,7 +36,5 @@ def require_writable(path: Path) -> None:
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write values as an indented JSON file."""
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(values, indent=2) + "\n")
+    """Write values as an indented JSON file, whole or not at all."""
+    write_atomically(path, (json.dumps(values, indent=2) + "\n").encode())

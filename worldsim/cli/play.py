@@ -24,6 +24,7 @@ def play(
     scale: int | None = None,
     speed: float = 1.0,
     real: bool = False,
+    trust_source: bool = False,
     record: Path | None = None,
     script: str = "",
     trace: Path | None = None,
@@ -39,6 +40,7 @@ def play(
         scale: screen pixels down to one of the world, a whole number; without it the window suits the screen.
         speed: 1 plays as fast as the recorded game.
         real: show the real game at the left, played with the same keys (needs its simulator).
+        trust_source: let the real game be one whose Python module the world's files name, which runs that module.
         record: write a clip of everything to this .mp4 file.
         script: keys for the first steps, in place of the player's, as "left*20 noop*10 left+up*5".
         trace: write the actions that were played to this .json file, for `worldsim bench --speculate --streams FILE`.
@@ -60,7 +62,7 @@ def play(
     if compiled:
         loaded = loaded.compiled(1)  # before there is a window to wait in
     chosen = {"seed": seed, "speed": speed, "real": real, "record": record, "trace": trace, "speculate": speculate}
-    settings = _settings(loaded, script, **chosen)
+    settings = _settings(loaded, script, trust_source, **chosen)
     from worldsim.envs.play.window import Window
 
     window = Window(loaded, settings, scale=scale)
@@ -99,7 +101,7 @@ def _require_display() -> None:
     open_display()
 
 
-def _settings(world: World, script: str, **chosen: Any) -> Settings:
+def _settings(world: World, script: str, trust_source: bool, **chosen: Any) -> Settings:
     from worldsim.envs.play.keys import ActionKeys, parse_script
     from worldsim.envs.play.real import open_real
     from worldsim.envs.play.status import Settings
@@ -111,5 +113,7 @@ def _settings(world: World, script: str, **chosen: Any) -> Settings:
     return Settings(
         **chosen,
         script=tuple(parse_script(script, keys.names)),
-        open_real=lambda: open_real(source.name, source.frame_skip, world.spec, source.parameters),
+        open_real=lambda: open_real(
+            source.name, source.frame_skip, world.spec, source.parameters, trust_source=trust_source
+        ),
     )

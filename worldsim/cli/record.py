@@ -57,7 +57,7 @@ def record(
         steps: record at least this many steps, up to the end of an episode.
         out: folder of the store; must be empty or absent, unless --resume.
         seed: names the whole recording.
-        policy: data policy, mix to draw a suitable one for each episode, or agent:PATH.zip, a trained agent.
+        policy: data policy, mix to draw a suitable one for each episode, or agent:PATH.safetensors, a trained agent.
         resume: go on after the last finished episode of the store.
         frame_skip: Doom: tics of 1/35 s in a step (default 2).
         between: Doom: also the pictures of the tics inside a step.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ import numpy as np
 import tyro
 from tqdm import trange
 
-from worldsim.cli.output import require_writable, write_json, writing
+from worldsim.cli.output import require_writable, say, write_json
 from worldsim.errors import InvalidInput
 from worldsim.media import VideoWriter, contact_sheet, save_picture
 from worldsim.spec import ActionSpec, WorldSpec
@@ -147,7 +146,7 @@ def run(env: WorldEnv, actions: Iterator[int | np.ndarray], steps: int, seed: in
 
 
 class Clip:
-    """The video and its contact sheet; put in place when whole, so that a failed run harms nothing."""
+    """The video and its contact sheet; put in place when both are whole, so that a failed run harms nothing."""
 
     def __init__(self, out: Path, spec: WorldSpec, scale: int) -> None:
         self.out, self.sheet = out, out.with_suffix(".png")
@@ -155,9 +154,7 @@ class Clip:
         self._across, self._down = max(1, round(scale * spec.pixel_aspect)), scale
         self._waiting: list[np.ndarray] = []
         self._kept: list[np.ndarray] = []
-        self._partial = out.with_name(f".{out.stem}.partial.mp4")
-        with writing(out):
-            self._writer = VideoWriter(self._partial, spec.steps_per_second * spec.pictures_per_step)
+        self._writer = VideoWriter(out, spec.steps_per_second * spec.pictures_per_step)
 
     def add(self, pictures: Sequence[np.ndarray], *, sheet: bool = False) -> None:
         """Append pictures (H, W, 3) uint8, oldest first; `sheet` puts the last one on the contact sheet."""
@@ -169,9 +166,8 @@ class Clip:
             self._encode()
 
     def _encode(self) -> None:
-        with writing(self.out):
-            for picture in self._waiting:
-                self._writer.write(self._enlarge(picture))
+        for picture in self._waiting:
+            self._writer.write(self._enlarge(picture))
         self._waiting.clear()
 
     def _enlarge(self, pictures: np.ndarray) -> np.ndarray:
@@ -180,13 +176,11 @@ class Clip:
 
     def _finish(self) -> None:
         self._encode()
-        with writing(self.out):
-            self._writer.close()
-            os.replace(self._partial, self.out)
+        self._writer.finish()
         starts = range(0, len(self._kept), SHEET_COLUMNS)
         rows = [self._enlarge(np.stack(self._kept[i : i + SHEET_COLUMNS])) for i in starts]
-        with writing(self.sheet):
-            save_picture(self.sheet, contact_sheet(rows, scale=1))
+        save_picture(self.sheet, contact_sheet(rows, scale=1))
+        self._writer.close()
 
     def __enter__(self) -> Clip:
         return self
@@ -195,15 +189,13 @@ class Clip:
         try:
             if kind is None:
                 self._finish()
-            else:
-                self._writer.close()
         finally:
-            self._partial.unlink(missing_ok=True)
+            self._writer.discard()
 
 
 def _print(spec: WorldSpec, numbers: dict[str, Any], files: dict[str, Any]) -> None:
     length = files["pictures"] / (spec.steps_per_second * spec.pictures_per_step)
-    print(
+    say(
         f"{spec.name}: {numbers['steps_per_s']:.1f} steps/s, {numbers['pictures_per_s']:.1f} pictures/s, "
         f"{numbers['times_real_time']:.2f} times real time\n"
         f"a step took {numbers['ms_p50']:.1f} ms (median), {numbers['ms_p95']:.1f} ms (95th percentile), "

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +17,7 @@ import tyro
 from worldsim.episodes import Episodes
 from worldsim.errors import InvalidInput, MissingDependency
 from worldsim.sampling import SamplingConfig
+from worldsim.train.board import logging_to
 from worldsim.train.loop import LoopConfig, Task, Trainer
 
 
@@ -168,37 +171,43 @@ def open_stores(paths: tuple[Path, ...]) -> list[Episodes]:
 def fit(task: Task, config: LoopConfig, out: Path, resume: bool) -> Trainer:
     """Train with TensorBoard scalars and pictures; returns what trained, and raises what ended it before its time."""
     trainer = Trainer(task, config, out, resume=resume)
-    board = open_board(out / "tensorboard" / task.kind) if trainer.rank == 0 else None
+    board: Any = None  # only the first process logs
 
     def log(values: dict[str, float], step: int) -> None:
-        assert board is not None  # only the first process logs
         for name, value in values.items():
             board.add_scalar(f"{task.kind}/{name}", value, step)
 
     def show(picture: Any, step: int) -> None:
         from worldsim.media import save_picture
 
-        assert board is not None
         board.add_image(f"{task.kind}/sample", picture, step, dataformats="HWC")
         save_picture(out / f"{task.kind}.png", picture)
 
-    try:
-        trainer.run(log, show)
-    except KeyboardInterrupt:
-        print(f"stopped at step {trainer.step}, saved in {out}; go on with --resume", file=sys.stderr)
-        raise
-    finally:
-        if board is not None:
-            board.close()
+    with logging_to(out / "tensorboard"), contextlib.ExitStack() as stack:
+        if trainer.rank == 0:
+            board = stack.enter_context(open_board(out / "tensorboard" / task.kind))
+        try:
+            trainer.run(log, show)
+        except KeyboardInterrupt:
+            print(f"stopped at step {trainer.step}, saved in {out}; go on with --resume", file=sys.stderr)
+            raise
     return trainer
 
 
-def open_board(folder: Path) -> Any:
-    """A TensorBoard writer."""
+@contextlib.contextmanager
+def open_board(folder: Path) -> Iterator[Any]:
+    """A TensorBoard writer, which is closed at the end; where the block failed, its error is the one that is raised."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise MissingDependency(
             'training writes TensorBoard logs and tensorboard is not installed; pip install "worldsim[train]"'
         ) from error
-    return SummaryWriter(str(folder))
+    board = SummaryWriter(str(folder))
+    try:
+        yield board
+    except BaseException:
+        with contextlib.suppress(OSError):
+            board.close()
+        raise
+    board.close()

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from worldsim.cli.output import write_json
+from worldsim.cli.output import say, write_json
 from worldsim.config import WorldConfig
 from worldsim.registration import WORLDS
 from worldsim.weights import CONFIG, find_world, read_card, shipped_worlds
@@ -28,11 +28,11 @@ def worlds(
     """
     if name is not None:
         values = describe(name)
-        print(values["card"].strip() or f"{values['name']} has no card")
+        say(values["card"].strip() or f"{values['name']} has no card")
         listed: dict[str, Any] = values
     else:
         found = [describe(one) for one in shipped_worlds()]
-        print("\n".join(_line(values) for values in found) or NONE_SHIP)
+        say("\n".join(_line(values) for values in found) or NONE_SHIP)
         listed = {"worlds": [{key: v for key, v in values.items() if key != "card"} for values in found]}
     if json is not None:
         write_json(json, listed)

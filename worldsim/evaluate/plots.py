@@ -9,6 +9,7 @@ import numpy as np
 
 from worldsim.errors import MissingDependency
 from worldsim.evaluate.study import Study
+from worldsim.media import save_figure
 
 
 def require_matplotlib() -> None:
@@ -33,7 +34,7 @@ def save_plots(study: Study, out: Path) -> None:
     _survival(panels[3], study)
     _reliability(panels[4], study.report["endings"]["teacher_forced"])
     _diameters(panels[5], study)
-    figure.savefig(out / "plots.png", dpi=100)
+    save_figure(out / "plots.png", figure)
 
 
 def _horizons(axes: Any, study: Study) -> None:

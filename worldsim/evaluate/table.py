@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
+
+from worldsim.tree_io import write_atomically
 
 
 def format_report(report: dict[str, Any]) -> str:
@@ -117,11 +118,8 @@ def _ci(interval: list[float], digits: int) -> str:
 
 
 def save_json(path: Path, values: dict[str, Any]) -> None:
-    """Write a report in one rename; numbers that are not finite become null."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_text(json.dumps(_plain(values), indent=2) + "\n")
-    os.replace(temporary, path)
+    """Write a report, whole or not at all; numbers that are not finite become null. Raises InvalidInput."""
+    write_atomically(path, (json.dumps(_plain(values), indent=2) + "\n").encode())
 
 
 def _plain(value: Any) -> Any:

@@ -23,6 +23,7 @@ from worldsim.errors import InvalidInput
 from worldsim.evaluate.data import open_held_out
 from worldsim.evaluate.ending_head import ending_probabilities
 from worldsim.train.export import RECORD, read_records
+from worldsim.tree_io import write_atomically
 from worldsim.weights import find_world, read_world, write_world
 from worldsim.world import World
 
@@ -89,7 +90,7 @@ def calibrate_world(name: str, data: Sequence[Path], out: Path, *, device: str =
         "log_loss_before": _log_loss(probability, ended), "log_loss": _log_loss(after, ended),
     }  # fmt: skip
     write_world(out, dataclasses.replace(files, config=dataclasses.replace(files.config, endings=endings)))
-    (out / RECORD).write_text(json.dumps(records | {"calibration": fitted}))
+    write_atomically(out / RECORD, json.dumps(records | {"calibration": fitted}).encode())
     return fitted
 
 

@@ -22,6 +22,7 @@ from worldsim.starts import Starts
 from worldsim.train.checkpoint import load_checkpoint, setting
 from worldsim.train.latents import encode_frames, load_tokenizer
 from worldsim.train.record import TrainingRecord, checked_record
+from worldsim.tree_io import write_atomically
 from worldsim.weights import WorldFiles, read_card, write_world
 
 CONTEXT = 3  # frames of a start
@@ -59,7 +60,7 @@ def export_world(
     packed = pick_starts(tokenizer, stores, starts).to_tensors()
     write_world(out, WorldFiles(config, _weights(tokenizer, tensors), packed, card))
     records = {kind: TrainingRecord(run / f"{kind}.json").to_json() for kind in ("tokenizer", "dynamics")}
-    (out / RECORD).write_text(json.dumps(records))
+    write_atomically(out / RECORD, json.dumps(records).encode())
 
 
 def read_records(path: Path) -> dict[str, Any]:

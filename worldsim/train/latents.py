@@ -96,7 +96,7 @@ def cache_latents(
     name = f"{store.path.name}-{made_of['tokenizer']}-{rows}"
     folder = run / "latents" / (f"{name}-mirrored" if mirrored else name)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with open(folder.parent / ".lock", "w") as lock:
+    with open(folder.parent / ".lock", "wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not _is_whole(folder, made_of):
             if folder.exists():

@@ -6,6 +6,7 @@ optimizer and step number are all there is to save.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -207,6 +208,7 @@ class Trainer:
         bar = tqdm(unit="frame", unit_scale=True, disable=self.rank > 0, desc=self.task.kind, mininterval=2.0)
         saved = shown = time.monotonic()
         batches = Prefetch(lambda step: self.task.batch(step, self.rank), self.step)
+        hidden: tuple[type[Exception], ...] = ()  # errors of the last saving, where an earlier one is to be told
         with Interrupts() as interrupts:
             try:
                 while not self._agree(budget.used(self.step) >= 1.0 or interrupts.seen):
@@ -220,11 +222,15 @@ class Trainer:
                         if now - shown > self.config.picture_minutes * 60:
                             show(self._pictures(), self.step)
                             shown = time.monotonic()
+            except Exception:
+                hidden = (InvalidInput,)
+                raise
             finally:
                 batches.close()
-                self.record.add_time(time.monotonic() - budget.started, self.step)
-                self.save()
                 bar.close()
+                self.record.add_time(time.monotonic() - budget.started, self.step)
+                with contextlib.suppress(*hidden):
+                    self.save()
         interrupts.raise_if_seen()
         if self.rank == 0:
             show(self._pictures(), self.step)

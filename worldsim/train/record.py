@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from worldsim.errors import DamagedCheckpoint
 from worldsim.files import read_json
+from worldsim.tree_io import write_atomically
 
 
 def checked_record(value: Any) -> dict[str, Any]:
@@ -55,8 +55,5 @@ class TrainingRecord:
         return {"calls": self.calls, "curve": self.curve}
 
     def save(self) -> None:
-        """Write the file in one rename."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_suffix(".partial")
-        temporary.write_text(json.dumps(self.to_json()))
-        os.replace(temporary, self.path)
+        """Write the file, whole or not at all; raises InvalidInput where that cannot be."""
+        write_atomically(self.path, json.dumps(self.to_json()).encode())

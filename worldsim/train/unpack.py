@@ -10,6 +10,7 @@ from typing import Any
 from worldsim.errors import InvalidInput
 from worldsim.train.checkpoint import save_checkpoint
 from worldsim.train.export import RECORD, read_records
+from worldsim.tree_io import write_atomically
 from worldsim.weights import find_world, read_world
 
 
@@ -36,7 +37,7 @@ def unpack_world(name: str | Path, run: Path) -> None:
         step = int(calls[-1]["reached_step"]) if calls else 0
         save_checkpoint(run / f"{kind}.safetensors", tensors, {"kind": kind, "step": step, "config": config})
         if kind in records:
-            (run / f"{kind}.json").write_text(json.dumps(records[kind]))
+            write_atomically(run / f"{kind}.json", json.dumps(records[kind]).encode())
 
 
 def _plain(settings: dict[str, Any]) -> dict[str, Any]:
