@@ -1,6 +1,6 @@
 """`worldsim train …`: a tokenizer, then the dynamics on its latents; `export` packs a world, `unpack` undoes it.
 
-`burst` adds to a packed world, `calibrate` corrects one.
+`calibrate` corrects a packed world.
 """
 
 from __future__ import annotations

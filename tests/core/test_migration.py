@@ -1,0 +1,93 @@
+"""Worlds and checkpoints of earlier versions open as those of today, and give what they gave."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from small_training import latent_store, narrow_dynamics_task
+from tiny import tiny_episodes, tiny_files
+
+from worldsim.config import WorldConfig
+from worldsim.errors import DamagedWorld
+from worldsim.migration import WORLD_FORMAT, migrate_optimizer, migrate_weights
+from worldsim.train.checkpoint import load_checkpoint, optimizer_tensors, save_checkpoint
+from worldsim.weights import CONFIG, read_world, write_world
+from worldsim.world import World
+
+
+def world_of_format_6(folder):
+    """A world's folder as it was: with a burst head, and with the hour of a clock as an embedding."""
+    files = tiny_files()
+    bias = files.model["dynamics.level.bias"]
+    phase = torch.randn(5, len(bias))
+    old = {**files.model, "dynamics.level.bias": bias - phase.mean(0), "dynamics.phase.weight": phase}
+    write_world(folder, dataclasses.replace(files, model=old | {"burst.level.weight": torch.ones(2)}))
+    values = json.loads((folder / CONFIG).read_text("utf-8"))
+    values["dynamics"]["cycle"] = 5
+    (folder / CONFIG).write_text(json.dumps(values | {"burst": 3, "format_version": 6}), "utf-8")
+    return files
+
+
+def test_a_world_of_format_6_opens_as_one_of_today(tmp_path):
+    now = world_of_format_6(tmp_path / "old")
+    read = read_world(tmp_path / "old")
+    assert read.config == dataclasses.replace(now.config, sha256=read.config.sha256)
+    assert read.model.keys() == now.model.keys()
+    for name, tensor in now.model.items():
+        torch.testing.assert_close(read.model[name], tensor)
+    world = World.from_pretrained(tmp_path / "old", device="cpu")
+    world.save_pretrained(tmp_path / "new")
+    assert WorldConfig.read(tmp_path / "new" / CONFIG).format_version == WORLD_FORMAT
+    assert world.step(world.reset([0]), world.config.actions.lowest(1))[1].frame.shape == (1, 16, 32, 3)
+
+
+@pytest.mark.parametrize("version", [5, WORLD_FORMAT + 1, None, "6"])
+def test_a_world_of_a_format_that_is_not_known_is_refused(tmp_path, version):
+    world_of_format_6(tmp_path / "old")
+    values = json.loads((tmp_path / "old" / CONFIG).read_text("utf-8"))
+    (tmp_path / "old" / CONFIG).write_text(json.dumps(values | {"format_version": version}), "utf-8")
+    with pytest.raises(DamagedWorld, match="format version"):
+        read_world(tmp_path / "old")
+
+
+def with_clock(tensors, gone):
+    """A checkpoint's tensors as they were with the embedding, whose parameter has the number `gone`."""
+    old = {}
+    for name, tensor in tensors.items():
+        kind, _, rest = name.partition(".")
+        index, _, key = rest.partition(".")
+        if kind == "optimizer" and int(index) >= gone:
+            name = f"optimizer.{int(index) + 1}.{key}"
+        old[name] = tensor
+    width = len(tensors["model.dynamics.level.bias"])
+    for key, value in {"step": torch.tensor(7.0), "exp_avg": torch.ones(5, width)}.items():
+        old[f"optimizer.{gone}.{key}"] = value
+    old |= {f"{kind}.dynamics.phase.weight": torch.zeros(5, width) for kind in ("model", "average")}
+    return old
+
+
+def test_a_checkpoint_with_the_clock_opens_without_it(tmp_path, monkeypatch):
+    clips = latent_store(tiny_episodes(tmp_path / "data"), tmp_path / "cache")
+    task = narrow_dynamics_task([clips], monkeypatch)
+    optimizer = torch.optim.AdamW(task.model.parameters())
+    sum(p.square().sum() for p in task.model.parameters()).backward()
+    optimizer.step()
+    tensors = {f"model.{n}": t.clone() for n, t in task.model.state_dict().items()}
+    tensors |= {f"average.{n}": p.detach().clone() for n, p in task.model.named_parameters()}
+    tensors |= optimizer_tensors(optimizer)
+    names = [name for name, _ in task.model.named_parameters()]
+    gone = names.index("dynamics.age.weight") + 1  # where the embedding was
+    config = task.config()
+    config["model"] = config["model"] | {"cycle": 5}
+    path = tmp_path / "dynamics.safetensors"
+    save_checkpoint(path, with_clock(tensors, gone), {"kind": "dynamics", "step": 7, "config": config})
+    read, meta = load_checkpoint(path)
+    assert meta["config"] == task.config() and read.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert torch.equal(read[name], tensor), name
+
+
+def test_tensors_of_today_stay_as_they_are():
+    tensors = {"model.dynamics.level.bias": torch.ones(2), "optimizer.5.step": torch.tensor(1.0)}
+    assert migrate_weights(migrate_optimizer(tensors)) == tensors
