@@ -29,7 +29,7 @@ def counter_world(seed: int = 0) -> World:
         dynamics=dataclasses.replace(files.config.dynamics, action_start=1),
     )
     starts = {**files.starts, "actions": files.starts["actions"] + 1}
-    return with_source(dataclasses.replace(files, config=config, starts=starts), COUNTER)
+    return with_source(dataclasses.replace(files, config=config, starts=starts), source)
 
 
 def doom_world() -> World:

@@ -25,6 +25,7 @@ from worldsim.policies.judge import Judge
 from worldsim.policies.network import STEP_DISCOUNT
 from worldsim.policies.observation import ObservationConfig
 from worldsim.policies.training import Training
+from worldsim.train.checkpoint import _digest
 
 CONFIG = ObservationConfig(stack=2, hold=2)
 SMALL = {"n_steps": 8, "batch_size": 16, "n_epochs": 1}
@@ -165,13 +166,14 @@ def test_training_goes_on_with_the_optimizer_and_the_options_of_the_saved_agent(
 
 
 def altered(path, out, weights=(), **changes):
-    """The agent with other values in its header or among its weights."""
+    """The agent with other values in its header, which its checksum covers, or among its weights, which break that."""
     with safe_open(path, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        meta = json.loads(file.metadata()["worldsim"])
+        content = json.dumps(json.loads(file.metadata()["worldsim"]) | changes)
+    checksum = _digest(tensors, content)
     for name in weights:
         tensors[name] = tensors[name] + 1
-    save_file(tensors, out, {"worldsim": json.dumps(meta | changes)})
+    save_file(tensors, out, {"worldsim": content, "sha256": checksum})
 
 
 @pytest.mark.parametrize(
