@@ -20,7 +20,7 @@ def with_source(files: WorldFiles, source: SourceConfig) -> World:
     return World(dataclasses.replace(files, config=dataclasses.replace(files.config, source=source)), device="cpu")
 
 
-def counter_world(seed: int = 0) -> World:
+def counter_world(seed: int = 0, source: SourceConfig = COUNTER) -> World:
     """16x32 pictures, three actions from 1 on, episodes of 8 steps at most, as the counter game has."""
     files = tiny_files(seed)
     config = dataclasses.replace(

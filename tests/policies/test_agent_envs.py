@@ -53,7 +53,7 @@ def test_a_game_in_a_module_that_a_worlds_files_name_runs_only_where_it_is_trust
     (tmp_path / "named_game.py").write_text("import counter_env")
     monkeypatch.syspath_prepend(tmp_path)
     id = COUNTER.name.removeprefix("gym:")
-    world = counter_world(dataclasses.replace(COUNTER, name=f"gym:named_game:{id}"))
+    world = counter_world(source=dataclasses.replace(COUNTER, name=f"gym:named_game:{id}"))
     config = ObservationConfig(stack=1)
     for opened in (lambda: real_envs(world, 1, config), lambda: Judge(world, config, episodes=1)):
         with pytest.raises(InvalidInput, match=r"Python module 'named_game'.*trust_source=True"):
