@@ -41,5 +41,10 @@ def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join([f"| {head} |", f"|{rule}|", *(f"| {line} |" for line in body)])
 
 
+def interval_text(interval: Sequence[float], digits: int) -> str:
+    """An interval in brackets: "[0.84, 1.17]"."""
+    return f"[{', '.join(f'{end:.{digits}f}' for end in interval)}]"
+
+
 def _controls(character: str) -> bool:
     return unicodedata.category(character) in ("Cc", "Cs") or character in REORDERING
