@@ -5,21 +5,18 @@ The mean survival of an agent cannot tell a dream that is too kind from one that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from worldsim.evaluate.blobs import find_blobs
-from worldsim.evaluate.fireballs import SOURCE
 from worldsim.evaluate.metrics import ratio
+from worldsim.evaluate.probes import Count
 
 EDGES = (0, 100, 200, 400, 800, 1600, 1 << 31)  # of the ages, in tics
 LOOK_EVERY = 4  # decisions
-
-Count = Callable[[np.ndarray], np.ndarray]  # of things in sight, (N,), in pictures (N, H, W, 3) uint8
 
 
 @dataclass(frozen=True)
@@ -42,13 +39,6 @@ class Age:
     def in_sight(self) -> float:
         """Things in a picture."""
         return ratio(self.seen, self.looks)
-
-
-def counter(source: str) -> Count | None:
-    """What to count in pictures of a game: fireballs in *take cover*."""
-    if source != SOURCE:
-        return None
-    return lambda pictures: np.bincount(find_blobs(pictures).picture, minlength=len(pictures))
 
 
 class Ages:

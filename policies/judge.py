@@ -8,8 +8,8 @@ import numpy as np
 from stable_baselines3.common.type_aliases import PolicyPredictor
 from stable_baselines3.common.vec_env import VecEnv
 
+from worldsim.evaluate.probes import count_in_sight
 from worldsim.policies.agent_envs import dream_envs, real_envs, tics_per_action
-from worldsim.policies.ages import counter
 from worldsim.policies.evaluate import Score, evaluate
 from worldsim.policies.observation import ObservationConfig
 from worldsim.world import World
@@ -43,7 +43,7 @@ class Judge:
         self.episodes = episodes
         self._seed = seed
         self._tics = tics_per_action(world, observation)
-        self._count = counter(world.config.source.name)
+        self._count = count_in_sight(world.config.source.name)
         rows = min(DREAMS, episodes)
         self._places: dict[str, VecEnv] = {"dream": dream_envs(world, rows, observation)}
         if trained_in is not None:

@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from worldsim.spec import LatentWorld, Pictures, Stages, WorldProtocol, WorldSpec, WorldStep
 from worldsim.stages import finish, stages_of
+from worldsim.text import table
 from worldsim.world import World
 
 EXTRA_WARM_UP = 10  # steps after the window is full, before anything is timed
@@ -216,13 +217,17 @@ def format_bench(report: dict[str, Any]) -> str:
         f"matrix product {report['machine']['matmul_gflops']:.0f} GFLOP/s; pictures decoded: {report['decoded']}"
         + ("; compiled" if report["compiled"] else ""),
         "",
-        "  envs  steps/s   p50 ms   p95 ms  GFLOP/frame  of peak",
-    ]
-    for run in report["runs"]:
-        lines.append(
-            f"{run['num_envs']:6d} {run['steps_per_s']:8.1f} {run['ms_p50']:8.2f} {run['ms_p95']:8.2f}"
-            f" {run['gflop_per_frame']:12.3f} {run['fraction_of_peak']:8.1%}"
-        )
+        table(
+            ("environments", "steps/s", "p50, ms", "p95, ms", "GFLOP/frame", "of peak"),
+            (
+                (
+                    str(run["num_envs"]), f"{run['steps_per_s']:.1f}", f"{run['ms_p50']:.2f}", f"{run['ms_p95']:.2f}",
+                    f"{run['gflop_per_frame']:.3f}", f"{run['fraction_of_peak']:.1%}",
+                )
+                for run in report["runs"]
+            ),
+        ),
+    ]  # fmt: skip
     if "memory" in report:
         memory = report["memory"]
         lines += [

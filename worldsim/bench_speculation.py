@@ -19,6 +19,7 @@ from worldsim.bench import EXTRA_WARM_UP, Endless, machine
 from worldsim.spec import Pictures, WorldProtocol
 from worldsim.speculation import Speculation, SpeculationStats
 from worldsim.streams import Stream
+from worldsim.text import table
 from worldsim.world import World
 
 SEGMENT = 100  # steps in a row with speculation, and then without
@@ -165,20 +166,23 @@ def stages_ms(world: World, pictures: Pictures = "frame", steps: int = 50) -> di
 def format_speculation(report: dict[str, Any]) -> str:
     """The report as a table."""
     stages = ", ".join(f"{name} {ms:.2f}" for name, ms in report["stages_ms"].items())
-    lines = [
-        f"{report['world']}, one environment; stages of a step, ms: {stages}",
-        "",
-        "stream        think  depth   hits  in time  hit p50  late p50  miss p50  off p50  hit/off  discarded"
-        "  on/off  equal",
+    titles = ("stream", "think", "depth", "hits", "in time", *(f"{kind} p50" for kind in (*KINDS, "off")))
+    titles += ("hit/off", "discarded", "on/off", "equal")
+    head = f"{report['world']}, one environment; stages of a step, ms: {stages}"
+    return f"{head}\n\n{table(titles, map(_cells, report['runs']))}"
+
+
+def _cells(run: dict[str, Any]) -> list[str]:
+    p50 = [run["latency_ms"][kind]["p50"] for kind in (*KINDS, "off")]
+    return [
+        run["stream"][:12],
+        f"{run['think_ms']:g}",
+        str(run["depth"]),
+        f"{run['hit_rate']:.1%}",
+        f"{run['in_time_rate']:.1%}",
+        *("-" if ms is None else f"{ms:.2f}" for ms in p50),
+        "-" if run["hit_over_off"] is None else f"{run['hit_over_off']:.3f}",
+        f"{run['guesses']['discarded_share']:.1%}",
+        f"{run['on_over_off']:.3f}",
+        f"{run['equal_steps']}/{run['steps']}",
     ]
-    for run in report["runs"]:
-        p50 = [run["latency_ms"][kind]["p50"] for kind in ("hit", "late", "miss", "off")]
-        times = " ".join(f"{'-' if ms is None else f'{ms:.2f}':>8s}" for ms in p50)
-        ratio = "-" if run["hit_over_off"] is None else f"{run['hit_over_off']:.3f}"
-        equal = f"{run['equal_steps']}/{run['steps']}"
-        lines.append(
-            f"{run['stream'][:12]:12s} {run['think_ms']:6g} {run['depth']:6d} {run['hit_rate']:6.1%} "
-            f"{run['in_time_rate']:8.1%} {times} {ratio:>8s} {run['guesses']['discarded_share']:10.1%} "
-            f"{run['on_over_off']:7.3f}  {equal}"
-        )
-    return "\n".join(lines)

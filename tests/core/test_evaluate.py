@@ -8,13 +8,9 @@ from tiny import tiny_episodes, tiny_world
 
 from worldsim.cli.eval import policy_actions
 from worldsim.cli.main import main
-from worldsim.evaluate import growth
 from worldsim.evaluate.actions import measure_actions
-from worldsim.evaluate.dreams import Dreams
 from worldsim.evaluate.drift import measure_drift
 from worldsim.evaluate.effort import QUICK
-from worldsim.evaluate.fireballs import measure_fireballs
-from worldsim.evaluate.growth import measure_growth
 from worldsim.evaluate.horizons import compare, measure_horizons
 from worldsim.evaluate.table import save_json
 from worldsim.evaluate.tokenizer import measure_tokenizer
@@ -53,15 +49,16 @@ def report(world, store, tmp_path_factory):
 
 def test_the_report_has_every_section(report):
     figures, _ = report
-    sections = {"tokenizer_psnr", "tokenizer", "horizons", "drift", "endings", "fireballs", "growth", "actions"}
+    sections = {"tokenizer_psnr", "tokenizer", "horizons", "drift", "endings", "probes", "actions"}
     assert sections <= set(figures)
     assert isinstance(figures["tokenizer_psnr"], float)
     assert list(figures["horizons"]) == ["1", "8", "16", "32", "48"]
     for steps, row in figures["horizons"].items():
         wanted = {"psnr", "ssim", "copy_psnr", "shuffled_psnr", "tokenizer_psnr", "psnr_ci", "above_copy_ci"}
         assert wanted <= set(row)
-        assert row["tics"] == 2 * int(steps)
+        assert row["seconds"] == pytest.approx(int(steps) / 17.5)
         assert row["above_copy"] == pytest.approx(row["psnr"] - row["copy_psnr"])
+    assert set(figures["probes"]) == {"fireballs", "growth"}  # of the world that ships of the same source
     assert figures["endings"]["actions"] == "fresh"
     assert {"precision", "recall", "calibration_error"} <= set(figures["endings"]["teacher_forced"])
 
@@ -75,10 +72,16 @@ def test_the_median_gain_is_that_of_the_clip_in_the_middle():
     assert figures["above_copy"] < 0
 
 
-def test_the_folder_gets_pictures_and_plots(report):
+def test_the_folder_gets_sheets_and_plots(report):
     _, out = report
     names = {path.name for path in out.iterdir()}
-    assert names == {"report.json", "horizons.png", "drift.png", "fireballs.png", "detector.png", "plots.png"}
+    assert names - {"fireballs-close-ups.png"} == {
+        "report.json",
+        "horizons.png",
+        "drift.png",
+        "plots.png",
+        "fireballs-detector.png",
+    }
     assert all(path.stat().st_size > 0 for path in out.iterdir())
 
 
@@ -110,44 +113,6 @@ def test_drift_is_cut_into_windows(world, store):
     assert result.table["sharpness_ratio"] == pytest.approx(last / first)
     assert result.sheet.shape == (2, 4, 16, 32, 3)
     assert result.table["real"]["feature_distance"] < result.table["windows"][0]["feature_distance"]
-
-
-def test_the_ball_of_every_real_picture_is_counted(world, store):
-    table = measure_fireballs(world, store, QUICK).table
-    assert table["real"]["visible"] == pytest.approx(1.0)
-    assert table["real"]["mean_area"] == pytest.approx(9.0)
-    assert "detector" not in table  # the store has no recorded boxes
-
-
-def test_whole_games_are_looked_at_by_age(world, store, monkeypatch):
-    monkeypatch.setattr(growth, "AGES", (0, 10, 20, 30))
-    rows = measure_growth(world, store, None, QUICK)["in_sight"]
-    assert [(row["from"], row["to"]) for row in rows] == [(0, 10), (10, 20), (20, 30)]
-    assert all(row["real"] == pytest.approx(1.0) for row in rows)  # one ball in every picture
-    lengths, looked = store.lengths, range(growth.CONTEXT, 30, growth.LOOK_EVERY)
-    expected = [sum(low <= t < low + 10 and t < n - 1 for n in lengths for t in looked) for low in (0, 10, 20)]
-    assert [row["real_looks"] for row in rows] == expected
-
-
-def test_dreams_that_stay_as_they_begin_are_seen_not_to_grow(world, store, monkeypatch):
-    monkeypatch.setattr(growth, "AGES", (0, 10, 20, 30))
-    fewer = iter([2, 2, 1, 1, 0, 0] * 100)  # of those in sight, with every look
-    monkeypatch.setattr(growth, "decode", lambda world, latents: bright(len(latents), next(fewer)))
-    step = Dreams.step
-
-    def go_on(dreams, actions):
-        return dataclasses.replace(step(dreams, actions), ended=np.zeros(len(actions), bool))
-
-    monkeypatch.setattr(Dreams, "step", go_on)
-    rows = measure_growth(world, store, policy_actions("persistent", world.config), QUICK)["in_sight"]
-    assert [row["dream"] for row in rows] == [2, 1, 0] and rows[2]["ratio"] == 0
-
-
-def bright(count, balls):
-    pictures = np.zeros((count, 16, 32, 3), np.uint8)
-    for ball in range(balls):
-        pictures[:, 4:7, 4 + 10 * ball : 7 + 10 * ball] = 255
-    return pictures
 
 
 def test_the_probe_tells_actions_that_show_in_the_pictures(world, store, horizons):

@@ -59,6 +59,24 @@ def test_interval_leaves_out_resamples_without_a_value():
     assert low == 0.5 and high == 1.0
 
 
+def test_interval_of_one_unit_is_its_value():
+    assert interval(lambda i: float(i.sum()) + 3, 1) == [3, 3]
+
+
+@pytest.mark.filterwarnings("error")
+def test_interval_without_any_value_is_not_a_number_and_says_nothing():
+    assert np.isnan(interval(lambda i: np.nan, 4)).all()
+
+
+def test_ssim_leaves_out_windows_that_reach_over_the_edge():
+    real = np.full((1, 24, 32, 3), 128, np.uint8)
+    changed = real.copy()
+    changed[:, 0, 0] = 255  # seen by the one window whose corner it is
+    whole = changed.copy()
+    whole[:, 12, 16] = 255  # seen by all windows of the middle
+    assert 1 - ssim(real, changed)[0] < 1e-4 < 1e-2 < 1 - ssim(real, whole)[0]
+
+
 def test_ratio_of_nothing_is_not_a_number():
     assert np.isnan(ratio(3, 0))
 

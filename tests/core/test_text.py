@@ -2,7 +2,7 @@
 
 import pytest
 
-from worldsim.text import file_stem, printable
+from worldsim.text import file_stem, printable, table
 
 
 @pytest.mark.parametrize(
@@ -40,3 +40,18 @@ def test_a_line_stays_one_line():
 )
 def test_a_name_becomes_a_name_of_a_file_and_no_path(name, stem):
     assert file_stem(name, "clip") == stem
+
+
+def test_a_table_is_aligned_for_a_console_and_markdown_for_a_page():
+    assert table(("envs", "steps/s"), [("1", "66.2"), ("a longer name", "1,411.0")]).splitlines() == [
+        "| envs          | steps/s |",
+        "|---------------|--------:|",
+        "| 1             |    66.2 |",
+        "| a longer name | 1,411.0 |",
+    ]
+    assert table(("only",), []).splitlines() == ["| only |", "|------|"]
+
+
+def test_a_row_that_lacks_a_cell_is_refused():
+    with pytest.raises(ValueError):
+        table(("envs", "steps/s"), [("1",)])

@@ -18,7 +18,7 @@ from tiny import tiny_files
 from worldsim import weights
 from worldsim.errors import DamagedWorld, InvalidInput, UnknownWorld
 from worldsim.train.export import export_world
-from worldsim.weights import CARD, CONFIG, MODEL, STARTS, find_world, read_world, shipped_worlds, write_world
+from worldsim.weights import CARD, CONFIG, MODEL, PROBES, STARTS, find_world, read_world, shipped_worlds, write_world
 from worldsim.world import World
 
 
@@ -419,7 +419,7 @@ def test_a_hub_id_is_downloaded(folder, monkeypatch):
 
     hub(monkeypatch, download)
     assert World.from_pretrained("owner/name", device="cpu").spec.name == "tiny"
-    assert asked == [("owner/name", sorted([MODEL, STARTS, CONFIG, CARD]))]
+    assert asked == [("owner/name", sorted([MODEL, STARTS, CONFIG, CARD, *PROBES]))]
 
 
 def test_a_hub_id_without_network_is_an_unknown_world(monkeypatch):

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from worldsim.evaluate.probes import count_in_sight
 from worldsim.policies.agent_envs import dream_envs, real_envs
-from worldsim.policies.ages import LOOK_EVERY, Age, Ages, counter, format_ages
+from worldsim.policies.ages import LOOK_EVERY, Age, Ages, format_ages
 from worldsim.policies.baselines import Always
 from worldsim.policies.evaluate import evaluate
 from worldsim.policies.observation import ObservationConfig
@@ -38,7 +39,7 @@ def decide(ages, envs, lengths, done=(False, False), cut=False):
 
 
 def test_lives_deaths_and_what_is_in_sight_are_counted_by_age():
-    ages, envs = Ages(10, counter("doom-take-cover")), Envs()
+    ages, envs = Ages(10, count_in_sight("doom-take-cover")), Envs()
     for length in range(1, 16):
         decide(ages, envs, (length, length), done=(length == 15, False))
     first, second = ages.rows()
@@ -57,7 +58,7 @@ def test_an_episode_that_was_cut_off_is_no_death():
 
 
 def test_nothing_is_looked_at_in_a_game_in_which_nothing_is_counted():
-    assert counter("doom-my-way-home") is None
+    assert count_in_sight("doom-my-way-home") is None
     ages, envs = Ages(1, None), Envs()
     decide(ages, envs, (LOOK_EVERY, LOOK_EVERY))
     assert envs.asked == 0

@@ -12,17 +12,20 @@ from worldsim.cli.output import say
 from worldsim.errors import InvalidInput
 from worldsim.evaluate.data import open_held_out
 from worldsim.evaluate.effort import QUICK, Effort
-from worldsim.evaluate.pictures import save_pictures
+from worldsim.evaluate.metrics import require_libraries
 from worldsim.evaluate.plots import require_matplotlib, save_plots
+from worldsim.evaluate.probes import find_probes
+from worldsim.evaluate.sheets import save_sheets
 from worldsim.evaluate.study import Stores, run_study
 from worldsim.evaluate.table import format_report, save_json
+from worldsim.weights import find_world
 from worldsim.world import World
 
 if TYPE_CHECKING:
     from worldsim.config import WorldConfig
     from worldsim.evaluate.endings import DrawActions
 
-BLIND_POLICIES = ("random", "persistent", "sweep")  # data policies that do not look at the pictures
+BLIND_POLICIES = ("random", "persistent", "sweep")  # data policies that do not look at the frames
 DRIFT_POLICY = "persistent"
 
 
@@ -35,23 +38,26 @@ def evaluate(
     json: Path | None = None,
     out: Path | None = None,
     quick: bool = False,
+    trust_probes: bool = False,
     device: str = "auto",
 ) -> None:
     """Measure a world against episodes it was not trained on; every draw is fixed, so are the figures.
 
-    How often games end depends on who plays. A policy that does not look at the pictures, such as persistent,
-    can play the dreams too; actions of any other are replayed, which favours the real game.
+    How often episodes end depends on who plays. A policy that does not look at the frames, such as persistent,
+    can play the dreams too; actions of any other are replayed, which favours the real episodes.
 
     Episodes that are too short for the longest horizons are measured at the others, as the report says.
 
     Args:
         world: name of a shipped world, folder, or hub id.
         data: episodes that the world was not trained on.
-        random_data: more, recorded with --policy persistent, to count endings and fireballs (default: data).
+        random_data: more, recorded with --policy persistent, for endings and the world's own probes
+            (default: data).
         probe_data: episodes to train the action probe on (default: half of the episodes of data).
         json: write the figures here.
         out: write report.json, contact sheets and plots into this folder.
         quick: measure very little, to see whether all of it runs.
+        trust_probes: run the probes in the world's folder, which are code; those of worlds that ship always run.
         device: auto, cpu or cuda.
     """
     if out is not None:
@@ -59,8 +65,13 @@ def evaluate(
         _make_folder(out)
     if json is not None:
         _make_folder(json.parent)
-    loaded = World.from_pretrained(world, device=device)
+    require_libraries()
+    folder = find_world(world)
+    loaded = World.from_pretrained(folder, device=device)
     config = loaded.config
+    found = find_probes(folder, config, trust=trust_probes)
+    if found.untrusted is not None:
+        say(f"{found.untrusted} is not run, since it is code; if you trust it, add --trust-probes")
     stores = Stores(
         open_held_out(data, config),
         None if random_data is None else open_held_out(random_data, config),
@@ -69,12 +80,12 @@ def evaluate(
     policy = (stores.random or stores.held_out).meta.policy
     if stores.random is not None and policy not in BLIND_POLICIES:
         raise InvalidInput(
-            f"--random-data {random_data} was recorded with --policy {policy}, which looks at the pictures; "
+            f"--random-data {random_data} was recorded with --policy {policy}, which looks at the frames; "
             f"record it with one of {', '.join(BLIND_POLICIES)}"
         )
     effort = QUICK if quick else Effort()
     fresh = policy_actions(policy, config) if policy in BLIND_POLICIES else None
-    study = run_study(loaded, stores, policy_actions(DRIFT_POLICY, config), fresh, effort)
+    study = run_study(loaded, stores, policy_actions(DRIFT_POLICY, config), fresh, effort, found.probes)
     report = {
         "world": config.name,
         "data": str(data),
@@ -84,12 +95,12 @@ def evaluate(
         "quick": quick,
         **study.report,
     }
-    say(format_report(report))
+    say(format_report(report, [result.text for result in study.probes.values() if result.text]))
     if json is not None:
         save_json(json, report)
     if out is not None:
         save_json(out / "report.json", report)
-        save_pictures(study, out)
+        save_sheets(study, out)
         save_plots(study, out)
         print(f"\nwrote report.json, contact sheets and plots to {out}")
 

@@ -40,7 +40,9 @@ PARTS = (
     Part("stable-baselines3", "training agents", 'pip install "worldsim[rl]"'),
     Part("vizdoom", "recording Doom, real Doom in play", 'pip install "worldsim[doom]"', "vizdoom"),
     Part("tensorboard", "worldsim train", 'pip install "worldsim[train]"'),
-    Part("matplotlib", "plots", 'pip install "worldsim[train]"'),
+    Part("matplotlib", "plots", 'pip install "worldsim[eval]"'),
+    Part("scipy", "worldsim eval, scores of agents", 'pip install "worldsim[eval]"'),
+    Part("torchmetrics", "worldsim eval", 'pip install "worldsim[eval]"'),
     Part("huggingface-hub", "worlds from the hub", 'pip install "worldsim[hub]"'),
     Part("open3d-cpu", "memory as a 3D map", OPEN3D, "open3d", also=("open3d",)),
 )

@@ -14,6 +14,7 @@ class Effort:
     """Sizes of all measurements; the defaults take some minutes on two cores."""
 
     seed: int = 0
+    quick: bool = False  # for a world's own probes: measure very little
     context: int = 8  # real rows before a dream
     horizons: tuple[int, ...] = (1, 8, 16, 32, 48)  # steps
     clips: int = 64
@@ -22,17 +23,15 @@ class Effort:
     drift_worlds: int = 12
     drift_steps: int = 2000
     drift_window: int = 200
-    drift_every: int = 10  # steps between the pictures that are looked at
+    drift_every: int = 10  # steps between the frames that are looked at
     ending_dreams: int = 200
     ending_steps: int = 350  # nobody is watched for longer, so that a world without endings ends too
-    growth_dreams: int = 114  # from the beginning of a game
-    fireball_clips: int = 72
-    fireball_steps: int = 200
-    probe_rows: int = 6000  # real rows the inverse-dynamics probe is trained on
+    probe_rows: int = 6000  # real rows the action probe is trained on
     probe_steps: int = 1500
 
 
 QUICK = Effort(
+    quick=True,
     clips=4,
     tokenizer_runs=4,
     tokenizer_rows=4,
@@ -42,9 +41,6 @@ QUICK = Effort(
     drift_every=5,
     ending_dreams=4,
     ending_steps=100,
-    growth_dreams=4,
-    fireball_clips=3,
-    fireball_steps=40,
     probe_rows=200,
     probe_steps=20,
 )

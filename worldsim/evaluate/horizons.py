@@ -18,7 +18,7 @@ from worldsim.world import World
 
 @dataclass(frozen=True)
 class HorizonResult:
-    """The table, and what pictures and the action probe are made from."""
+    """The table, and what sheets and the action probe are made from."""
 
     table: dict[str, dict[str, Any]]
     curves: dict[str, list[float]]  # PSNR by step, from 1
@@ -46,7 +46,7 @@ def measure_horizons(world: World, store: Episodes, effort: Effort) -> HorizonRe
     table = {
         str(h): {
             **compare(real[:, i], dreamed[:, i], copied, shuffled[:, k], ceiling[:, k]),
-            "tics": h * world.config.source.frame_skip,
+            "seconds": h / world.config.source.fps,
             "clips": len(real),
         }
         for k, (h, i) in enumerate(zip(horizons, index, strict=True))
@@ -62,9 +62,9 @@ def measure_horizons(world: World, store: Episodes, effort: Effort) -> HorizonRe
 def compare(
     real: np.ndarray, dreamed: np.ndarray, copied: np.ndarray, shuffled: np.ndarray, ceiling: np.ndarray
 ) -> dict[str, Any]:
-    """Figures of one horizon: pictures (N, H, W, 3) uint8 each."""
+    """Figures of one horizon: frames (N, H, W, 3) uint8 each."""
     rivals = {"copy": copied, "shuffled": shuffled, "tokenizer": ceiling}
-    errors = {name: mean_square_error(real, pictures) for name, pictures in rivals.items()}
+    errors = {name: mean_square_error(real, frames) for name, frames in rivals.items()}
     own, likeness = mean_square_error(real, dreamed), ssim(real, dreamed)
     figures: dict[str, Any] = {
         "psnr": psnr(own),

@@ -1,19 +1,35 @@
-"""Figures of pictures, and how sure they are.  Pictures are (N, H, W, 3) uint8; errors count from 0 to 1."""
+"""Figures of frames, and how sure they are. Frames are (N, H, W, 3) uint8; errors count from 0 to 1.
+
+SciPy and torchmetrics are imported where they are used: they take seconds, and agents need only the first.
+"""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+
+from worldsim.errors import MissingDependency
 
 DRAWS = 1000  # resamples of a bootstrap
+WINDOW = 11  # pixels, side of the windows of SSIM
+
+
+def require_libraries() -> None:
+    """Raise MissingDependency without the libraries of evaluation; asked before a long measurement, not after it."""
+    try:
+        import scipy  # noqa: F401
+        import torchmetrics  # noqa: F401
+    except ImportError as error:
+        raise MissingDependency(
+            f'evaluation needs {error.name}, which is not installed; pip install "worldsim[eval]"'
+        ) from error
 
 
 def mean_square_error(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Of each pair of pictures: (N, H, W, 3) uint8 twice -> (N,) float64."""
+    """Of each pair of frames: (N, H, W, 3) uint8 twice -> (N,) float64."""
     return square_error(a, b).mean((1, 2, 3))
 
 
@@ -25,44 +41,47 @@ def square_error(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def psnr(mean_square: float | np.ndarray) -> float:
     """Peak signal-to-noise ratio in dB of the mean of the given mean square errors.
 
-    Errors are averaged before the logarithm: a mean of PSNRs would be infinite as soon as one picture stands
+    Errors are averaged before the logarithm: a mean of PSNRs would be infinite as soon as one frame stands
     still.
     """
     return float(-10 * np.log10(max(float(np.mean(mean_square)), 1e-10)))
 
 
 def ssim(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Structural similarity (Wang et al. 2004, Gaussian windows) of each pair: (N, H, W, 3) twice -> (N,)."""
-    x, y = (torch.from_numpy(p).permute(0, 3, 1, 2).float() / 255 for p in (a, b))
-    c1, c2 = 0.01**2, 0.03**2
-    mean_x, mean_y = _blur(x), _blur(y)
-    var_x, var_y = _blur(x * x) - mean_x**2, _blur(y * y) - mean_y**2
-    covariance = _blur(x * y) - mean_x * mean_y
-    luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
-    structure = (2 * covariance + c2) / (var_x + var_y + c2)
-    return (luminance * structure).mean((1, 2, 3)).double().numpy()
+    """Structural similarity (Wang et al. 2004, Gaussian windows) of each pair: (N, H, W, 3) twice -> (N,).
 
+    Only windows that lie within the frame count, as in the paper; torchmetrics' own mean has those of a mirrored
+    border, too.
+    """
+    from torchmetrics.functional.image import structural_similarity_index_measure
 
-def _blur(x: Tensor) -> Tensor:
-    """An 11x11 Gaussian of sigma 1.5, without padding: (N, C, H, W) -> (N, C, H - 10, W - 10)."""
-    offsets = torch.arange(-5.0, 6.0)
-    kernel = torch.exp(-offsets.square() / (2 * 1.5**2))
-    kernel = kernel / kernel.sum()
-    planes = x.flatten(0, 1).unsqueeze(1)
-    planes = F.conv2d(F.conv2d(planes, kernel.view(1, 1, 11, 1)), kernel.view(1, 1, 1, 11))
-    return planes.squeeze(1).unflatten(0, x.shape[:2])
+    x, y = (torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255 for frames in (a, b))  # (N, 3, H, W)
+    _, likeness = structural_similarity_index_measure(
+        x, y, sigma=1.5, kernel_size=WINDOW, data_range=1.0, reduction="none", return_full_image=True
+    )
+    edge = WINDOW // 2
+    return likeness[..., edge:-edge, edge:-edge].mean((1, 2, 3)).double().numpy()
 
 
 def interval(statistic: Callable[[np.ndarray], float], units: int, *, seed: int = 0) -> list[float]:
     """The middle 95 % of a statistic over bootstrap resamples: [low, high].
 
     `statistic` maps an index array (units,) int64, drawn with replacement, to a number. The units should be
-    independent of each other: clips or episodes, never single pictures. Resamples without a value are left
+    independent of each other: clips or episodes, never single frames. Resamples without a value are left
     out.
     """
+    from scipy.stats import DegenerateDataWarning, bootstrap
+
+    if units < 2:  # which bootstrap refuses: every resample is the same one
+        return [statistic(np.zeros(units, np.int64))] * 2
     rng = np.random.default_rng(seed)
-    values = np.array([statistic(rng.integers(0, units, units)) for _ in range(DRAWS)])
-    values = values[np.isfinite(values)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DegenerateDataWarning)  # of resamples without a value
+        found = bootstrap(
+            (np.arange(units),), statistic, n_resamples=DRAWS, vectorized=False, method="percentile", rng=rng
+        )
+    drawn = found.bootstrap_distribution
+    values = drawn[np.isfinite(drawn)]
     return [float(v) for v in np.percentile(values, (2.5, 97.5))] if len(values) else [np.nan, np.nan]
 
 
@@ -71,20 +90,20 @@ def ratio(a: float, b: float) -> float:
     return float(a) / float(b) if b else np.nan
 
 
-def luma(pictures: np.ndarray) -> np.ndarray:
+def luma(frames: np.ndarray) -> np.ndarray:
     """Brightness as the eye weighs it: (N, H, W, 3) uint8 -> (N, H, W) float32 in [0, 1]."""
-    return pictures.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32) / 255
+    return frames.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32) / 255
 
 
-def gradient(pictures: np.ndarray) -> np.ndarray:
+def gradient(frames: np.ndarray) -> np.ndarray:
     """Size of the brightness gradient at every pixel: (N, H, W, 3) -> (N, H - 1, W - 1) float32."""
-    y = luma(pictures)
+    y = luma(frames)
     return np.hypot(np.diff(y, axis=1)[:, :, :-1], np.diff(y, axis=2)[:, :-1])
 
 
-def laplacian_variance(pictures: np.ndarray) -> np.ndarray:
-    """Variance of the Laplacian of each picture, the usual measure of focus: (N, H, W, 3) -> (N,)."""
-    y = luma(pictures)
+def laplacian_variance(frames: np.ndarray) -> np.ndarray:
+    """Variance of the Laplacian of each frame, the usual measure of focus: (N, H, W, 3) -> (N,)."""
+    y = luma(frames)
     centre = y[:, 1:-1, 1:-1]
     around = y[:, :-2, 1:-1] + y[:, 2:, 1:-1] + y[:, 1:-1, :-2] + y[:, 1:-1, 2:]
     return (around - 4 * centre).var((1, 2))

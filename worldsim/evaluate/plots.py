@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ from worldsim.errors import MissingDependency
 from worldsim.evaluate.study import Study
 from worldsim.media import save_figure
 
+PANELS = 5  # of what is measured of every world; those of its probes follow
+ACROSS = 3  # panels in a line
+
 
 def require_matplotlib() -> None:
     """Raise MissingDependency if plots cannot be drawn; asked before a long measurement, not after it."""
@@ -18,7 +22,7 @@ def require_matplotlib() -> None:
         import matplotlib  # noqa: F401
     except ImportError as error:
         raise MissingDependency(
-            'plots need matplotlib, which is not installed; pip install "worldsim[train]", or leave out --out'
+            'plots need matplotlib, which is not installed; pip install "worldsim[eval]", or leave out --out'
         ) from error
 
 
@@ -26,14 +30,19 @@ def save_plots(study: Study, out: Path) -> None:
     """Write `plots.png`: one panel a measurement."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(15, 9), layout="constrained")
-    panels = figure.subplots(2, 3).ravel()
+    of_probes = [plot for result in study.probes.values() for plot in result.plots]
+    lines = math.ceil((PANELS + len(of_probes)) / ACROSS)
+    figure = Figure(figsize=(5 * ACROSS, 4.5 * lines), layout="constrained")
+    panels = figure.subplots(lines, ACROSS).ravel()
     _horizons(panels[0], study)
     _drift(panels[1], study.report["drift"], ("sharpness", "laplacian_variance", "change"), "over real")
     _drift(panels[2], study.report["drift"], ("feature_distance",), "feature distance to real frames")
     _survival(panels[3], study)
     _reliability(panels[4], study.report["endings"]["teacher_forced"])
-    _diameters(panels[5], study)
+    for axes, plot in zip(panels[PANELS:], of_probes, strict=False):
+        plot(axes)
+    for axes in panels[PANELS + len(of_probes) :]:
+        axes.set_visible(False)
     save_figure(out / "plots.png", figure)
 
 
@@ -78,16 +87,3 @@ def _reliability(axes: Any, head: dict[str, Any]) -> None:
     for r in rows:
         axes.annotate(str(r["steps"]), (r["said"], r["seen"]), fontsize=7)
     axes.set(title="ending head on real frames", xlabel="probability said", ylabel="share that ended")
-
-
-def _diameters(axes: Any, study: Study) -> None:
-    axes.set_visible(study.fireballs is not None)
-    if study.fireballs is not None:
-        bins = np.geomspace(1.5, 80, 25)
-        for name, diameters in study.fireballs.diameters.items():
-            weights = np.full(len(diameters), 1 / study.report["fireballs"]["steps"])
-            axes.hist(diameters, bins, weights=weights, histtype="step", label=name)
-        axes.set(title="fireballs", xlabel="diameter (pixels)", ylabel="visible a picture", xscale="log")
-        axes.set_xticks([2, 5, 10, 20, 50], labels=["2", "5", "10", "20", "50"])
-        axes.minorticks_off()
-        axes.legend()

@@ -3,42 +3,42 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from worldsim.episodes import Episodes
-from worldsim.evaluate import fireballs
 from worldsim.evaluate.actions import measure_actions, split
 from worldsim.evaluate.data import choose_spans
 from worldsim.evaluate.drift import DriftResult, measure_drift
 from worldsim.evaluate.effort import Effort, fit_effort
 from worldsim.evaluate.ending_head import measure_ending_head
 from worldsim.evaluate.endings import DrawActions, EndingResult, measure_hazard, watched_episodes
-from worldsim.evaluate.growth import measure_growth
 from worldsim.evaluate.horizons import HorizonResult, measure_horizons
+from worldsim.evaluate.probes import Probe, ProbeContext, ProbeResult
 from worldsim.evaluate.tokenizer import measure_tokenizer
 from worldsim.world import World
 
 
 @dataclass(frozen=True)
 class Stores:
-    """Where the real pictures come from, all checked against the world."""
+    """Where the real frames come from, all checked against the world."""
 
     held_out: Episodes
-    random: Episodes | None = None  # recorded with a policy that does not look; for endings and fireballs
+    random: Episodes | None = None  # recorded with a policy that does not look; for endings and a world's probes
     probe: Episodes | None = None  # to train the action probe on
 
 
 @dataclass(frozen=True)
 class Study:
-    """The report, as it goes into JSON, and the parts that pictures and plots are made from."""
+    """The report, as it goes into JSON, and the parts that sheets and plots are made from."""
 
     report: dict[str, Any]
     horizons: HorizonResult
     drift: DriftResult
     endings: EndingResult
-    fireballs: fireballs.FireballResult | None
+    probes: Mapping[str, ProbeResult]  # the world's own, by name
 
 
 def run_study(
@@ -47,6 +47,7 @@ def run_study(
     drift_actions: DrawActions,
     ending_actions: DrawActions | None,
     effort: Effort,
+    probes: Sequence[Probe] = (),
 ) -> Study:
     """Measure everything; raises InvalidInput before it begins where the stores hold too little.
 
@@ -56,7 +57,11 @@ def run_study(
     `stores.random` (of `stores.held_out` where there is no such store); None replays the recorded ones.
     """
     asked, effort = effort, fit_effort(effort, stores.held_out)
+    held_out, random = stores.held_out, stores.random or stores.held_out
+    context = ProbeContext(world, random, ending_actions, effort)
     _check_enough(world, stores, effort)
+    for probe in probes:
+        probe.check(context)
     seconds: dict[str, float] = {}
 
     def timed(name: str, measure: Callable[[], Any]) -> Any:
@@ -65,7 +70,6 @@ def run_study(
         seconds[name] = round(time.perf_counter() - begin, 1)
         return result
 
-    held_out, random = stores.held_out, stores.random or stores.held_out
     tokenizer = timed("tokenizer", lambda: measure_tokenizer(world, held_out, effort))
     horizons = timed("horizons", lambda: measure_horizons(world, held_out, effort))
     actions = drift_actions(effort.drift_worlds, effort.drift_steps, effort.seed)
@@ -80,22 +84,16 @@ def run_study(
         "drift": drift.table,
         "endings": {**endings.table, "teacher_forced": head},
     }
-    balls = None
-    if world.config.source.name == fireballs.SOURCE:
-        balls = timed("fireballs", lambda: fireballs.measure_fireballs(world, random, effort))
-        report["fireballs"] = balls.table
-        report["growth"] = timed("growth", lambda: measure_growth(world, random, ending_actions, effort))
+    found = {probe.name: timed(probe.name, partial(probe.measure, context)) for probe in probes}
+    report["probes"] = {name: result.figures for name, result in found.items()}
     if world.config.actions.discrete:
         report["actions"] = timed("actions", lambda: measure_actions(world, held_out, horizons, stores.probe, effort))
-    return Study({**report, "seconds": seconds, "effort": asdict(effort)}, horizons, drift, endings, balls)
+    return Study({**report, "seconds": seconds, "effort": asdict(effort)}, horizons, drift, endings, found)
 
 
 def _check_enough(world: World, stores: Stores, effort: Effort) -> None:
     """Ask of the stores what the last measurements need, which come after minutes."""
-    random = stores.random or stores.held_out
-    watched_episodes(random)
-    if world.config.source.name == fireballs.SOURCE:
-        fireballs.choose_clips(random, effort)
+    watched_episodes(stores.random or stores.held_out)
     if world.config.actions.discrete:
         rows = effort.context + max(effort.horizons)
         split(stores.held_out, choose_spans(stores.held_out, effort.clips, rows, effort.seed), stores.probe)

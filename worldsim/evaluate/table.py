@@ -4,53 +4,69 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from worldsim.text import interval_text, table
 from worldsim.tree_io import write_atomically
 
 
-def format_report(report: dict[str, Any]) -> str:
-    """The figures that matter, in lines of at most 110 characters."""
+def format_report(report: dict[str, Any], of_probes: Iterable[str] = ()) -> str:
+    """The figures that matter, and the sections of a world's own probes."""
     tokenizer = report["tokenizer"]
     lines = [
-        f"tokenizer  {tokenizer['psnr']:.2f} dB {_ci(tokenizer['psnr_ci'], 2)}, "
+        f"tokenizer  {tokenizer['psnr']:.2f} dB {interval_text(tokenizer['psnr_ci'], 2)}, "
         f"moving pixels {tokenizer['moving_psnr']:.2f} dB",
         "",
-        "steps  tics   dream dB        ssim   copy dB  shuffled  tokenizer  over copy       over shuffled",
+        *_horizons(report["horizons"]),
     ]
-    for steps, row in report["horizons"].items():
-        lines.append(
-            f"{steps:>5s} {row['tics']:5d}   {row['psnr']:.2f} {_ci(row['psnr_ci'], 1):14s} {row['ssim']:.3f}"
-            f"   {row['copy_psnr']:.2f}    {row['shuffled_psnr']:.2f}     {row['tokenizer_psnr']:.2f}"
-            f"    {row['above_copy']:+.2f} {_ci(row['above_copy_ci'], 1):13s}"
-            f" {row['above_shuffled']:+.2f} {_ci(row['above_shuffled_ci'], 1)}"
-        )
     if report["horizons_left_out"]:
-        lines.append(f"       no episode is long enough for {', '.join(map(str, report['horizons_left_out']))} steps")
-    lines += ["", "steps  clip by clip, the median: over copy       over shuffled"]
-    for steps, row in report["horizons"].items():
-        over_copy, over_shuffled = (
-            f"{row[f'median_above_{rival}']:+.2f} {_ci(row[f'median_above_{rival}_ci'], 1)}"
-            for rival in ("copy", "shuffled")
-        )
-        lines.append(f"{steps:>5s} {over_copy:>35s} {over_shuffled:>19s}")
+        lines.append(f"no episode is long enough for {', '.join(map(str, report['horizons_left_out']))} steps")
     lines += ["", *_drift(report["drift"]), "", *_endings(report["endings"])]
-    if "fireballs" in report:
-        lines += ["", *_fireballs(report["fireballs"]), "", *_growth(report["growth"])]
     if "actions" in report:
         row = report["actions"]
         lines += [
             "",
-            f"actions    told from real pictures {_share(row, 'real')}, from dreams {_share(row, 'dream')};",
+            f"actions    told from real frames {_share(row, 'real')}, from dreams {_share(row, 'dream')};",
             f"           {row['most_frequent_action']:.3f} by always saying the most frequent one",
         ]
+    for text in of_probes:
+        lines += ["", text]
     return "\n".join(lines)
+
+
+def _horizons(horizons: dict[str, dict[str, Any]]) -> list[str]:
+    """Two tables: PSNR of means over clips, and how much a dream gains on its rivals clip by clip."""
+    rivals = ("copy", "shuffled")
+    plain = [
+        (
+            steps, f"{row['seconds']:.2f}", f"{row['psnr']:.2f} {interval_text(row['psnr_ci'], 1)}",
+            f"{row['ssim']:.3f}", *(f"{row[f'{rival}_psnr']:.2f}" for rival in (*rivals, "tokenizer")),
+        )
+        for steps, row in horizons.items()
+    ]  # fmt: skip
+    gains = [
+        (
+            steps,
+            *(
+                f"{row[figure]:+.2f} {interval_text(row[f'{figure}_ci'], 1)}"
+                for figure in (f"{kind}above_{rival}" for kind in ("", "median_") for rival in rivals)
+            ),
+        )
+        for steps, row in horizons.items()
+    ]
+    titles = ("steps", *(f"{over} over {rival}" for over in ("dB", "median dB") for rival in rivals))
+    return [
+        table(("steps", "seconds", "PSNR, dB", "SSIM", "copy, dB", "shuffled actions, dB", "tokenizer, dB"), plain),
+        "",
+        table(titles, gains),
+    ]
 
 
 def _drift(drift: dict[str, Any]) -> list[str]:
     parts = [
-        f"{label} {drift[f'{name}_ratio']:.2f} {_ci(drift[f'{name}_ratio_ci'], 2)}"
+        f"{label} {drift[f'{name}_ratio']:.2f} {interval_text(drift[f'{name}_ratio_ci'], 2)}"
         for name, label in (
             ("sharpness", "sharpness"), ("laplacian_variance", "Laplacian"), ("feature_distance", "distance"),
         )
@@ -71,8 +87,8 @@ def _endings(endings: dict[str, Any]) -> list[str]:
     return [
         f"endings    hazard a step, policy {endings['policy']} ({endings['actions']} actions): real "
         f"{real['hazard']:.5f}, dream {dream['hazard']:.5f}",
-        f"           ratio {endings['ratio']:.2f} {_ci(endings['ratio_ci'], 2)}, at the same age "
-        f"{endings['same_age_ratio']:.2f} {_ci(endings['same_age_ratio_ci'], 2)}",
+        f"           ratio {endings['ratio']:.2f} {interval_text(endings['ratio_ci'], 2)}, at the same age "
+        f"{endings['same_age_ratio']:.2f} {interval_text(endings['same_age_ratio_ci'], 2)}",
         f"           head on real frames: precision {head['precision']:.2f}, recall {head['recall']:.2f}; "
         f"within 2 steps {head['precision_within_2']:.2f}, {head['recall_within_2']:.2f}",
         f"           calibration error {head['calibration_error']:.4f}, "
@@ -80,41 +96,8 @@ def _endings(endings: dict[str, Any]) -> list[str]:
     ]
 
 
-def _fireballs(balls: dict[str, Any]) -> list[str]:
-    ratios, tokenizer = balls["ratios"], balls["tokenizer_ratios"]
-    lines = ["fireballs                     real   dream   ratio                  (tokenizer alone)"]
-    for name in balls["real"]:
-        lines.append(
-            f"  {name:26s}{balls['real'][name]:7.2f} {balls['dream'][name]:7.2f}   {ratios[name]:.2f} "
-            f"{_ci(ratios[f'{name}_ci'], 2):18s} {tokenizer[name]:.2f}"
-        )
-    if "detector" in balls:
-        found = balls["detector"]
-        lines.append(
-            f"  the detector on real pictures: precision {found['precision']:.3f} of {found['blobs']} blobs, "
-            f"recall {found['recall']:.3f} of {found['boxes']} boxes"
-        )
-    return lines
-
-
-def _growth(growth: dict[str, Any]) -> list[str]:
-    lines = [f"whole games, policy {growth['policy']} ({growth['actions']} actions): fireballs in sight"]
-    lines.append("  steps since the beginning   real   dream   ratio")
-    for row in growth["in_sight"]:
-        span = f"{row['from']} to {row['to']}"
-        lines.append(
-            f"  {span:26s}{row['real']:6.2f} {row['dream']:7.2f}   {row['ratio']:.2f} {_ci(row['ratio_ci'], 2)}"
-        )
-    return lines
-
-
 def _share(row: dict[str, Any], side: str) -> str:
-    return f"{row[f'{side}_accuracy']:.3f} {_ci(row[f'{side}_accuracy_ci'], 3)}"
-
-
-def _ci(interval: list[float], digits: int) -> str:
-    low, high = interval
-    return f"[{low:.{digits}f}, {high:.{digits}f}]"
+    return f"{row[f'{side}_accuracy']:.3f} {interval_text(row[f'{side}_accuracy_ci'], 3)}"
 
 
 def save_json(path: Path, values: dict[str, Any]) -> None:

@@ -7,7 +7,8 @@ same ages.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,23 +16,25 @@ from tqdm import tqdm
 
 from worldsim.episodes import Episodes
 from worldsim.errors import InvalidInput
-from worldsim.evaluate.blobs import Blobs, find_blobs
 from worldsim.evaluate.data import Span, shown_spans
 from worldsim.evaluate.dreams import Dreams, decode, encode
 from worldsim.evaluate.effort import Effort
 from worldsim.evaluate.metrics import interval, ratio
-from worldsim.evaluate.tracks import follow
+from worldsim.evaluate.probes import Probe, ProbeContext, ProbeResult
+from worldsim.text import interval_text, table
 from worldsim.world import World
 
-SOURCE = "doom-take-cover"
+from .blobs import Blobs, count_blobs, find_blobs
+from .sheets import close_ups, detections
+from .tracks import follow
+
+CLIPS, QUICK_CLIPS = 72, 3
+STEPS, QUICK_STEPS = 200, 40  # of a clip at most
 MIN_STEPS = 40  # of a clip; a fireball takes about 16 from a monster to the player
 BATCH = 24
 RECONSTRUCT_EVERY = 5  # of the clips are also looked at through the tokenizer, to tell its losses from the dream's
 MARGIN = 2  # pixels by which a blob may miss a recorded box
-MIN_BOX = (
-    1.5,
-    2,
-)  # width and height in pixels of a box that must be found: less is a sliver behind something
+MIN_BOX = (1.5, 2)  # width and height in pixels of a box that must be found: less is a sliver behind something
 # What is counted of every clip.
 COLUMNS = ("steps", "appearances", "blobs", "area", "diameter", "finished", "lifetime")
 FIGURES = {
@@ -43,14 +46,40 @@ FIGURES = {
 }
 
 
-@dataclass(frozen=True)
-class FireballResult:
-    """The table, and what pictures and plots show."""
+class Fireballs(Probe):
+    """Counts, sizes and lifetimes in real clips, in reconstructions of some of them, and in dreams."""
 
-    table: dict[str, Any]
-    real: list[np.ndarray]  # some clips, (T, H, W, 3) uint8 each, cut as long as their dreams
-    dreamed: list[np.ndarray]
-    diameters: dict[str, np.ndarray]
+    name = "fireballs"
+    count = staticmethod(count_blobs)
+
+    def check(self, context: ProbeContext) -> None:
+        """See that some episode is long enough for a clip."""
+        choose_clips(context.episodes, context.effort)
+
+    def measure(self, context: ProbeContext) -> ProbeResult:
+        """Dream every clip along; figures are means over all frames of a side."""
+        world, store, effort = context.world, context.episodes, context.effort
+        spans = choose_clips(store, effort)
+        real, dream, again_real, again = _Side(), _Side(), _Side(), _Side()
+        shown: list[tuple[np.ndarray, np.ndarray]] = []
+        for index, (clip, dreamed) in enumerate(_pairs(world, store, spans, effort)):
+            real.add(clip)
+            dream.add(dreamed)
+            if index % RECONSTRUCT_EVERY == 0:
+                again_real.add(clip)
+                again.add(decode(world, encode(world, clip)))
+                shown.append((clip, dreamed))
+        figures: dict[str, Any] = {"clips": len(spans), "steps": int(sum(row[0] for row in real.rows))}
+        if "fireball_boxes" in store.streams:
+            figures["detector"] = _check_detector(store, spans)
+        for name, side in (("real", real), ("dream", dream)):
+            figures[name] = {figure: _figure(np.array(side.rows), *parts) for figure, parts in FIGURES.items()}
+        figures["ratios"] = _ratios(dream, real)
+        figures["tokenizer_ratios"] = _ratios(again, again_real)
+        diameters = {name: np.concatenate(s.diameters) for name, s in (("real", real), ("dream", dream))}
+        plot = partial(_plot_diameters, diameters=diameters, steps=figures["steps"])
+        sheets = {"close-ups": close_ups(shown), "detector": detections(shown)}
+        return ProbeResult(figures, _text(figures), sheets, (plot,))
 
 
 class _Side:
@@ -66,34 +95,16 @@ class _Side:
         self.diameters.append(blobs.diameter)
 
 
-def measure_fireballs(world: World, store: Episodes, effort: Effort) -> FireballResult:
-    """Counts, sizes and lifetimes in real clips, in reconstructions of some of them, and in dreams."""
-    spans = choose_clips(store, effort)
-    real, dream, again_real, again = _Side(), _Side(), _Side(), _Side()
-    shown: list[tuple[np.ndarray, np.ndarray]] = []
+def _pairs(world: World, store: Episodes, spans: list[Span], effort: Effort) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Every clip after its context, cut as long as its dream, and the dream: frames (T, H, W, 3) each."""
     for first in tqdm(range(0, len(spans), BATCH), desc="fireballs"):
         batch = spans[first : first + BATCH]
         clips = [store.read("rgb", s.start, s.stop) for s in batch]
         actions = [store.read("action", s.start, s.stop) for s in batch]
         ages = [s.age for s in batch]
         dreams = _dream(world, clips, actions, ages, effort.context, effort.seed + first)
-        for k, (clip, dreamed) in enumerate(zip(clips, dreams, strict=True)):
-            clip = clip[effort.context : effort.context + len(dreamed)]
-            real.add(clip)
-            dream.add(dreamed)
-            if (first + k) % RECONSTRUCT_EVERY == 0:
-                again_real.add(clip)
-                again.add(decode(world, encode(world, clip)))
-                shown.append((clip, dreamed))
-    table: dict[str, Any] = {"clips": len(spans), "steps": int(sum(row[0] for row in real.rows))}
-    if "fireball_boxes" in store.streams:
-        table["detector"] = _check_detector(store, spans)
-    for name, side in (("real", real), ("dream", dream)):
-        table[name] = {figure: _figure(np.array(side.rows), *parts) for figure, parts in FIGURES.items()}
-    table["ratios"] = _ratios(dream, real)
-    table["tokenizer_ratios"] = _ratios(again, again_real)
-    diameters = {name: np.concatenate(s.diameters) for name, s in (("real", real), ("dream", dream))}
-    return FireballResult(table, [r for r, _ in shown], [d for _, d in shown], diameters)
+        for clip, dreamed in zip(clips, dreams, strict=True):
+            yield clip[effort.context : effort.context + len(dreamed)], dreamed
 
 
 def _ratios(side: _Side, real: _Side) -> dict[str, Any]:
@@ -112,18 +123,19 @@ def _ratios(side: _Side, real: _Side) -> dict[str, Any]:
 
 def choose_clips(store: Episodes, effort: Effort) -> list[Span]:
     """Clips that cover the episodes one after another, as many as wanted, spread over the store."""
-    longest, shortest = effort.context + effort.fireball_steps, effort.context + MIN_STEPS
+    count, steps = (QUICK_CLIPS, QUICK_STEPS) if effort.quick else (CLIPS, STEPS)
+    longest, shortest = effort.context + steps, effort.context + MIN_STEPS
     spans = [
         Span(whole.episode, start, min(start + longest, whole.stop), start - whole.start)
         for whole in shown_spans(store)
-        for start in range(whole.start, whole.stop - shortest + 1, effort.fireball_steps)
+        for start in range(whole.start, whole.stop - shortest + 1, steps)
     ]
     if not spans:
         raise InvalidInput(
             f"no episode of {str(store.path)!r} has {shortest} rows, which counting fireballs needs; record more steps"
         )
-    if len(spans) > effort.fireball_clips:
-        kept = np.random.default_rng(effort.seed).permutation(len(spans))[: effort.fireball_clips]
+    if len(spans) > count:
+        kept = np.random.default_rng(effort.seed).permutation(len(spans))[:count]
         spans = [spans[i] for i in kept]
     return sorted(spans, key=len)  # clips of one batch are about as long
 
@@ -131,23 +143,23 @@ def choose_clips(store: Episodes, effort: Effort) -> list[Span]:
 def _dream(
     world: World, clips: list[np.ndarray], actions: list[np.ndarray], ages: list[int], context: int, seed: int
 ) -> list[np.ndarray]:
-    """Dream every clip along with its actions, up to the dream's end; pictures (T, H, W, 3) each."""
+    """Dream every clip along with its actions, up to the dream's end; frames (T, H, W, 3) each."""
     start = encode(world, np.stack([clip[:context] for clip in clips]))
     before = np.stack([a[1:context] for a in actions])
     dreams = Dreams(world, start, before, np.array(ages), range(seed, seed + len(clips)))
-    pictures: list[list[np.ndarray]] = [[] for _ in clips]
+    frames: list[list[np.ndarray]] = [[] for _ in clips]
     rows = list(range(len(clips)))
     for t in range(context, max(map(len, clips))):
         drawn = dreams.step(np.stack([actions[row][t] for row in rows]))
-        for row, picture in zip(rows, decode(world, drawn.latents[:, 0]), strict=True):
-            pictures[row].append(picture)
+        for row, frame in zip(rows, decode(world, drawn.latents[:, 0]), strict=True):
+            frames[row].append(frame)
         going_on = [k for k, row in enumerate(rows) if not drawn.ended[k] and t + 1 < len(clips[row])]
         if len(going_on) < len(rows):
             dreams.keep(going_on)
             rows = [rows[k] for k in going_on]
         if not rows:
             break
-    return [np.stack(p) for p in pictures]
+    return [np.stack(f) for f in frames]
 
 
 def _count(blobs: Blobs, steps: int) -> tuple[float, ...]:
@@ -166,13 +178,13 @@ def _figure(counts: np.ndarray, part: str, whole: str, factor: float) -> float:
 
 
 def _check_detector(store: Episodes, spans: list[Span]) -> dict[str, Any]:
-    """Precision and recall of the blobs against the boxes that the simulator gave with the real pictures."""
+    """Precision and recall of the blobs against the boxes that the simulator gave with the real frames."""
     right = found = total_blobs = total_boxes = 0
     for span in spans:
         blobs = find_blobs(store.read("rgb", span.start, span.stop))
         for t, boxes in enumerate(store.read("fireball_boxes", span.start, span.stop)):
             boxes = boxes[~np.isnan(boxes[:, 0])]
-            mine = blobs[blobs.picture == t]
+            mine = blobs[blobs.frame == t]
             size = boxes[:, 2:] - boxes[:, :2]
             wanted = boxes[(size[:, 0] >= MIN_BOX[0]) & (size[:, 1] >= MIN_BOX[1])]
             right += int(_inside(mine.centre, boxes).sum())
@@ -190,3 +202,32 @@ def _inside(points: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """Which of the points (K, 2) lie in any of the boxes (M, 4), or hardly outside: (K,) bool."""
     low, high = boxes[None, :, :2] - MARGIN, boxes[None, :, 2:] + MARGIN
     return np.any(np.all((points[:, None] >= low) & (points[:, None] <= high), axis=-1), axis=-1)
+
+
+def _text(figures: dict[str, Any]) -> str:
+    ratios, tokenizer = figures["ratios"], figures["tokenizer_ratios"]
+    rows = [
+        (
+            name.replace("_", " "), f"{figures['real'][name]:.2f}", f"{figures['dream'][name]:.2f}",
+            f"{ratios[name]:.2f} {interval_text(ratios[f'{name}_ci'], 2)}", f"{tokenizer[name]:.2f}",
+        )
+        for name in FIGURES
+    ]  # fmt: skip
+    text = table(("fireballs", "real", "dream", "ratio", "of the tokenizer alone"), rows)
+    if "detector" not in figures:
+        return text
+    found = figures["detector"]
+    return (
+        f"{text}\nthe detector on real frames: precision {found['precision']:.3f} of {found['blobs']} blobs, "
+        f"recall {found['recall']:.3f} of {found['boxes']} boxes"
+    )
+
+
+def _plot_diameters(axes: Any, *, diameters: dict[str, np.ndarray], steps: int) -> None:
+    bins = np.geomspace(1.5, 80, 25)
+    for name, found in diameters.items():
+        axes.hist(found, bins, weights=np.full(len(found), 1 / steps), histtype="step", label=name)
+    axes.set(title="fireballs", xlabel="diameter (pixels)", ylabel="visible a frame", xscale="log")
+    axes.set_xticks([2, 5, 10, 20, 50], labels=["2", "5", "10", "20", "50"])
+    axes.minorticks_off()
+    axes.legend()

@@ -1,4 +1,4 @@
-"""Blobs followed from picture to picture: when each came and went."""
+"""Blobs followed from frame to frame: when each came and went."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from worldsim.evaluate.blobs import Blobs
+from .blobs import Blobs
 
-GAP = 2  # pictures that a blob may be missed for, behind a monster for instance
-REACH = 7.0  # pixels that a small blob moves in a picture at most; a large one moves half its diameter more
+GAP = 2  # frames that a blob may be missed for, behind a monster for instance
+REACH = 7.0  # pixels that a small blob moves in a frame at most; a large one moves half its diameter more
 MIN_SIGHTINGS = 3  # a blob seen less often is noise
 
 
@@ -17,7 +17,7 @@ MIN_SIGHTINGS = 3  # a blob seen less often is noise
 class Tracks:
     """M blobs that were followed."""
 
-    first: np.ndarray  # (M,) int64, picture of the first sighting
+    first: np.ndarray  # (M,) int64, frame of the first sighting
     last: np.ndarray  # (M,) int64
 
 
@@ -36,13 +36,13 @@ class _Track:
 
 
 def follow(blobs: Blobs) -> Tracks:
-    """Join the blobs of successive pictures to tracks, nearest first."""
+    """Join the blobs of successive frames to tracks, nearest first."""
     alive: list[_Track] = []
     done: list[_Track] = []
-    for t in np.unique(blobs.picture).tolist():
+    for t in np.unique(blobs.frame).tolist():
         done += [track for track in alive if track.last < t - 1 - GAP]
         alive = [track for track in alive if track.last >= t - 1 - GAP]
-        now = blobs[blobs.picture == t]
+        now = blobs[blobs.frame == t]
         places = [(float(x), float(y), float(d)) for (x, y), d in zip(now.centre, now.diameter, strict=True)]
         matched = _match(alive, places, t)
         for k, place in enumerate(places):
