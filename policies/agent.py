@@ -99,7 +99,7 @@ def load_agent(path: Path | str) -> Agent:
     """Read an agent that `Agent.save` wrote; runs no code of the file's. Raises InvalidInput if it cannot be read."""
     path = _checked(path)
     try:
-        tensors, meta = load_checkpoint(path)
+        tensors, meta = load_checkpoint(path, {"kind": str, "agent_format": int})
         if (meta.get("kind"), meta.get("agent_format")) != (KIND, FORMAT):
             raise ValueError(f"it holds a {meta.get('kind')} of format {meta.get('agent_format')}")
         return _build(tensors, meta)

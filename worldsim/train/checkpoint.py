@@ -25,13 +25,14 @@ from worldsim.migration import migrate_optimizer, migrate_sizes, migrate_weights
 
 T = TypeVar("T")
 FORMAT = 2
-META = {"kind": str, "step": int, "config": dict}  # what every checkpoint says of itself
+META: dict[str, type] = {"kind": str, "step": int, "config": dict}  # what a checkpoint of training says of itself
 
 
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
     """Write a checkpoint next to `path`, then put it in place in one rename: a kill leaves the old one or the new.
 
-    `meta` has the fields of `META`. Raises InvalidInput where it cannot be written; an older checkpoint is unharmed.
+    `meta` has the fields of `META`, or others that `load_checkpoint` is told of. Raises InvalidInput where it cannot be
+    written; an older checkpoint is unharmed.
     """
     temporary = path.with_suffix(".partial")
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -52,8 +53,11 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str
         ) from error
 
 
-def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read a checkpoint, its tensors and its `META`; raises DamagedCheckpoint naming the file and what to do."""
+def load_checkpoint(path: Path, fields: Mapping[str, type] = META) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a checkpoint, its tensors and what it says of itself, at least `fields`.
+
+    Raises DamagedCheckpoint naming the file and what to do.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             metadata: dict[str, str] = file.metadata() or {}
@@ -65,8 +69,8 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise DamagedCheckpoint(
             f"checkpoint {path} cannot be read ({error}); restore it from a copy, or train anew without --resume"
         ) from error
-    _check(path, tensors, meta, metadata)
-    if isinstance(meta["config"].get("model"), dict):
+    _check(path, tensors, meta, metadata, fields)
+    if "config" in fields and isinstance(meta["config"].get("model"), dict):
         meta["config"]["model"] = migrate_sizes(meta["config"]["model"])
     return migrate_weights(migrate_optimizer(tensors)), meta
 
@@ -82,7 +86,13 @@ def setting(path: Path, meta: Mapping[str, Any], name: str, kind: type[T]) -> T:
         ) from error
 
 
-def _check(path: Path, tensors: Mapping[str, Tensor], meta: dict[str, Any], metadata: Mapping[str, str]) -> None:
+def _check(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    meta: dict[str, Any],
+    metadata: Mapping[str, str],
+    fields: Mapping[str, type],
+) -> None:
     first = meta.get("format") == 1 and metadata.keys() == {"worldsim"}
     if meta.get("format") != FORMAT and not first:
         raise DamagedCheckpoint(
@@ -98,7 +108,7 @@ def _check(path: Path, tensors: Mapping[str, Tensor], meta: dict[str, Any], meta
         raise DamagedCheckpoint(
             f"checkpoint {path} is damaged (its checksum differs); restore it from a copy, or train anew"
         )
-    for name, kind in META.items():
+    for name, kind in fields.items():
         if type(meta.get(name)) is not kind or (kind is int and meta[name] < 0):
             raise DamagedCheckpoint(
                 f"checkpoint {path} says that its {name} is {meta.get(name)!r}; restore it from a copy, or train anew"
