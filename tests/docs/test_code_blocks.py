@@ -112,9 +112,10 @@ def parse_example(args, monkeypatch):
 @pytest.fixture(scope="module")
 def options():
     """All the options that there are, of commands and examples, from their own help."""
-    stages = re.findall(r"\w+", re.search(r"\{([a-z,]+)\}", help_of("worldsim", "train"))[1])
     texts = [help_of("worldsim", name) for name in COMMANDS]
-    texts += [help_of("worldsim", "train", stage) for stage in stages]
+    for name in ("train", "agent"):
+        parts = re.findall(r"\w+", re.search(r"\{([a-z,]+)\}", help_of("worldsim", name))[1])
+        texts += [help_of("worldsim", name, part) for part in parts]
     examples = sorted((REPOSITORY / "examples").glob("*.py"))
     texts += [help_of(path) for path in examples if "argparse" in path.read_text(encoding="utf-8")]
     return OTHER_OPTIONS.union(*(re.findall(r"--[a-z][\w.-]*", text) for text in texts))
