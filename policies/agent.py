@@ -24,11 +24,11 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import Tensor
 
 from worldsim.errors import DamagedCheckpoint, InvalidInput
+from worldsim.files import write_atomically
 from worldsim.policies.network import NUMBERS, make_policy
 from worldsim.policies.observation import ObservationConfig
 from worldsim.spec import ActionSpec
 from worldsim.train.checkpoint import load_checkpoint, load_optimizer, optimizer_tensors, save_checkpoint
-from worldsim.tree_io import write_atomically
 from worldsim.world import World
 
 SUFFIX = ".safetensors"

@@ -232,7 +232,7 @@ def test_of_two_writers_that_begin_at_once_one_wins_and_the_other_says_so(tmp_pa
             first[0].__init__(tmp_path / "s", META)
         replace_folder(source, target)
 
-    monkeypatch.setattr("worldsim.episode_writer.os.replace", overtaken)
+    monkeypatch.setattr("os.replace", overtaken)
     with pytest.raises(InvalidInput, match=r"'.*s' is being recorded to already"):
         EpisodeWriter(tmp_path / "s", META)
     with first[0] as writer:

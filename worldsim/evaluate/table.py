@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from worldsim.tree_io import write_atomically
+from worldsim.files import write_atomically
 
 
 def format_report(report: dict[str, Any]) -> str:
