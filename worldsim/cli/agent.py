@@ -133,10 +133,13 @@ class CompareCommand:
         _check_episodes(self.episodes)
         require_matplotlib()
         require_writable(self.out / "policies.json")
-        world, asked = World.from_pretrained(self.world), {"episodes": self.episodes, "periods": self.periods}
         compared = compare_policies(
-            world, **asked, trust_source=self.trust_source, tell=lambda line: print(line, flush=True)
-        )  # fmt: skip
+            World.from_pretrained(self.world),
+            episodes=self.episodes,
+            periods=self.periods,
+            trust_source=self.trust_source,
+            tell=lambda line: print(line, flush=True),
+        )
         say(compared.to_text())
         compared.save(self.out)
         print(f"wrote {self.out}: policies.png, policies.json")
