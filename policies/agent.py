@@ -1,7 +1,7 @@
 """A trained agent on disk: one .safetensors file with its weights, what it sees and in which world; no pickle.
 
 Stable-Baselines3's own .zip files are pickles, which run whatever code they hold. Only `convert_agent` reads them, and
-only when told to: `python -m worldsim.policies.agent OLD.zip NEW.safetensors --allow-pickle`.
+only when told to.
 """
 
 from __future__ import annotations
@@ -14,22 +14,21 @@ import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import torch
-import tyro
 from stable_baselines3 import PPO
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import Tensor
 
 from worldsim.errors import DamagedCheckpoint, InvalidInput
+from worldsim.files import write_atomically
 from worldsim.policies.network import NUMBERS, make_policy
 from worldsim.policies.observation import ObservationConfig
 from worldsim.spec import ActionSpec
 from worldsim.train.checkpoint import load_checkpoint, load_optimizer, optimizer_tensors, save_checkpoint
-from worldsim.tree_io import write_atomically
 from worldsim.world import World
 
 SUFFIX = ".safetensors"
@@ -110,20 +109,11 @@ def load_agent(path: Path | str) -> Agent:
         ) from error
 
 
-def convert_agent(
-    old: Annotated[Path, tyro.conf.Positional],
-    new: Annotated[Path, tyro.conf.Positional],
-    *,
-    allow_pickle: bool = False,
-) -> Agent:
+def convert_agent(old: Path, new: Path, *, allow_pickle: bool = False) -> Agent:
     """Write an agent that older versions saved in the present format; returns it. Running the file's code is its price.
 
-    Raises InvalidInput without `allow_pickle`, and if the agent cannot be read or written.
-
-    Args:
-        old: the agent's .zip, its .json beside it; a rewards.pkl beside it becomes a rewards.json.
-        new: the .safetensors file to write.
-        allow_pickle: run the code that the .zip may hold; give it only for files that you trust.
+    Beside the .zip lies its .json; a rewards.pkl there becomes a rewards.json beside the new .safetensors file. Raises
+    InvalidInput without `allow_pickle`, and if the agent cannot be read or written.
     """
     new = _checked(new)
     if not allow_pickle:
@@ -202,12 +192,8 @@ def _checked(path: Path | str) -> Path:
     if path.suffix == ".zip":
         raise InvalidInput(
             f"agent {str(path)!r} is of an older format, which can run code when it is read; if you trust it, convert "
-            f"it with `python -m worldsim.policies.agent {path} {path.with_suffix(SUFFIX)} --allow-pickle`"
+            f"it with `worldsim agent convert {path} {path.with_suffix(SUFFIX)} --allow-pickle`"
         )
     if path.suffix != SUFFIX:
         raise InvalidInput(f"agent path {str(path)!r} does not end in {SUFFIX}; give it that ending")
     return path
-
-
-if __name__ == "__main__":
-    tyro.cli(convert_agent)

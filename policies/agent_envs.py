@@ -7,7 +7,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper, VecFrameStack, VecMonitor
 
 from worldsim.envs.held import HeldWorld
 from worldsim.envs.sb3 import WorldVecEnv
@@ -16,7 +16,7 @@ from worldsim.envs.source_env import SourceEnv
 from worldsim.envs.sources.matching import matching_source
 from worldsim.envs.worlds import DEFAULT_START, TimeLimit, load_world
 from worldsim.holding import held_steps
-from worldsim.policies.observation import ObservationConfig, SeenBy, stacked
+from worldsim.policies.observation import ObservationConfig, See
 from worldsim.spec import WorldProtocol, WorldSpec
 from worldsim.world import World
 
@@ -99,3 +99,30 @@ def _on_grid(spec: WorldSpec, latents: np.ndarray) -> np.ndarray:
 def tics_per_action(world: World, observation: ObservationConfig) -> int:
     """Ticks of the simulator that one action of an agent lasts."""
     return world.config.source.frame_skip * observation.hold
+
+
+class SeenBy(VecEnvWrapper):
+    """Shows an agent the pictures of its environments in its own way."""
+
+    def __init__(self, venv: VecEnv, space: gym.spaces.Box, see: See) -> None:
+        super().__init__(venv, observation_space=space)
+        self._see = see
+
+    def reset(self) -> np.ndarray:
+        """Begin an episode in every row."""
+        return self._see(np.asarray(self.venv.reset()))
+
+    def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
+        """Step every row."""
+        pictures, rewards, dones, infos = self.venv.step_wait()
+        for row in np.flatnonzero(dones).tolist():
+            if "terminal_observation" in infos[row]:
+                infos[row]["terminal_observation"] = self._see(infos[row]["terminal_observation"][None])[0]
+        return self._see(np.asarray(pictures)), rewards, dones, infos
+
+
+def stacked(venv: VecEnv, observation: ObservationConfig) -> VecEnv:
+    """The environments with the last observations together; before the first one of an episode stand zeros."""
+    if observation.stack == 1:
+        return venv
+    return VecFrameStack(venv, observation.stack, channels_order=observation.channels_order)

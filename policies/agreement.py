@@ -2,14 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from worldsim.evaluate.plots import require_matplotlib
+from worldsim.evaluate.table import save_json
 from worldsim.media import save_figure
+from worldsim.policies.baselines import blind_policies
 from worldsim.policies.evaluate import Score
+from worldsim.policies.judge import Judge, Scores, format_table
+from worldsim.policies.observation import ObservationConfig
+from worldsim.world import World
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Blind policies with their scores in the world and in the real game, and how well the two places agree."""
+
+    scores: dict[str, Scores]  # by the name of the policy
+    agreement: dict[str, float]
+
+    def to_text(self) -> str:
+        """A Markdown table, and a line of figures."""
+        figures = ", ".join(f"{name} {value:.2f}" for name, value in self.agreement.items())
+        return f"{format_table(self.scores, {})}\n{figures}"
+
+    def save(self, out: Path) -> None:
+        """Write `policies.png` and `policies.json`."""
+        save_scatter(out / "policies.png", self.scores)
+        rows: dict[str, Any] = {name: {k: score.to_json() for k, score in s.items()} for name, s in self.scores.items()}
+        save_json(out / "policies.json", {"agreement": self.agreement, "policies": rows})
+
+
+def compare_policies(
+    world: World,
+    *,
+    episodes: int,
+    periods: Sequence[int],
+    trust_source: bool = False,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Comparison:
+    """Play policies that do not look at the frames in the world and in the real game, `episodes` in either.
+
+    Those that take two actions in turn hold each for one of `periods` steps. `tell` is called with a line after each.
+    """
+    # What blind policies see is of no use to them: latents cost the world no decoding.
+    judge = Judge(world, ObservationConfig(stack=1, hold=1), episodes=episodes, trust_source=trust_source)
+    scores: dict[str, Scores] = {}
+    try:
+        for name, policy in blind_policies(world.spec.actions, periods).items():
+            scores[name] = judge(policy)
+            tell(name + ": " + ", ".join(f"{place} {score}" for place, score in scores[name].items()))
+    finally:
+        judge.close()
+    dream, real = ([s[place].mean_tics for s in scores.values()] for place in ("dream", "real"))
+    return Comparison(scores, agreement(dream, real))
 
 
 def agreement(dream: Sequence[float], real: Sequence[float]) -> dict[str, float]:

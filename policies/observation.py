@@ -1,24 +1,24 @@
-"""What an agent sees, the same in a dream and in the real game: `ObservationConfig` and what makes it so."""
+"""What an agent sees, the same in a dream and in the real game: `ObservationConfig`; needs no Stable-Baselines3."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Literal
 
 import gymnasium as gym
 import numpy as np
 import torch
 import torch.nn.functional as F
-from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecFrameStack
+import tyro
 
-from worldsim.envs.observing import Observation
 from worldsim.errors import InvalidInput
 from worldsim.spec import WorldSpec
 from worldsim.world import World
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # how bright the eye sees red, green and blue
 
+Kind = Literal["latents", "pixels"]
 See = Callable[[np.ndarray], np.ndarray]  # pictures (N, H, W, 3) uint8 -> observations (N, ...)
 
 
@@ -26,9 +26,9 @@ See = Callable[[np.ndarray], np.ndarray]  # pictures (N, H, W, 3) uint8 -> obser
 class ObservationConfig:
     """What an agent sees and how often it acts."""
 
-    kind: Observation = "latents"  # of the world's tokenizer, or pixels
+    kind: Annotated[Kind, tyro.conf.arg(name="observation")] = "latents"  # of the world's tokenizer, or pixels
     height: int | None = None  # of pixels; None: as many as the world has
-    width: int | None = None
+    width: int | None = None  # of pixels, too
     gray: bool = True  # pixels: brightness only
     stack: int = 3  # last observations seen together, the newest last: motion is in their difference
     hold: int = 2  # steps of the world that an action is held for
@@ -73,30 +73,3 @@ class ObservationConfig:
         planes = torch.from_numpy(pictures).permute(0, 3, 1, 2).float()
         small = F.interpolate(planes, size, mode="area").round().to(torch.uint8)
         return np.ascontiguousarray(small.permute(0, 2, 3, 1).numpy())
-
-
-class SeenBy(VecEnvWrapper):
-    """Shows an agent the pictures of its environments in its own way."""
-
-    def __init__(self, venv: VecEnv, space: gym.spaces.Box, see: See) -> None:
-        super().__init__(venv, observation_space=space)
-        self._see = see
-
-    def reset(self) -> np.ndarray:
-        """Begin an episode in every row."""
-        return self._see(np.asarray(self.venv.reset()))
-
-    def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
-        """Step every row."""
-        pictures, rewards, dones, infos = self.venv.step_wait()
-        for row in np.flatnonzero(dones).tolist():
-            if "terminal_observation" in infos[row]:
-                infos[row]["terminal_observation"] = self._see(infos[row]["terminal_observation"][None])[0]
-        return self._see(np.asarray(pictures)), rewards, dones, infos
-
-
-def stacked(venv: VecEnv, observation: ObservationConfig) -> VecEnv:
-    """The environments with the last observations together; before the first one of an episode stand zeros."""
-    if observation.stack == 1:
-        return venv
-    return VecFrameStack(venv, observation.stack, channels_order=observation.channels_order)

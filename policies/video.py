@@ -11,6 +11,26 @@ from stable_baselines3.common.type_aliases import PolicyPredictor
 from stable_baselines3.common.vec_env import VecEnv
 
 from worldsim.media import save_video
+from worldsim.policies.agent import Agent
+from worldsim.policies.agent_envs import dream_envs, real_envs
+from worldsim.world import World
+
+
+def film(
+    agent: Agent, world: World, out: Path, *, real: bool = False, trust_source: bool = False, decisions: int = 300
+) -> list[Path]:
+    """Write `dream.mp4` of an agent in the world and, with `real`, `real.mp4` in the real game; returns their paths."""
+    pace = world.spec.steps_per_second  # a step of the real game shows one picture, a dreamed one all of them
+    shown = {"dream": (dream_envs(world, 1, agent.observation, between=True), pace * world.spec.pictures_per_step)}
+    if real:
+        shown["real"] = real_envs(world, 1, agent.observation, between=True, trust_source=trust_source), pace
+    try:
+        for place, (envs, fps) in shown.items():
+            record_video(agent, envs, out / f"{place}.mp4", decisions=decisions, fps=fps)
+    finally:
+        for envs, _ in shown.values():
+            envs.close()
+    return [out / f"{place}.mp4" for place in shown]
 
 
 def record_video(

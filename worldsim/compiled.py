@@ -33,7 +33,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +42,7 @@ from worldsim import sampling as sampling_source
 from worldsim.captured import Captured
 from worldsim.engine import Eager
 from worldsim.errors import InvalidInput, MissingDependency
+from worldsim.files import replacing
 from worldsim.models import cache as cache_source
 from worldsim.models import dynamics as dynamics_source
 from worldsim.models import layers as layers_source
@@ -273,18 +273,14 @@ def _first_to_draw(eager: Eager, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def _write(half: nn.Module, inputs: tuple[Any, ...], path: Path) -> None:
     """Compile one half of a step, see that it computes what it should, and put it at `path`, all or nothing."""
-    part = path.with_name(f".{uuid4().hex}.pt2")
     with _explained(path.parent):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         _require_private(path.parent)
-        try:
+        with replacing(path) as part:
             exported = torch.export.export(half, _copied(inputs))
             torch._inductor.aoti_compile_and_package(exported, package_path=str(part), inductor_configs=SETTINGS)
             part.chmod(0o600)
             _check(half, torch._inductor.aoti_load_package(str(part)), inputs)
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

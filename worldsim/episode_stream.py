@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.storage import MemoryStore
 
 from worldsim.errors import DamagedEpisodes
-from worldsim.files import read_bytes
+from worldsim.files import fsync, read_bytes, replacing
 
 PICTURE_CHUNK = 16  # rows in a chunk of pictures: a training clip touches one or two
 SMALL_CHUNK = 1024  # rows in a chunk of scalars and short vectors
@@ -90,13 +89,8 @@ class ChunkFiles:
         body = bytes(Zstd(level=COMPRESSION).encode(raw.reshape(-1).view(np.uint8)))
         body += TAG.pack(MAGIC, TAG.size - 8, self._place(index), rows)
         path = self.path(index)
-        partial = path.with_name(f"{path.name}.partial")
-        try:
+        with replacing(path, sync=False) as partial:
             partial.write_bytes(body + CRC.pack(google_crc32c.value(body)))
-            os.replace(partial, path)
-        except OSError:
-            partial.unlink(missing_ok=True)
-            raise
         return path
 
     def _decode(self, data: bytes, index: int, least: int) -> np.ndarray:
@@ -215,12 +209,3 @@ def _comparable(array: zarr.Array) -> str:
     values = array.metadata.to_dict()
     values["shape"] = tuple(array.shape[1:])
     return repr(sorted(values.items()))
-
-
-def fsync(path: Path) -> None:
-    """Have the operating system put a file, or the names in a folder, on disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -14,18 +14,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
-import fcntl
-import os
-import shutil
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
+from filelock import FileLock, Timeout
 
-from worldsim.episode_stream import StreamSpec, StreamWriter, create_array, fsync
+from worldsim.episode_stream import StreamSpec, StreamWriter, create_array
 from worldsim.episodes import (
     ENDS,
     FORMAT_VERSION,
@@ -38,7 +35,9 @@ from worldsim.episodes import (
     open_store,
 )
 from worldsim.errors import InvalidInput, InvalidState, WorldsimError
+from worldsim.files import fsync, making_folder
 
+LOCK = ".lock"  # in the store's folder
 FINITE_STREAMS = ("action", "reward")  # what a model cannot learn from otherwise
 
 
@@ -66,7 +65,7 @@ class EpisodeWriter:
             self._require_same(Episodes.open(self.path).meta)
             self._open()
         except BaseException:
-            os.close(self._lock)
+            self._lock.release()
             raise
 
     def _open(self) -> None:
@@ -136,7 +135,7 @@ class EpisodeWriter:
                 self._ends_array.resize((kept,))
             for stream in self._streams.values():
                 stream.array.resize((self.num_steps, *stream.array.shape[1:]))
-        os.close(self._lock)
+        self._lock.release()
 
     def __enter__(self) -> EpisodeWriter:
         return self
@@ -176,7 +175,7 @@ class EpisodeWriter:
                 )
 
     def _remove_partial_files(self) -> None:
-        for leftover in self.path.rglob("*.partial"):
+        for leftover in self.path.rglob("*.partial*"):
             leftover.unlink()
 
     def _write_failed(self, error: OSError) -> WorldsimError:
@@ -196,25 +195,20 @@ def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _create(path: Path, meta: EpisodesMeta) -> None:
-    """Make an empty store beside `path` and rename it, so that a half-made one is never found there.
+    """Make an empty store; a half-made one is never found at `path`.
 
     Raises InvalidInput where that cannot be; of two writers that begin at once, one is the first to rename.
     """
     values = meta.to_json()
     attributes = {"format_version": FORMAT_VERSION, "meta": values, "meta_sha256": meta_digest(values)}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.new")
-        try:
-            group = zarr.create_group(str(temporary), zarr_format=3, attributes=attributes)
-            ends = StoreFiles(temporary, group, meta, FORMAT_VERSION, meta_digest(values)).chunks(ENDS)
+        with making_folder(path) as partial:
+            group = zarr.create_group(str(partial), zarr_format=3, attributes=attributes)
+            ends = StoreFiles(partial, group, meta, FORMAT_VERSION, meta_digest(values)).chunks(ENDS)
             create_array(group, ENDS, ends.spec, ends.rows, UNCOMMITTED).resize((ends.rows,))
             ends.write(0, np.full(ends.rows, UNCOMMITTED, ends.spec.dtype), ends.rows)
             for name, spec in meta.streams.items():
                 create_array(group, name, spec, spec.chunk_rows, 0)
-            os.replace(temporary, path)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
         fsync(path.parent)
     except OSError as error:
         if path.is_dir() and error.errno in (errno.ENOTEMPTY, errno.EEXIST):
@@ -230,12 +224,11 @@ def upgrade_store(path: Path | str) -> None:
     not whole.
     """
     path = Path(path)
-    open_store(path, mode="r")
     lock = _lock(path)
     try:
         _upgrade(path)
     finally:
-        os.close(lock)
+        lock.release()
 
 
 def _upgrade(path: Path) -> None:
@@ -286,12 +279,15 @@ def _checked(name: str, row: Mapping[str, Any], spec: StreamSpec) -> np.ndarray:
     return stored
 
 
-def _lock(path: Path) -> int:
-    """Hold the store for this writer until the returned descriptor is closed, or the process ends."""
-    descriptor = os.open(path, os.O_RDONLY)
+def _lock(path: Path) -> FileLock:
+    """Hold the store for this writer until the returned lock is released, or the process ends.
+
+    A folder that is no store is left as it is.
+    """
+    open_store(path, mode="r")
+    lock = FileLock(path / LOCK, blocking=False, thread_local=False)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(descriptor)
+        lock.acquire()
+    except Timeout as error:
         raise InvalidInput(f"{str(path)!r} is being recorded to already; wait, or give another folder") from error
-    return descriptor
+    return lock

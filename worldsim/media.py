@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 import av
 import numpy as np
 from PIL import Image
 
 from worldsim.errors import InvalidInput
-from worldsim.tree_io import write_atomically, writing
+from worldsim.files import Draft, write_atomically, writing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -70,13 +68,10 @@ class VideoWriter:
         if self.path.suffix != ".mp4":
             raise InvalidInput(f"video path {str(path)!r} does not end in .mp4; give it that ending")
         self._scale = scale
-        special = self.path.exists() and not self.path.is_file()  # such as /dev/null
-        partial = self.path.with_name(f".{self.path.stem}.{uuid4().hex[:8]}.partial.mp4")
-        self._partial = self.path if special else partial
         with writing(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._partial.open("wb").close()  # PyAV opens it only with the first picture
-            self._container = av.open(str(self._partial), mode="w")
+            self._draft = Draft(self.path)
+            self._draft.partial.open("wb").close()  # PyAV opens it only with the first picture
+            self._container = av.open(str(self._draft.partial), mode="w")
         self._stream = self._container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
         self._stream.pix_fmt = "yuv420p"
         self._stream.options = {"crf": "16", "preset": "veryfast"}
@@ -115,9 +110,8 @@ class VideoWriter:
         self.finish()
         if not self._closed:
             self._closed = True
-            if self._partial != self.path:
-                with self._or_nothing():
-                    os.replace(self._partial, self.path)
+            with self._or_nothing():
+                self._draft.put_in_place()
 
     def discard(self) -> None:
         """Leave what was at the path before; may be called twice, and after `close`, when it does nothing."""
@@ -139,9 +133,7 @@ class VideoWriter:
     def _clear(self) -> None:
         with contextlib.suppress(OSError):  # of the encoder, which would write on
             self._container.close()
-        if self._partial != self.path:
-            with contextlib.suppress(OSError):
-                self._partial.unlink()
+        self._draft.discard()
 
     def __enter__(self) -> VideoWriter:
         return self

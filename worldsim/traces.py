@@ -12,9 +12,8 @@ import numpy as np
 
 from worldsim.actions import check_actions
 from worldsim.errors import InvalidInput
-from worldsim.files import read_json
+from worldsim.files import read_json, write_atomically
 from worldsim.spec import ActionSpec
-from worldsim.tree_io import write_atomically
 
 FORMAT = 1
 

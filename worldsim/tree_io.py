@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
-import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 
 from worldsim.errors import InvalidInput
-from worldsim.files import parse_json
+from worldsim.files import parse_json, write_atomically
 
 T = TypeVar("T")
 FORMAT = "worldsim-tree-1"
@@ -76,42 +74,6 @@ def load_tree(path: Path | str, template: T) -> T:
     if unused:
         raise _mismatch(path, f"it also has {sorted(unused)}")
     return tree
-
-
-@contextlib.contextmanager
-def writing(path: Path | str) -> Iterator[None]:
-    """Turn what goes wrong on the disk inside this block into InvalidInput that names `path`."""
-    try:
-        yield
-    except OSError as error:
-        raise InvalidInput(
-            f"cannot write {str(path)!r} ({error.strerror or error}); give a path that can be written, on a disk with "
-            "space"
-        ) from error
-
-
-def write_atomically(path: Path | str, data: bytes) -> None:
-    """Write a file by way of a temporary one beside it, so that a kill or a full disk harms nothing.
-
-    A pipe or a device, such as /dev/stdout, is written as it is. Raises InvalidInput where that cannot be.
-    """
-    path = Path(path)
-    with writing(path):
-        if path.exists() and not path.is_file():
-            path.write_bytes(data)
-            return
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with open(temporary, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-            raise
 
 
 def _walk(fn: Callable[[str, Any], Any], name: str, tree: Any) -> Any:

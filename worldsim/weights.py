@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +19,7 @@ from torch import Tensor
 
 from worldsim.config import WorldConfig
 from worldsim.errors import DamagedWorld, InvalidInput, UnknownWorld
-from worldsim.files import read_bytes
+from worldsim.files import fsync, read_bytes, replacing_folder
 from worldsim.migration import migrate_weights
 from worldsim.models.dynamics import Dynamics
 from worldsim.models.tokenizer import Tokenizer
@@ -135,19 +132,14 @@ def _read_tensors(path: Path, sha256: str | None) -> dict[str, Tensor]:
 
 
 def write_world(folder: Path, files: WorldFiles) -> None:
-    """Write a world's folder whole or not at all: it is written beside its place first, then renamed.
+    """Write a world's folder, whole or not at all.
 
     What else lies in an existing folder stays there. Raises InvalidInput where nothing can be written.
     """
     folder = folder.resolve()
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        try:
+        with replacing_folder(folder) as partial:
             _fill(partial, files)
-            _put_in_place(partial, folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
     except (OSError, SafetensorError) as error:
         raise InvalidInput(
             f"world folder {folder} cannot be written ({error}); give another folder, or free space on that disk"
@@ -155,7 +147,6 @@ def write_world(folder: Path, files: WorldFiles) -> None:
 
 
 def _fill(partial: Path, files: WorldFiles) -> None:
-    partial.chmod(0o755)
     hashes = {}
     for name, tensors in ((MODEL, files.model), (STARTS, files.starts)):
         _write_tensors(partial / name, tensors)
@@ -165,29 +156,10 @@ def _fill(partial: Path, files: WorldFiles) -> None:
         (partial / CARD).write_text(files.card, encoding="utf-8")
 
 
-def _put_in_place(partial: Path, folder: Path) -> None:
-    """Two renames; a kill just between them leaves the old folder beside, under a hidden name."""
-    if not folder.exists():
-        os.replace(partial, folder)
-        return
-    old = partial.with_name(f"{partial.name}-old")
-    os.replace(folder, old)
-    try:
-        os.replace(partial, folder)
-    except BaseException:
-        os.replace(old, folder)
-        raise
-    for path in old.iterdir():
-        if not (folder / path.name).exists():
-            os.replace(path, folder / path.name)
-    shutil.rmtree(old, ignore_errors=True)
-
-
 def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, path)
     path.chmod(0o644)
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
+    fsync(path)
 
 
 def load_strictly(modules: Mapping[str, torch.nn.Module], tensors: Mapping[str, Tensor], where: str) -> None:

@@ -16,7 +16,7 @@ from train_on_ranks import LineTask, weights
 from worldsim.cli.main import main
 from worldsim.train.checkpoint import load_checkpoint
 
-HERE = Path(__file__).parent
+SUPPORT = Path(__file__).parents[1] / "support"
 LIMIT = 280  # seconds
 
 
@@ -30,7 +30,7 @@ def torchrun(*arguments: object) -> None:
         "--nproc_per_node=2",
         *map(str, arguments),
     ]
-    paths = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    paths = os.pathsep.join([str(SUPPORT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
     done = subprocess.run(command, env=environment, timeout=LIMIT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -44,7 +44,7 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module")
 def ranks(data, tmp_path_factory):
     out = tmp_path_factory.mktemp("ranks")
-    torchrun(HERE / "train_on_ranks.py", data, out)
+    torchrun(SUPPORT / "train_on_ranks.py", data, out)
     return out
 
 

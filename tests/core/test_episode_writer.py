@@ -6,6 +6,7 @@ import resource
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -85,7 +86,7 @@ def test_a_killed_writer_loses_at_most_the_current_episode(tmp_path, whole, rows
         f"for row in rows({rows_before}, 9): writer.append(row)\n"
         "os._exit(9)"
     )
-    done = subprocess.run([sys.executable, "-c", program], cwd=os.path.dirname(__file__), check=False)
+    done = subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[1] / "support", check=False)
     assert done.returncode == 9
     assert Episodes.open(path).lengths.tolist() == [20, 7]
     (path / "rgb" / "c.1.0.0.0.partial").write_bytes(b"half a chunk")
@@ -232,7 +233,7 @@ def test_of_two_writers_that_begin_at_once_one_wins_and_the_other_says_so(tmp_pa
             first[0].__init__(tmp_path / "s", META)
         replace_folder(source, target)
 
-    monkeypatch.setattr("worldsim.episode_writer.os.replace", overtaken)
+    monkeypatch.setattr("os.replace", overtaken)
     with pytest.raises(InvalidInput, match=r"'.*s' is being recorded to already"):
         EpisodeWriter(tmp_path / "s", META)
     with first[0] as writer:

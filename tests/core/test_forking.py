@@ -40,7 +40,7 @@ world.step(state, np.zeros(1, int))
 @pytest.mark.parametrize(("threads", "computes"), [(("2",), False), (("1",), True), (("2", "1"), True)])
 def test_a_forked_process_computes_or_is_refused(threads, computes):
     command = [sys.executable, "-c", FORK, *threads]
-    folder = Path(__file__).parent
+    folder = Path(__file__).parents[1] / "support"
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, cwd=folder, check=False)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()

@@ -80,14 +80,14 @@ def test_a_second_signal_interrupts_at_once():
 
 
 def interrupt_inside_step(trainer, step, number):
-    update = trainer._update_average
+    update = trainer.average.update_parameters
 
-    def interrupted():
+    def interrupted(model):
         if trainer.step == step:
             os.kill(os.getpid(), number)
-        update()
+        update(model)
 
-    trainer._update_average = interrupted
+    trainer.average.update_parameters = interrupted
 
 
 def test_training_gives_up_after_steps_that_teach_nothing_and_keeps_what_was_learned(make_task, tmp_path):
@@ -129,10 +129,10 @@ def test_a_failure_inside_a_step_does_not_overwrite_the_checkpoint(make_task, tm
     before = state(trainer)
     again = Trainer(make_task(), brief(6), tmp_path / "run", resume=True)
 
-    def fail():
+    def fail(model):
         raise RuntimeError("out of memory")
 
-    again._update_average = fail
+    again.average.update_parameters = fail
     with pytest.raises(RuntimeError, match="out of memory"):
         again.run(lambda values, step: None, lambda picture, step: None)
     assert_same(state(again), before)
@@ -181,12 +181,31 @@ def test_the_loss_falls(make_task, tmp_path):
 def test_the_average_follows_the_weights(make_task, tmp_path):
     initial = {name: p.detach().clone() for name, p in make_task().model.named_parameters()}
     trainer = train(make_task(), brief(5), tmp_path)
+    average = dict(trainer.average.module.named_parameters())
     ahead = [
-        (trainer.average[name] - initial[name]).norm() < (p - initial[name]).norm()
+        (average[name] - initial[name]).norm() < (p - initial[name]).norm()
         for name, p in trainer.model.named_parameters()
         if (p - initial[name]).norm() > 0
     ]
     assert sum(ahead) > 0.9 * len(ahead)
+
+
+def test_the_average_is_the_running_one_of_the_weights_to_the_bit(make_task, tmp_path):
+    """From the first step on, which counts for nine tenths, up to `ema`."""
+    trainer, after = Trainer(make_task(), brief(6, ema=0.4), tmp_path, resume=False), []
+    wanted = [p.detach().clone() for p in trainer.model.parameters()]
+    update = trainer.average.update_parameters
+
+    def note(model):
+        after.append([p.detach().clone() for p in model.parameters()])
+        update(model)
+
+    trainer.average.update_parameters = note
+    trainer.run(lambda values, step: None, lambda picture, step: None)
+    for step, weights in enumerate(after):
+        torch._foreach_lerp_(wanted, weights, 1 - min(0.4, (1 + step) / (10 + step)))
+    assert len(after) == 6
+    assert all(torch.equal(a, b) for a, b in zip(wanted, trainer.average.module.parameters(), strict=True))
 
 
 def test_pictures_are_of_the_averaged_weights_and_leave_the_others_alone(make_task, tmp_path):
@@ -195,7 +214,7 @@ def test_pictures_are_of_the_averaged_weights_and_leave_the_others_alone(make_ta
     shown = []
     trainer.task.pictures = lambda model: shown.extend(p.detach().clone() for _, p in model.named_parameters())
     trainer._pictures()
-    assert all(torch.equal(a, b) for a, b in zip(shown, trainer.average.values(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(shown, trainer.average.module.parameters(), strict=True))
     assert all(torch.equal(p, weights[name]) for name, p in trainer.model.named_parameters())
 
 

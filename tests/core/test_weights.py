@@ -323,7 +323,7 @@ def test_a_failure_while_the_files_are_put_in_place_leaves_the_old_world_or_the_
     old = contents(folder)
     write_world(folder.parent / "new", lively_files())
     new = contents(folder.parent / "new")
-    replace, calls, fails_at = weights.os.replace, 0, 0
+    replace, calls, fails_at = os.replace, 0, 0
 
     def fail_once(source, target):
         nonlocal calls
@@ -332,7 +332,7 @@ def test_a_failure_while_the_files_are_put_in_place_leaves_the_old_world_or_the_
             raise OSError(5, "Input/output error")
         replace(source, target)
 
-    monkeypatch.setattr(weights.os, "replace", fail_once)
+    monkeypatch.setattr(os, "replace", fail_once)
     for number in range(1, 9):
         calls, fails_at = 0, number
         try:

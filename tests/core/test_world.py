@@ -18,6 +18,7 @@ from worldsim.tree import clone, put_rows, select_rows, tree_map
 from worldsim.tree_io import load_tree, save_tree
 from worldsim.world import World, WorldState
 
+HERE = Path(__file__).parent
 LONG = 50  # steps: many times the window of 4
 
 
@@ -74,7 +75,7 @@ def test_another_seed_or_episode_goes_another_way(world, other):
 
 def test_the_same_seed_gives_the_same_bytes_in_another_process():
     code = (
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        f"import sys; sys.path[:0] = {[str(HERE), str(HERE.parent / 'support')]}\n"
         "import torch; torch.set_num_threads(1)\n"
         "from test_world import *; print(fingerprint())"
     )

@@ -1,10 +1,5 @@
-import sys
-from pathlib import Path
-
 import pytest
 import torch
-
-sys.path.append(str(Path(__file__).parents[1] / "core"))  # the tiny world
 
 
 @pytest.fixture(autouse=True, scope="session")

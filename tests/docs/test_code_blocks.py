@@ -60,8 +60,8 @@ def understand(words, monkeypatch):
     program, args = (words[0], words[1:]) if words else ("", [])
     if program == "worldsim":
         parse_command(args, monkeypatch)
-    elif program == "python" and args[0].startswith("examples/"):
-        parse_example(args, monkeypatch)
+    elif program == "python" and args[0].startswith(("examples/", "docs/tools/")):
+        parse_script(args, monkeypatch)
     elif program == "python":
         assert args[:2] == ["-m", "pytest"], words
         assert all((REPOSITORY / path).exists() for path in args[2:] if path.endswith(".py")), args
@@ -92,10 +92,10 @@ def parse_command(args, monkeypatch):
 
 
 class Parsed(Exception):
-    """The options of an example were understood."""
+    """The options of a script were understood."""
 
 
-def parse_example(args, monkeypatch):
+def parse_script(args, monkeypatch):
     real = argparse.ArgumentParser.parse_args
 
     def parse_and_leave(self, *given):
@@ -111,12 +111,13 @@ def parse_example(args, monkeypatch):
 
 @pytest.fixture(scope="module")
 def options():
-    """All the options that there are, of commands and examples, from their own help."""
-    stages = re.findall(r"\w+", re.search(r"\{([a-z,]+)\}", help_of("worldsim", "train"))[1])
+    """All the options that there are, of commands and scripts, from their own help."""
     texts = [help_of("worldsim", name) for name in COMMANDS]
-    texts += [help_of("worldsim", "train", stage) for stage in stages]
-    examples = sorted((REPOSITORY / "examples").glob("*.py"))
-    texts += [help_of(path) for path in examples if "argparse" in path.read_text(encoding="utf-8")]
+    for name in ("train", "agent"):
+        parts = re.findall(r"\w+", re.search(r"\{([a-z,]+)\}", help_of("worldsim", name))[1])
+        texts += [help_of("worldsim", name, part) for part in parts]
+    scripts = [path for folder in ("examples", "docs/tools") for path in sorted((REPOSITORY / folder).glob("*.py"))]
+    texts += [help_of(path) for path in scripts if "argparse" in path.read_text(encoding="utf-8")]
     return OTHER_OPTIONS.union(*(re.findall(r"--[a-z][\w.-]*", text) for text in texts))
 
 

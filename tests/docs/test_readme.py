@@ -62,7 +62,7 @@ def test_the_pictures_are_made(tmp_path, monkeypatch, capsys):
     arguments = ["--start", "6", "--seconds", "0.5", "--ahead", "2", "8", "--out", str(tmp_path / "docs")]
     command = ["readme_pictures.py", str(tmp_path / "store"), "--world", str(tmp_path / "world"), *arguments]
     monkeypatch.setattr(sys, "argv", command)
-    runpy.run_path(str(REPOSITORY / "examples" / "readme_pictures.py"), run_name="__main__")
+    runpy.run_path(str(REPOSITORY / "docs" / "tools" / "readme_pictures.py"), run_name="__main__")
     assert "episode 1 of 2" in capsys.readouterr().out
     assert Image.open(tmp_path / "docs" / "tiny.png").width > 2 * 32
     clip = Image.open(tmp_path / "docs" / "tiny.webp")

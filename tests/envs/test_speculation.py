@@ -284,7 +284,7 @@ def test_environments_that_are_forgotten_take_their_threads_along():
 
 def test_an_interpreter_ends_with_guesses_under_way():
     code = (
-        "import sys; sys.path.insert(0, 'tests/envs')\n"
+        "import sys; sys.path.insert(0, 'tests/support')\n"
         "from toy import ToyWorld\nfrom worldsim.envs import WorldEnv\nfrom worldsim.speculation import Speculation\n"
         "env = WorldEnv(ToyWorld(size=256), speculate=Speculation(adapt=False, floor=0.0))\n"
         "env.reset(seed=0)\nfor _ in range(5): env.step(1)\nprint('done')\n"

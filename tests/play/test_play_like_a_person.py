@@ -10,7 +10,7 @@ from toy_game import ACTIONS, ToyWorld
 
 from worldsim.traces import Trace
 
-SCRIPT = Path(__file__).parents[2] / "examples" / "play_like_a_person.py"
+SCRIPT = Path(__file__).parents[2] / "docs" / "tools" / "play_like_a_person.py"
 CALM = np.zeros((64, 128, 3), np.uint8)
 
 

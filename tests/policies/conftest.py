@@ -1,11 +1,5 @@
-import sys
-from pathlib import Path
-
 import pytest
 import torch
-
-for folder in ("core", "envs"):  # the tiny world and the tiny game
-    sys.path.append(str(Path(__file__).parents[1] / folder))
 
 
 @pytest.fixture(autouse=True, scope="session")

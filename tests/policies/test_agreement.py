@@ -1,8 +1,3 @@
-import json
-import runpy
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -10,8 +5,6 @@ from worldsim.errors import InvalidInput
 from worldsim.policies.agreement import agreement
 from worldsim.policies.baselines import ToAndFro, blind_policies
 from worldsim.spec import ActionSpec
-
-EXAMPLE = Path(__file__).parents[2] / "examples" / "compare_policies.py"
 
 
 def test_a_dream_that_ranks_all_policies_right_agrees():
@@ -50,15 +43,3 @@ def test_a_period_of_no_steps_is_refused():
 def test_blind_policies_are_named_by_what_they_do():
     policies = blind_policies(ActionSpec(n=3, meanings=("NOOP", "LEFT", "RIGHT")), [20])
     assert {"always NOOP", "LEFT and RIGHT, 20 steps each", "random, held"} <= set(policies) and len(policies) == 8
-
-
-def test_the_example_compares_policies(world, tmp_path, monkeypatch, capsys):
-    world.save_pretrained(tmp_path / "tiny")
-    options = ("--world", tmp_path / "tiny", "--out", tmp_path / "out", "--episodes", 2, "--periods", 2)
-    monkeypatch.setattr(sys, "argv", ["compare_policies.py", *map(str, options)])
-    runpy.run_path(str(EXAMPLE), run_name="__main__")
-    assert "spearman" in capsys.readouterr().out
-    figures = json.loads((tmp_path / "out" / "policies.json").read_text())
-    assert set(figures["agreement"]) == {"pearson", "spearman", "mmrv"}
-    assert set(figures["policies"]["random"]) == {"dream", "real"}
-    assert (tmp_path / "out" / "policies.png").stat().st_size > 1000

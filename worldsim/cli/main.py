@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "train": ("worldsim.cli.train", "train", "train a tokenizer or the dynamics: time-budgeted, resumable"),
     "rollout": ("worldsim.cli.rollout", "rollout", "run a world without a display: video, contact sheet, frame rate"),
     "play": ("worldsim.cli.play", "play", "open a window and play inside a world"),
+    "agent": ("worldsim.cli.agent", "agent", "train agents in a world, evaluate, film and compare them"),
     "eval": ("worldsim.cli.eval", "evaluate", "measure a world against episodes it was not trained on"),
     "bench": ("worldsim.cli.bench", "bench", "steps a second, latency, share of the machine's matmul peak"),
     "worlds": ("worldsim.cli.worlds", "worlds", "list the worlds that ship, with their cards"),

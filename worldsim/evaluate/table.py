@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from worldsim.files import write_atomically
 from worldsim.text import interval_text, table
-from worldsim.tree_io import write_atomically
 
 
 def format_report(report: dict[str, Any], of_probes: Iterable[str] = ()) -> str:

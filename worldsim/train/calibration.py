@@ -22,8 +22,8 @@ from worldsim.endings import EndingConfig
 from worldsim.errors import InvalidInput
 from worldsim.evaluate.data import open_held_out
 from worldsim.evaluate.ending_head import ending_probabilities
+from worldsim.files import write_atomically
 from worldsim.train.export import RECORD, read_records
-from worldsim.tree_io import write_atomically
 from worldsim.weights import find_world, read_world, write_world
 from worldsim.world import World
 

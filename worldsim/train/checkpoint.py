@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,7 +19,7 @@ from torch import Tensor
 
 from worldsim.config import build
 from worldsim.errors import DamagedCheckpoint, InvalidInput
-from worldsim.files import parse_json
+from worldsim.files import parse_json, replacing
 from worldsim.migration import migrate_optimizer, migrate_sizes, migrate_weights
 
 T = TypeVar("T")
@@ -29,24 +28,17 @@ META: dict[str, type] = {"kind": str, "step": int, "config": dict}  # what a che
 
 
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
-    """Write a checkpoint next to `path`, then put it in place in one rename: a kill leaves the old one or the new.
+    """Write a checkpoint, whole or not at all: a kill leaves the old one or the new.
 
     `meta` has the fields of `META`, or others that `load_checkpoint` is told of. Raises InvalidInput where it cannot be
     written; an older checkpoint is unharmed.
     """
-    temporary = path.with_suffix(".partial")
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     content = json.dumps({"format": FORMAT, **meta})
     metadata = {"worldsim": content, "sha256": _digest(contiguous, content)}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            save_file(contiguous, temporary, metadata=metadata)
-            with open(temporary, "rb") as file:
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replacing(path) as partial:
+            save_file(contiguous, partial, metadata=metadata)
     except (OSError, SafetensorError) as error:
         raise InvalidInput(
             f"checkpoint {path} cannot be written ({error}); free space on that disk, or choose another --out"

@@ -14,7 +14,7 @@ from torch import Tensor
 from worldsim.config import SourceConfig, WorldConfig, check_world_name
 from worldsim.episodes import Episodes
 from worldsim.errors import DamagedWorld, InvalidInput
-from worldsim.files import read_json
+from worldsim.files import read_json, write_atomically
 from worldsim.models.dynamics import DynamicsConfig
 from worldsim.models.tokenizer import Tokenizer
 from worldsim.sampling import SamplingConfig
@@ -22,7 +22,6 @@ from worldsim.starts import Starts
 from worldsim.train.checkpoint import load_checkpoint, setting
 from worldsim.train.latents import encode_frames, load_tokenizer
 from worldsim.train.record import TrainingRecord, checked_record
-from worldsim.tree_io import write_atomically
 from worldsim.weights import WorldFiles, read_card, write_world
 
 CONTEXT = 3  # frames of a start

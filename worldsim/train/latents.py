@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import shutil
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torch import Tensor
 from tqdm import tqdm
 
@@ -96,8 +96,7 @@ def cache_latents(
     name = f"{store.path.name}-{made_of['tokenizer']}-{rows}"
     folder = run / "latents" / (f"{name}-mirrored" if mirrored else name)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with open(folder.parent / ".lock", "wb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(folder.parent / ".lock"):
         if not _is_whole(folder, made_of):
             if folder.exists():
                 tqdm.write(

@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from worldsim.devices import autocast_dtype
@@ -113,7 +114,8 @@ class Trainer:
         self.rank, self.world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
         self.device = self._device()
         self.model = task.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average = {name: p.detach().clone() for name, p in self.model.named_parameters()}
+        self.average = AveragedModel(self.model, multi_avg_fn=self._toward)
+        self.average.n_averaged += 1  # begins as a copy; else the first update would be another one
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=config.lr, betas=(0.9, 0.98), weight_decay=config.weight_decay
         )
@@ -150,12 +152,12 @@ class Trainer:
                     f"checkpoint {self.path} was trained with another {key} ({value} instead of {config.get(key)}); "
                     "use the same options, or another --out"
                 )
-        self.average = {n[8:]: t.to(self.device) for n, t in tensors.items() if n.startswith("average.")}
+        average = {n[8:]: t for n, t in tensors.items() if n.startswith("average.")}
         try:
-            shapes = {name: p.shape for name, p in self.model.named_parameters()}
-            if shapes != {name: t.shape for name, t in self.average.items()}:
-                raise ValueError("its average is of other sizes")
+            if average.keys() != dict(self.model.named_parameters()).keys():
+                raise ValueError("its average is of other weights")
             self.model.load_state_dict({n[6:]: t for n, t in tensors.items() if n.startswith("model.")}, strict=True)
+            self.average.module.load_state_dict(self.model.state_dict() | average, strict=True)
             load_optimizer(self.optimizer, tensors)
         except (RuntimeError, ValueError, KeyError) as error:
             raise DamagedCheckpoint(
@@ -169,32 +171,15 @@ class Trainer:
         if self.rank or not self._whole:
             return
         tensors = {f"model.{n}": t for n, t in self.model.state_dict().items()}
-        tensors |= {f"average.{n}": t for n, t in self.average.items()}
+        tensors |= {f"average.{n}": p for n, p in self.average.module.named_parameters()}
         tensors |= optimizer_tensors(self.optimizer)
         save_checkpoint(self.path, tensors, {"kind": self.task.kind, "step": self.step, "config": self.task.config()})
         self.record.save()
 
-    def averaged(self) -> nn.Module:
-        """The model with its averaged weights, by swapping: call `restore` with the result's old weights after use."""
-        old = {name: p.detach().clone() for name, p in self.model.named_parameters()}
-        self._put(self.average)
-        self._old = old
-        return self.model
-
-    def restore(self) -> None:
-        """Undo `averaged`."""
-        self._put(self._old)
-
-    @torch.no_grad()
-    def _put(self, weights: dict[str, Tensor]) -> None:
-        for name, p in self.model.named_parameters():
-            p.copy_(weights[name])
-
-    @torch.no_grad()
-    def _update_average(self) -> None:
+    def _toward(self, averages: Any, weights: Any, _: Any) -> None:
+        """Move the averages towards the weights of this step: by more in the first steps, which are worth little."""
         decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
-        own = [p for _, p in self.model.named_parameters()]
-        torch._foreach_lerp_([self.average[n] for n, _ in self.model.named_parameters()], own, 1 - decay)
+        torch._foreach_lerp_(averages, weights, 1 - decay)
 
     def run(self, log: Callable[[dict[str, float], int], None], show: Callable[[Any, int], None]) -> None:
         """Train until the budget is used; saves at intervals, at the end, and when interrupted.
@@ -258,7 +243,7 @@ class Trainer:
         self._whole = False
         if torch.isfinite(norm):  # a rare overflow loses one batch, not the run
             self.optimizer.step()
-            self._update_average()
+            self.average.update_parameters(self.model)
             self._skipped = 0
         else:
             self._skipped += 1
@@ -293,12 +278,8 @@ class Trainer:
         bar.set_postfix_str(f"loss {values['loss']:.4f}, {left:.0f} min left")
 
     def _pictures(self) -> Any:
-        model = self.averaged()
-        try:
-            with torch.no_grad():
-                return self.task.pictures(model)
-        finally:
-            self.restore()
+        with torch.no_grad():
+            return self.task.pictures(self.average.module)
 
 
 def _agrees(now: Any, then: Any) -> bool:

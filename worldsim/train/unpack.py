@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from worldsim.errors import InvalidInput
+from worldsim.files import write_atomically
 from worldsim.train.checkpoint import save_checkpoint
 from worldsim.train.export import RECORD, read_records
-from worldsim.tree_io import write_atomically
 from worldsim.weights import find_world, read_world
 
 

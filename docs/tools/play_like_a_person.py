@@ -4,8 +4,8 @@ No person plays. A script looks at the pictures that the window shows and at not
 holds keys for a while, waits, and errs. The file does not say who played, so its name must. All chance comes from the
 seed, but play goes by the clock: a second run with the same seed gives another trace.
 
-python examples/play_like_a_person.py --seconds 120 --seed 1 --out traces/scripted-1.json
-SDL_VIDEODRIVER=dummy python examples/play_like_a_person.py --out scripted.json    # without a display
+python docs/tools/play_like_a_person.py --seconds 120 --seed 1 --out traces/scripted-1.json
+SDL_VIDEODRIVER=dummy python docs/tools/play_like_a_person.py --out scripted.json    # without a display
 worldsim bench doom-take-cover --speculate --streams scripted.json
 """
 

@@ -59,7 +59,7 @@ class LineTask:
 def weights(trainer: Trainer) -> dict[str, Tensor]:
     """Weights and average, as this process holds them."""
     own = {f"model.{name}": p.detach() for name, p in trainer.model.named_parameters()}
-    own |= {f"average.{name}": p for name, p in trainer.average.items()}
+    own |= {f"average.{name}": p.detach() for name, p in trainer.average.module.named_parameters()}
     return {name: p.clone(memory_format=torch.contiguous_format) for name, p in own.items()}
 
 

@@ -1,7 +1,7 @@
 """Make the README's picture and clip: the real game above the dream, with the same start and actions.
 
 worldsim record doom-take-cover --steps 12000 --out data/take-cover-held-out --seed 3000 --between --labels
-python examples/readme_pictures.py data/take-cover-held-out --out docs
+python docs/tools/readme_pictures.py data/take-cover-held-out --out docs
 """
 
 import argparse
