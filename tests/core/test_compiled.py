@@ -100,7 +100,7 @@ def test_a_copied_state_goes_on_to_the_bit_however_it_lies_in_memory(compiled):
 @needs_compiler
 def test_speculation_changes_nothing(compiled):
     options = {"max_episode_steps": 20, "render_mode": "rgb_array"}
-    on = WorldEnv(compiled, speculate=Speculation(adapt=False, floor=0.0), **options)
+    on = WorldEnv(compiled, speculate=Speculation(adapt=False), **options)
     off = WorldEnv(compiled, **options)
     Pair(on, off, 0).play(60, lambda rng: int(rng.integers(3) if rng.random() < 0.3 else 1))
     assert on.speculation_stats.hit_rate > 0
