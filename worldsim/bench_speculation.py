@@ -11,18 +11,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 from tqdm import tqdm
 
-from worldsim.bench import EXTRA_WARM_UP, Endless, machine
+from worldsim.bench import EXTRA_WARM_UP, AnyEnv, Endless, machine
 from worldsim.spec import WorldProtocol
 from worldsim.speculation import Speculation
 from worldsim.world import World
 
 SEGMENT = 100  # steps in a row with speculation, and then without
 KINDS = ("hit", "late", "miss")
-MakeEnv = Callable[[WorldProtocol, Speculation | None], gym.Env[Any, Any]]
+MakeEnv = Callable[[WorldProtocol, Speculation | None], AnyEnv]
 
 
 @dataclass

@@ -106,3 +106,11 @@ def test_guesses_that_slow_the_caller_down_are_stopped_and_hardly_cost_anything(
 def test_guesses_that_do_not_slow_the_caller_down_go_on(without, guessing, jitter):
     allowed = guarded(without, guessing, 2000, jitter)
     assert np.mean(allowed) > 0.97
+
+
+def test_a_machine_that_gets_slower_by_itself_does_not_stop_guesses():
+    guard, allowed = SlowdownGuard(), []
+    for cycle in range(2000):
+        allowed.append(guard.allows())
+        guard.note(0.02 if cycle < 300 else 0.03, allowed[-1])
+    assert np.mean(allowed) > 0.95

@@ -91,6 +91,7 @@ class SlowdownGuard:
         self._without: deque[float] = deque(maxlen=16)
         self._cycles = 0
         self._rest = 0
+        self._suspected = False
 
     def allows(self) -> bool:
         """Whether the cycle that begins now may have guesses; to be asked once a cycle."""
@@ -103,11 +104,17 @@ class SlowdownGuard:
     def note(self, seconds: float, guessing: bool) -> None:
         """A cycle took so long, with guesses allowed or not."""
         (self._with if guessing else self._without).append(seconds)
-        if len(self._with) >= self.TRIAL and len(self._without) >= self.FIRST:
-            (on, on_error), (off, off_error) = _mean(self._with), _mean(self._without)
-            if on - off > max(self.TOLERANCE * off, self.DOUBT * math.hypot(on_error, off_error)):
-                self._rest = self.REST
-            self._with.clear()
+        if len(self._with) < self.TRIAL or len(self._without) < self.FIRST:
+            return
+        (on, on_error), (off, off_error) = _mean(self._with), _mean(self._without)
+        slower = on - off > max(self.TOLERANCE * off, self.DOUBT * math.hypot(on_error, off_error))
+        if slower and not self._suspected:  # or everything has become slower: compare with new cycles without
+            self._suspected = True
+            self._without.clear()
+            return
+        self._rest = self.REST if slower else 0
+        self._suspected = False
+        self._with.clear()
 
 
 def _mean(values: Sequence[float]) -> tuple[float, float]:
