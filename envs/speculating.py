@@ -10,7 +10,7 @@ import numpy as np
 from worldsim.actions import check_action, check_actions
 from worldsim.envs.observing import Observer
 from worldsim.envs.worlds import step_stages
-from worldsim.spec import Stages, WorldProtocol, WorldStep
+from worldsim.spec import Stages, WorldProtocol
 from worldsim.speculation import Speculation, Speculator
 from worldsim.speculation.settings import check_speculation
 
@@ -27,10 +27,7 @@ def make_speculator(
     def step(state: Any, actions: np.ndarray) -> Stages:
         return step_stages(world, state, actions, observer.pictures)
 
-    def see(state: Any, step: WorldStep) -> np.ndarray:
-        return observer.after(state, step) if num_envs else observer.after(state, step)[0]
-
     check = (
         partial(check_actions, spec, rows=num_envs, clip=clip) if num_envs else partial(check_action, spec, clip=clip)
     )
-    return Speculator(step, spec, num_envs or 1, check_speculation(speculate), see=see, check=check)
+    return Speculator(step, spec, num_envs or 1, check_speculation(speculate), check=check)

@@ -1,4 +1,4 @@
-"""Actions as somebody played them, kept in a small file: `Trace`."""
+"""Actions to measure with: as somebody played them, kept in a small file (`Trace`), or made up."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ import numpy as np
 from worldsim.actions import check_actions
 from worldsim.errors import InvalidInput
 from worldsim.files import read_json, write_atomically
-from worldsim.spec import ActionSpec
+from worldsim.spec import ActionSpec, WorldSpec
 
 FORMAT = 1
+MADE_UP = ("repeat", "random", "held")
+HELD_SECONDS, HELD_SPREAD = 0.4, 0.7  # median of how long a key is held, and the spread of its logarithm
 
 
 @dataclass
@@ -67,3 +69,24 @@ class Trace:
             raise InvalidInput(
                 f"trace {str(path)!r} cannot be read ({error}); give a file that `worldsim play --trace` wrote"
             ) from error
+
+
+def load_stream(name: str, spec: WorldSpec, steps: int) -> np.ndarray:
+    """One of `MADE_UP`, or the trace at a path, from its beginning again where it is shorter: (steps,) or (steps, A).
+
+    "repeat" is always the same action, "random" uniformly random ones, "held" keys held as a hand might: each action
+    lasts for a log-normal time, then another one follows at random.
+    """
+    rng = np.random.default_rng(0)
+    if name == "repeat":
+        return np.repeat(spec.actions.draw(rng, 1), steps, axis=0)
+    if name == "random":
+        return spec.actions.draw(rng, steps)
+    if name == "held":
+        seconds = rng.lognormal(np.log(HELD_SECONDS), HELD_SPREAD, steps)
+        lengths = np.maximum(1, np.round(seconds * spec.steps_per_second).astype(int))
+        return np.repeat(spec.actions.draw(rng, steps), lengths, axis=0)[:steps]
+    actions = Trace.load(Path(name)).actions(spec.actions)
+    if not len(actions):
+        raise InvalidInput(f"trace {name!r} holds no actions; play for a while and give that trace")
+    return np.resize(actions, (steps, *actions.shape[1:]))

@@ -14,6 +14,7 @@ from exactness import Pair
 from lively import lively_files, lively_world
 from tiny import tiny_world
 from torch._inductor.exc import InductorError
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import worldsim.compiled
 from worldsim.cli.main import main
@@ -100,7 +101,7 @@ def test_a_copied_state_goes_on_to_the_bit_however_it_lies_in_memory(compiled):
 @needs_compiler
 def test_speculation_changes_nothing(compiled):
     options = {"max_episode_steps": 20, "render_mode": "rgb_array"}
-    on = WorldEnv(compiled, speculate=Speculation(adapt=False, floor=0.0), **options)
+    on = WorldEnv(compiled, speculate=Speculation(adapt=False), **options)
     off = WorldEnv(compiled, **options)
     Pair(on, off, 0).play(60, lambda rng: int(rng.integers(3) if rng.random() < 0.3 else 1))
     assert on.speculation_stats.hit_rate > 0
@@ -277,6 +278,41 @@ def test_a_world_is_drawn_otherwise_by_the_engine_that_it_has(cache):
     assert isinstance(world.with_sampling(temperature=1.5).engine, Eager)
     assert isinstance(world.compiled().with_sampling(temperature=1.5).engine, worldsim.compiled.Compiled)
     assert isinstance(world.engine, Eager)
+
+
+def recorded(monkeypatch):
+    """What `torch.compile` was told; it traces as for a GPU, and nothing is made for this processor."""
+    told, compile_it = [], torch.compile
+
+    def record(half, *, mode, **options):
+        told.append((type(half).__name__, mode))
+        return compile_it(half, backend="aot_eager", **options)
+
+    monkeypatch.setattr(torch, "compile", record)
+    return told
+
+
+def test_on_cuda_the_halves_are_fused_in_this_process(monkeypatch, tmp_path):
+    told = recorded(monkeypatch)
+    monkeypatch.setenv(worldsim.compiled.CACHE, str(tmp_path))
+    engine = tiny_world().compiled().engine
+    with FakeTensorMode():
+        engine._load((torch.empty(1, 2, device="cuda"),))
+    assert told == [("History", "reduce-overhead"), ("Drawing", "reduce-overhead")]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_fused_for_cuda_is_traced_whole_and_changes_what_it_should(monkeypatch, uncompiled):
+    """All of it that a processor can show: one graph without breaks, the same numbers, the cache written."""
+    recorded(monkeypatch)
+    eager, state = uncompiled.engine, uncompiled.reset([0])
+    cache, actions, context = state.cache, torch.zeros(1, dtype=torch.int64), torch.zeros_like(state.past)
+    inputs = (state.past, actions, context, cache.keys, cache.values, cache.time, cache.written, cache.first)
+    with torch.no_grad():
+        to_draw = worldsim.compiled._first_to_draw(eager, inputs)
+        halves = (worldsim.compiled.History(eager), inputs), (worldsim.compiled.Drawing(eager), to_draw)
+        for half, given in halves:
+            worldsim.compiled._check(half, worldsim.compiled._fused(half), given)
 
 
 @pytest.fixture

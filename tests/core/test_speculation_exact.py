@@ -24,7 +24,7 @@ from worldsim.tree import clone
 from worldsim.weights import WorldFiles
 from worldsim.world import World
 
-EVERYTHING = {"adapt": False, "floor": 0.0}  # guesses are always being computed, whatever comes of them
+EVERYTHING = {"adapt": False}  # guesses are always being computed, whatever comes of them
 STEPS = 120
 
 
@@ -140,7 +140,7 @@ def test_the_other_thread_computes_the_very_same_bits(threads):
     try:
         for rows in (1, 3):
             actions = np.zeros(rows, np.int64)
-            ahead = Speculator(world.stages, world.spec.actions, rows, Speculation("repeat", **EVERYTHING))
+            ahead = Speculator(world.stages, world.spec.actions, rows, Speculation(**EVERYTHING))
             state = world.reset(list(range(rows)))
             plain = clone(state)
             for _ in range(12):
@@ -164,7 +164,7 @@ def test_automatic_casts_of_the_caller_hold_for_guesses_too():
         yield
 
     states, plain = [torch.ones(1, 8)], torch.ones(1, 8)
-    ahead = Speculator(stages, lively_world().spec.actions, 1, Speculation("repeat", **EVERYTHING))
+    ahead = Speculator(stages, lively_world().spec.actions, 1, Speculation(**EVERYTHING))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         for _ in range(20):
             states.append(ahead.step(states[-1], np.array([1]))[0])

@@ -13,7 +13,7 @@ from worldsim.envs import WorldEnv, WorldVectorEnv
 from worldsim.speculation import Speculation
 
 COPIES = [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))]
-ALL = Speculation("repeat", adapt=False, depth=1)
+ALL = Speculation(breadth=1, adapt=False)
 
 
 @pytest.mark.parametrize("speculate", [None, ALL])

@@ -139,7 +139,7 @@ def test_another_action_than_that_of_the_interrupted_step_may_follow():
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs an interval timer to interrupt at a given time")
 def test_a_signal_while_guesses_are_made_leaves_no_lock_and_no_demand_behind():
-    eager = Speculation(guess="repeat", depth=1, adapt=False)
+    eager = Speculation(lambda observation: [0], adapt=False)
     env, plain = (WorldEnv(endless_world(), speculate=s, max_episode_steps=None) for s in (eager, None))
     signals = signal.signal(signal.SIGALRM, signal.default_int_handler)  # SIGALRM stands for Ctrl-C
     struck = 0

@@ -14,7 +14,7 @@ from worldsim.envs.play.session import Session
 from worldsim.envs.play.status import Settings
 from worldsim.speculation import Speculation
 
-ALL = Speculation(adapt=False, floor=0.0)
+ALL = Speculation(adapt=False)
 
 
 def _views(speculate, real=False):

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
 import tyro
 
 from worldsim.bench import AnyEnv, bench_world, format_bench, measure_memory
 from worldsim.bench_speculation import bench_speculation, format_speculation
-from worldsim.cli.bench_streams import check_speculation_options, choose_stream, make_guessing_env
 from worldsim.cli.output import say
 from worldsim.errors import InvalidInput
 from worldsim.evaluate.table import save_json
 from worldsim.spec import Pictures, WorldProtocol
-from worldsim.speculation_plot import save_speculation_plot
+from worldsim.speculation import Speculation
+from worldsim.traces import MADE_UP, load_stream
 from worldsim.world import World
 
 if TYPE_CHECKING:
@@ -34,9 +35,6 @@ def bench(
     speculate: bool = False,
     streams: tuple[str, ...] = ("held", "repeat", "random"),
     think: tuple[float, ...] = (0.0, 20.0),
-    depths: tuple[int, ...] = (3,),
-    adapt: bool = True,
-    plot: Path | None = None,
     json: Path | None = None,
     threads: int | None = None,
     compiled: bool = False,
@@ -55,37 +53,33 @@ def bench(
         between: also decode the pictures before the last one of each step.
         memory: also play so many steps with resets and report how much the process grows.
         speculate: measure speculation instead, in one environment, with `steps` steps of every stream.
-        streams: how actions follow on each other: held (keys held as a hand might, made up), repeat, random, a .json
-            file that `worldsim play --trace` wrote, or the .safetensors of an agent.
+        streams: how actions follow on each other: held (keys held as a hand might, made up), repeat, random, or a
+            .json file that `worldsim play --trace` wrote.
         think: milliseconds that the caller thinks before a step.
-        depths: greatest numbers of steps that are guessed ahead.
-        adapt: whether hits and idle time decide what is guessed; without it, all that may come is.
-        plot: write a picture of the figures of speculation to this .png file.
         json: write the figures here.
         threads: threads that torch computes with (default: torch's own choice).
         compiled: compile the world's steps to machine code, for each number of environments once.
         device: auto, cpu or cuda.
     """
     _check_options(num_envs, steps, memory, threads)
-    if plot is not None and not speculate:
-        raise InvalidInput("--plot draws figures of speculation; give --speculate too, or leave it out")
     if threads is not None:
         torch.set_num_threads(threads)
     if speculate:
-        check_speculation_options(streams, think, depths, steps, plot)
+        _check_callers(streams, think, steps)
     loaded = World.from_pretrained(world, device=device)
     served = loaded.compiled() if compiled else loaded
     pictures: Pictures = "all" if between else "frame" if observation == "pixels" else "none"
+    make = partial(make_env, observation=observation, between=between)
     if speculate:
-        callers = [choose_stream(name, served, steps) for name in streams]
-        make_one = partial(make_guessing_env, observation=observation, between=between)
-        report = bench_speculation(served, make_one, callers, think, depths, adapt=adapt, pictures=pictures)
-        report["compiled"] = compiled
+        report = bench_speculation(
+            served,
+            lambda world, speculate: make(world, 1, speculate=speculate),
+            {Path(name).stem: load_stream(name, served.spec, steps) for name in streams},
+            think,
+        )
+        report |= {"compiled": compiled, "decoded": pictures}
         say(format_speculation(report))
-        if plot is not None:
-            save_speculation_plot(plot, report)
     else:
-        make = partial(make_env, observation=observation, between=between)
         report = bench_world(loaded, make, num_envs, steps, pictures, compiled=compiled)
         if memory:
             from worldsim.envs.world_env import WorldEnv  # with the game's own time limit, and so with resets
@@ -104,11 +98,29 @@ def _check_options(num_envs: tuple[int, ...], steps: int, memory: int, threads: 
         raise InvalidInput(f"--memory is {memory}; give a number of steps, or leave it out")
 
 
-def make_env(world: WorldProtocol, count: int, observation: Observation = "pixels", between: bool = False) -> AnyEnv:
+def _check_callers(streams: tuple[str, ...], think: tuple[float, ...], steps: int) -> None:
+    if steps < 2:
+        raise InvalidInput(f"--steps is {steps}; give at least 2, since the first step of a stream is not timed")
+    for name in streams:
+        if name not in MADE_UP and not (name.endswith(".json") and Path(name).is_file()):
+            raise InvalidInput(f"--streams {name!r} is unknown; give {', '.join(MADE_UP)}, or a trace (.json)")
+    for ms in think:
+        if not 0 <= ms < math.inf:
+            raise InvalidInput(f"--think {ms} is no time; give milliseconds, 0 or more")
+
+
+def make_env(
+    world: WorldProtocol,
+    count: int,
+    observation: Observation = "pixels",
+    between: bool = False,
+    speculate: Speculation | None = None,
+) -> AnyEnv:
     """One environment, or a vector of them, without a time limit."""
     from worldsim.envs.vector_env import WorldVectorEnv
     from worldsim.envs.world_env import WorldEnv
 
+    options: dict[str, Any] = {"observation": observation, "between": between, "speculate": speculate}
     if count == 1:
-        return WorldEnv(world, observation=observation, between=between, max_episode_steps=None)
-    return WorldVectorEnv(world, count, observation=observation, between=between, max_episode_steps=None)
+        return WorldEnv(world, max_episode_steps=None, **options)
+    return WorldVectorEnv(world, count, max_episode_steps=None, **options)

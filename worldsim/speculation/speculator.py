@@ -12,12 +12,11 @@ import numpy as np
 
 from worldsim.actions import check_actions
 from worldsim.spec import ActionSpec, WorldStep
-from worldsim.speculation.economy import Referee
+from worldsim.speculation.cost import SlowdownGuard
 from worldsim.speculation.guessers import make_guesser
-from worldsim.speculation.guesses import Guess
 from worldsim.speculation.settings import Speculation
 from worldsim.speculation.stats import Kind, SpeculationStats
-from worldsim.speculation.worker import See, Step, Worker, timed
+from worldsim.speculation.worker import Root, Step, Worker, timed
 from worldsim.stages import finish
 from worldsim.threads import ThreadSettings, crowded, release_pool
 
@@ -43,25 +42,22 @@ class Speculator:
         rows: int,
         settings: Speculation | None,
         *,
-        see: See | None = None,
         check: Callable[[Any], np.ndarray] | None = None,
     ) -> None:
         """`step(state, actions)` gives the stages of a step of `rows` worlds, as `World.stages` does.
 
-        `see` and `check` are for a policy that proposes: what it looks at after a step, and what makes of each of its
-        proposals what `step` takes.
+        `check` makes of what a policy proposes what `step` takes.
         """
         self._step = step
         self._worker: Worker | None = None
         if settings is None:
             return
         check = check or (lambda proposal: check_actions(actions, proposal, rows))
-        self._worker = Worker(step, make_guesser(settings, actions, rows, check), settings, see)
-        self._referee = Referee()
+        self._worker = Worker(step, make_guesser(settings, actions, rows, check), settings)
+        self._guard = SlowdownGuard()
         self._answered: float | None = None  # when the caller was answered; None: not since the last `forget`
         self._answered_to = (0, 0.0)  # the caller's thread, and how long it had computed by then
         self._allowed: bool | None = None  # whether guesses are made in this cycle; None: there is no time for them
-        self._reached: Guess | None = None  # the guess that the last step turned out to be
         # Collected or not, the thread ends before the interpreter does.
         self._finalizer = weakref.finalize(self, self._worker.close)
 
@@ -74,20 +70,18 @@ class Speculator:
         """What the world's step gives; raises what it raises, and what went wrong with a guess since the last step."""
         if self._worker is None:
             return finish(self._step(state, actions))
-        worker, asked, idle, actions = self._worker, time.perf_counter(), self._idle(), np.asarray(actions)
+        worker, idle, actions = self._worker, self._idle(), np.asarray(actions)
         guess, late = worker.take(state, actions)
         kind: Kind = "miss" if guess is None else "late" if late else "hit"
-        self._reached = guess
-        if guess is None:
-            result = worker.compute(state, actions) if worker.free else self._compute_here(state, actions)
-        else:
-            assert guess.step is not None
+        if guess is not None:
             result = guess.state, guess.step
+        else:
+            result = worker.compute(state, actions) if worker.free else self._compute_here(state, actions)
         with worker.monitor.lock:
             if idle is not None:
-                worker.economy.idled(idle)
-                worker.stats.idle.append(idle)
-            worker.stats.stepped(kind, 0 if guess is None else guess.depth, time.perf_counter() - asked)
+                worker.cost.idled(idle)
+            worker.stats.kinds[kind] += 1
+            worker.stats.last = kind
         worker.guesser.saw(actions)
         return result
 
@@ -100,21 +94,19 @@ class Speculator:
             return
         worker, now = self._worker, time.perf_counter()
         if self._answered is not None and self._allowed is not None:
-            self._referee.note(now - self._answered, self._allowed)
+            self._guard.note(now - self._answered, self._allowed)
         self._allowed = None
         with worker.monitor.lock:
-            enough = worker.economy.idle_enough()
+            enough = worker.cost.idle_enough()
         if not worker.settings.adapt:
             self._allowed = True
         elif enough:
-            self._allowed = self._referee.allows()
-        root = self._reached if self._reached is not None and self._reached.state is state else Guess(state)
-        root.step, root.observation, self._reached = None, observation, None
+            self._allowed = self._guard.allows()
         if self._allowed:
             release_pool()
-            worker.begin(root, ThreadSettings.here())
+            worker.begin(Root(state, observation), ThreadSettings.here())
         else:
-            worker.rest(root)
+            worker.rest()
         self._answered = time.perf_counter()
         self._answered_to = threading.get_ident(), time.thread_time()
 
@@ -122,13 +114,12 @@ class Speculator:
         """Drop what was guessed and guess no more until `expect`: the state is about to be replaced or written to."""
         if self._worker is not None:
             self._worker.forget()
-            self._reached = self._answered = None
+            self._answered = None
 
     def close(self) -> None:
         """End the thread, if there is one, and step without it from now on; may be called twice."""
         if self._worker is not None:
             self._finalizer()
-            self._reached = None
 
     def _idle(self) -> float | None:
         """Seconds since the answer in which the processors were free; None if there was none since `forget`."""
@@ -146,5 +137,5 @@ class Speculator:
         *_, result = timed(self._step(state, actions), seconds)
         assert result is not None
         with self._worker.monitor.lock:
-            self._worker.economy.computed(seconds)
+            self._worker.cost.computed(seconds)
         return result

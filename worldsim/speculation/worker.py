@@ -1,4 +1,4 @@
-"""The thread that computes guesses while the caller does something else: `Worker`."""
+"""The thread that computes guesses, and on-demand steps while it is awake: `Worker`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ from typing import Any
 import numpy as np
 
 from worldsim.spec import Stages, WorldStep
-from worldsim.speculation.choosing import next_job
-from worldsim.speculation.economy import Economy, Trust
-from worldsim.speculation.guessers import Guesser
-from worldsim.speculation.guesses import Guess, Job
+from worldsim.speculation.cost import CostModel
+from worldsim.speculation.guessers import Candidate, Guesser
 from worldsim.speculation.settings import Speculation
 from worldsim.speculation.stats import SpeculationStats
 from worldsim.threads import Monitor, ThreadSettings, release_pool
@@ -22,7 +20,34 @@ from worldsim.tree import clone
 
 THREAD = "worldsim-speculation"
 Step = Callable[[Any, np.ndarray], Stages]
-See = Callable[[Any, WorldStep], Any]  # the state after a step, and what it gave -> the observation
+
+
+@dataclass(eq=False)
+class Guess:
+    """A state that nobody writes to before it is asked for, and what else its step gives."""
+
+    state: Any
+    step: WorldStep
+    seconds: float  # that it took
+
+
+@dataclass(eq=False)
+class Root:
+    """Where the world stands, what may come next, and what was computed of that."""
+
+    state: Any
+    observation: Any = None  # for policies that propose
+    candidates: list[Candidate] | None = None  # likeliest first; None: not asked yet
+    guesses: dict[bytes, Guess] = field(default_factory=dict)
+
+
+@dataclass(eq=False)
+class Job:
+    """What the thread is at: a candidate's step from a root or, without one, asking for the root's candidates."""
+
+    root: Root
+    candidate: Candidate | None = None
+    stop: bool = False  # set when nobody wants it any more
 
 
 @dataclass(eq=False)
@@ -38,7 +63,7 @@ class Demand:
 
 @dataclass(eq=False)
 class Worker:
-    """Guesses what follows on a state, step by step from copies of it, until it is asked what did follow.
+    """Guesses what follows on a state, from copies of it, until it is asked what did follow.
 
     While it is awake it also computes the steps that were not guessed: only one thread at a time should compute, see
     `release_pool`. All that it shares with the caller's thread is read and written under `monitor.lock`, in blocks of
@@ -49,16 +74,13 @@ class Worker:
     step: Step
     guesser: Guesser
     settings: Speculation
-    see: See | None = None
-    economy: Economy = field(default_factory=Economy)
+    cost: CostModel = field(default_factory=CostModel)
     stats: SpeculationStats = field(default_factory=SpeculationStats)
     monitor: Monitor = field(default_factory=Monitor)
 
     def __post_init__(self) -> None:
-        self.trust = Trust(self.settings.breadth)
         self.awake = False  # between `begin` and `rest` or `forget`
-        self._root: Guess | None = None
-        self._since = 0.0  # when the caller was answered
+        self._root: Root | None = None
         self._like = ThreadSettings(1, ())
         self._job: Job | None = None  # that the thread is at
         self._demand: Demand | None = None  # that goes before all guesses
@@ -69,12 +91,12 @@ class Worker:
 
     # -- for the caller's thread --------------------------------------------------------------------------------
 
-    def begin(self, root: Guess, like: ThreadSettings) -> None:
+    def begin(self, root: Root, like: ThreadSettings) -> None:
         """Guess what follows on `root`, computing as the thread with the settings `like` does."""
         with self.monitor.lock:
             if self._closed:
                 return
-            self._root, self._since, self._like, self.awake = root, time.perf_counter(), like, True
+            self._root, self._like, self.awake = root, like, True
             self._ensure_thread()
             self.monitor.notify()
 
@@ -87,21 +109,19 @@ class Worker:
         self._wait_for_demand()
         with self.monitor.lock:
             self._raise_error()
-            root = self._root_of(state)
-            late = root is not None and key not in root.children and self._is_computing(root, key)
-            job = self._job
+            root, job = self._root_of(state), self._job
+            under_way = job is not None and job.candidate is not None and job.root is root and job.candidate.key == key
+            late = root is not None and key not in root.guesses and under_way
         if late:
             self.monitor.wait_until(lambda: self._job is not job)
+        guess = None
         with self.monitor.lock:
             self._raise_error()
             root = self._root_of(state)
-            guess = root.children.get(key) if root is not None else None
-            if root is not None and root.candidates is not None:
-                keys = [candidate.key for candidate in root.candidates]
-                came = keys.index(key) if key in keys else None
-                self.trust.note([candidate.probability for candidate in root.candidates], came)
-            if guess is not None:
-                self.stats.used[guess.depth] += 1
+            if root is not None:
+                guess = root.guesses.get(key)
+                if root.candidates is not None:
+                    self.cost.calibrator.note(root.candidates, key)
         self._leave(guess)
         return guess, late and guess is not None
 
@@ -126,15 +146,19 @@ class Worker:
         """Drop all guesses and rest; nothing reads the state that they began from when this returns."""
         self._wait_for_demand()
         self._leave(None)
-        self._rest()
+        self.rest()
 
-    def rest(self, root: Guess) -> None:
-        """Go no further from `root`, and rest."""
+    def rest(self) -> None:
+        """Guess no more, and wait until the thread is out of the caller's way: it computes nothing, has no helpers."""
         with self.monitor.lock:
-            self.stats.discarded(root.below())
+            self._root, self.awake = None, False
             if self._job is not None:
                 self._job.stop = True
-        self._rest()
+            if self._warm:
+                self.monitor.notify()
+        self.monitor.wait_until(
+            lambda: not self._warm or self._closed or (self._job is not None and self._job.candidate is None)
+        )
 
     def close(self) -> None:
         """End the thread; may be called twice, and from any thread."""
@@ -155,43 +179,23 @@ class Worker:
         """Wait for a step whose caller was interrupted: it still writes into the state that is to be stepped again."""
         self.monitor.wait_until(lambda: self._demand is None)
 
-    def _root_of(self, state: Any) -> Guess | None:
+    def _root_of(self, state: Any) -> Root | None:
         return self._root if self._root is not None and self._root.state is state else None
 
-    def _is_computing(self, node: Guess, key: bytes) -> bool:
-        job = self._job
-        return job is not None and job.node is node and job.candidate is not None and job.candidate.key == key
-
     def _leave(self, guess: Guess | None) -> None:
-        """Drop all guesses but one and what follows on it; wait until no state is read that may now be written to."""
+        """Drop all guesses but one; without one, wait until no state is read that may now be written to."""
         with self.monitor.lock:
             if self._root is not None:
-                kept = {guess, *guess.below()} if guess is not None else set()
-                self.stats.discarded(one for one in self._root.below() if one not in kept)
-                if guess is not None:
-                    self._root.children = {}  # what is kept must not keep the rest alive
+                dropped = (other for other in self._root.guesses.values() if other is not guess)
+                self.stats.discarded_seconds += sum(other.seconds for other in dropped)
             self._root = None
-            job = self._job
-            if job is None:
+            if self._job is None:
                 return
-            following = guess is not None and any(job.node is one for one in (guess, *guess.below()))
-            if job.candidate is None or not following:
-                job.stop = True
-        if guess is not None:
-            return
-        began = time.perf_counter()
-        self.monitor.wait_until(lambda: self._job is None or self._job.candidate is None)
-        self.stats.waited_seconds += time.perf_counter() - began
-
-    def _rest(self) -> None:
-        """Wait until the thread is out of the caller's way: it computes nothing and has no helpers."""
-        with self.monitor.lock:
-            self._root, self.awake = None, False
-            if self._warm:
-                self.monitor.notify()
-        self.monitor.wait_until(
-            lambda: not self._warm or self._closed or (self._job is not None and self._job.candidate is None)
-        )
+            self._job.stop = True
+        if guess is None:
+            began = time.perf_counter()
+            self.monitor.wait_until(lambda: self._job is None or self._job.candidate is None)
+            self.stats.waited_seconds += time.perf_counter() - began
 
     def _raise_error(self) -> None:
         if self._error is not None:
@@ -219,13 +223,18 @@ class Worker:
     def _work(self) -> tuple[Job | None, Demand | None, ThreadSettings] | None:
         """What is to be done now, if anything is; with neither job nor demand, to end or to release the helpers."""
         if self._demand is None and self._root is not None and self._error is None:
-            elapsed = time.perf_counter() - self._since
-            self._job = next_job(self._root, self.settings, self.economy, self.trust, elapsed)
+            self._job = self._next_job(self._root)
         busy = self._job is not None or self._demand is not None
         if busy or self._closed or (self._warm and not self.awake):
             self._warm = self._warm or busy
             return self._job, self._demand, self._like
         return None
+
+    def _next_job(self, root: Root) -> Job | None:
+        if root.candidates is None:
+            return Job(root)
+        candidate = self.cost.best(root.candidates, set(root.guesses), self.settings.adapt)
+        return None if candidate is None else Job(root, candidate)
 
     def _answer(self, demand: Demand, like: ThreadSettings) -> None:
         seconds: list[float] = []
@@ -236,17 +245,17 @@ class Worker:
             demand.error = error
         with self.monitor.lock:
             if demand.error is None:
-                self.economy.computed(seconds)
+                self.cost.computed(seconds)
             self._demand, demand.done = None, True
             self.monitor.notify()
 
     def _do(self, job: Job, like: ThreadSettings) -> None:
         try:
             if job.candidate is None:
-                job.node.candidates = self._rank(job)
+                job.root.candidates = self.guesser.ranked(job.root.observation)[: self.settings.breadth]
             else:
                 with like.applied():
-                    self._compute(job)
+                    self._compute(job, job.candidate)
         except BaseException as error:  # raised by the caller's next step
             with self.monitor.lock:
                 self._error, self._root = error, None
@@ -254,34 +263,26 @@ class Worker:
             self._job = None
             self.monitor.notify()
 
-    def _rank(self, job: Job) -> Any:
-        candidates = self.guesser.ranked(job.path, job.node.observation)
-        return None if job.stop else candidates
-
-    def _compute(self, job: Job) -> None:
+    def _compute(self, job: Job, candidate: Candidate) -> None:
         """Compute a guess, unless it is stopped."""
-        assert job.candidate is not None
         began = time.perf_counter()
         seconds: list[float] = []
-        stages = timed(self.step(clone(job.node.state), job.candidate.actions), seconds)
+        stages = timed(self.step(clone(job.root.state), candidate.actions), seconds)
         result = next(stages)
         while result is None and not job.stop:
             result = next(stages)
         spent = time.perf_counter() - began
         with self.monitor.lock:
+            self.stats.computed_seconds += spent
             if result is None:
-                self.stats.left(spent)
-                return
-            self.economy.computed(seconds)
-        state, step = result
-        observation = self.see(state, step) if self.see is not None and self.guesser.needs_observation else None
-        guess = Guess(state, step, observation, job.candidate.actions, job.depth, spent)
-        with self.monitor.lock:
-            self.stats.guessed(guess)
-            if job.stop:
-                self.stats.discarded([guess])
+                self.stats.cancelled += 1
             else:
-                job.node.children[job.candidate.key] = guess
+                self.stats.computed += 1
+                self.cost.computed(seconds)
+            if job.stop or result is None:
+                self.stats.discarded_seconds += spent
+            else:
+                job.root.guesses[candidate.key] = Guess(*result, spent)
 
 
 def timed(stages: Stages, seconds: list[float]) -> Iterator[tuple[Any, WorldStep] | None]:
