@@ -14,6 +14,7 @@ same length, and an episode of n actions has n + 1 rows. Streams, T rows in all:
     pose        (T, 4)             float32  x, y, z, yaw in radians
     audio       (T, S, C)          int16    the sound of the step
     variables   (T, V)             float32  named in `EpisodesMeta.variable_names`
+    …           what else the simulator's sensors give, each described by its `worldsim.spec.StreamSpec`
 
 and `episode_ends` int64: episode i is rows ends[i-1] to ends[i]. Only rows before the last end exist; arrays
 may be longer on disk while a recording runs or after it was killed. `worldsim.episode_writer` describes how
@@ -34,16 +35,17 @@ from typing import Any, Literal
 import numpy as np
 import zarr
 
-from worldsim.episode_stream import ChunkFiles, StreamSpec, damaged, is_ours
+from worldsim.episode_stream import ChunkFiles, chunk_rows, damaged, is_ours
 from worldsim.errors import DamagedEpisodes, InvalidInput
 from worldsim.files import is_name, read_json
-from worldsim.spec import ActionSpec
+from worldsim.migration import migrate_stream
+from worldsim.spec import ActionSpec, StreamSpec
 
 FORMAT_VERSION = 2
 READABLE_VERSIONS = (1, 2)
 REQUIRED_STREAMS = ("rgb", "action", "reward", "terminated", "truncated")
 ENDS = "episode_ends"
-ENDS_SPEC = StreamSpec((), "int64")
+ENDS_SPEC = StreamSpec("token", (), "int64")
 ENDS_CHUNK = 65_536  # episodes in a chunk of `episode_ends`; a second one is hardly ever needed
 UNCOMMITTED = -1  # fill value of `episode_ends`
 
@@ -95,7 +97,10 @@ class EpisodesMeta:
         values["actions"] = ActionSpec(**spec)
         values["variable_names"] = tuple(values["variable_names"])
         values["streams"] = {
-            name: StreamSpec(tuple(stream["shape"]), stream["dtype"]) for name, stream in values["streams"].items()
+            name: StreamSpec(
+                **{k: tuple(v) if isinstance(v, list) else v for k, v in migrate_stream(name, one).items()}
+            )
+            for name, one in values["streams"].items()
         }
         return cls(**values)
 
@@ -166,7 +171,7 @@ class StoreFiles:
         if stream == ENDS:
             return ENDS_SPEC, ENDS_CHUNK, UNCOMMITTED
         spec = self.meta.streams[stream]
-        return spec, spec.chunk_rows, 0
+        return spec, chunk_rows(spec), 0
 
     def _present(self, stream: str) -> set[str]:
         """Names of the chunk files of a stream."""
@@ -290,7 +295,7 @@ def open_store(path: Path, *, mode: Literal["r", "r+"]) -> StoreFiles:
         strange = [name for name in meta.streams if not is_name(name) or name == ENDS]
         if missing or strange:
             raise ValueError(f"missing streams {missing}, impossible streams {strange}")
-    except (TypeError, KeyError, ValueError, AttributeError) as error:
+    except (TypeError, KeyError, ValueError, AttributeError, InvalidInput) as error:
         raise DamagedEpisodes(
             f"the metadata of episode store {str(path)!r} is not what this worldsim knows ({error}); "
             "use the version that wrote it"

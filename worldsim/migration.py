@@ -58,3 +58,15 @@ def migrate_optimizer(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             name = f"optimizer.{int(index) - (int(index) > gone)}.{key}"
         kept[name] = tensor
     return kept
+
+
+def migrate_stream(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a stream's `StreamSpec` in an episode store; older stores say nothing but shape and dtype."""
+    if "kind" in values:
+        return dict(values)
+    shape, dtype = tuple(values["shape"]), values["dtype"]
+    names = {"audio": "audio", "depth": "depth"}
+    kind = names.get(name) or ("image" if dtype == "uint8" and shape[-1:] == (3,) else None)
+    kind = kind or ("vector" if str(dtype).startswith("float") else "token")
+    several = name in ("between", "audio") and len(shape) > 0
+    return {"kind": kind, "shape": shape, "dtype": dtype, "per_step": shape[0] if several else 1}

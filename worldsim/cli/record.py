@@ -14,8 +14,9 @@ from tqdm import tqdm
 
 from worldsim.cli.coverage import report_coverage
 from worldsim.episode_writer import EpisodeWriter
-from worldsim.episodes import Episodes, EpisodesMeta, StreamSpec
+from worldsim.episodes import Episodes, EpisodesMeta
 from worldsim.errors import InvalidInput, WorldsimError
+from worldsim.spec import StreamSpec
 from worldsim.train.interrupts import Interrupts
 
 if TYPE_CHECKING:
@@ -127,11 +128,11 @@ def _prepare(
 def store_meta(spec: SourceSpec, *, policy: str, seed: int, leave_out: frozenset[str] = frozenset()) -> EpisodesMeta:
     """What the store of a recording of this source says about itself, without the streams `leave_out`."""
     streams = {
-        "rgb": StreamSpec((spec.height, spec.width, 3), "uint8"),
-        "action": StreamSpec(spec.actions.shape, spec.actions.dtype),
-        "reward": StreamSpec((), "float32"),
-        "terminated": StreamSpec((), "bool"),
-        "truncated": StreamSpec((), "bool"),
+        "rgb": StreamSpec("image", (spec.height, spec.width, 3), "uint8"),
+        "action": spec.actions.to_stream(),
+        "reward": StreamSpec("vector", (), "float32"),
+        "terminated": StreamSpec("token", (), "bool"),
+        "truncated": StreamSpec("token", (), "bool"),
         **{name: stream for name, stream in spec.extras.items() if name not in leave_out},
     }
     return EpisodesMeta(
