@@ -58,10 +58,17 @@ class StreamSpec:
         """Bytes of one row."""
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
-    def to_space(self) -> gym.spaces.Box:
-        """The gymnasium space of one row; its bounds are finite, as the checkers of environments want them."""
-        low, high = (np.array(bound).astype(self.dtype).reshape(self.shape) for bound in self._bounds())
+    def to_space(self) -> gym.spaces.Space[Any]:
+        """The gymnasium space of one row; the bounds of boxes are finite, as checkers of environments want them."""
+        if self.kind == "token" and not self.shape and self.names:
+            return gym.spaces.Discrete(len(self.names))
+        low, high = self.bounds()
         return gym.spaces.Box(low, high, dtype=np.dtype(self.dtype).type)
+
+    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """The lowest and the highest row."""
+        low, high = (np.array(bound).astype(self.dtype).reshape(self.shape) for bound in self._bounds())
+        return low, high
 
     def _bounds(self) -> tuple[list[Any], list[Any]]:
         """The bounds of every entry."""
@@ -152,6 +159,7 @@ class WorldSpec:
     weights: str = ""  # fingerprint of the weights; a saved state fits no others
     latent_shape: tuple[int, int, int] | None = None  # (C, h, w) of a frame's latents in a `LatentWorld`; else None
     starts: tuple[str, ...] = ()  # kinds of recorded starts that `reset(start=...)` takes; empty: it has no `start`
+    streams: dict[str, StreamSpec] = field(default_factory=dict)  # what a `StreamWorld` gives besides its frames
     ages: bool = False  # whether it is told how late in an episode given pictures are: `reset(frames=..., age=...)`
 
 
@@ -222,6 +230,15 @@ class LatentWorld(WorldProtocol, Protocol):
 
     def latents(self, state: Any) -> np.ndarray:
         """What the current pictures are decoded from, (B, C, h, w) float32."""
+        ...
+
+
+@runtime_checkable
+class StreamWorld(WorldProtocol, Protocol):
+    """A world with sensors besides its frames; its `spec.streams` describes them, the extras of a step have them."""
+
+    def streams(self, state: Any) -> dict[str, np.ndarray]:
+        """Their current values, (B, ...) each, finite and within the bounds of its `StreamSpec`."""
         ...
 
 

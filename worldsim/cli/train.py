@@ -53,6 +53,7 @@ class DynamicsCommand:
     clip: int = 32  # steps in a clip, and so of the history that the model can use
     patch: tuple[int, int] = (8, 1)  # latents (rows, columns) in a token
     mirror: bool = False  # learn from mirrored episodes, too: for games in which left and right are alike
+    streams: tuple[str, ...] = ()  # recorded vectors to learn and to dream, such as proprio; a token is a task
     health: str | None = None  # a recorded variable whose fall comes before an ending; teaches what leads to one
     resume: bool = False
     loop: Annotated[LoopConfig, tyro.conf.arg(name="")] = field(default_factory=LoopConfig)
@@ -61,12 +62,22 @@ class DynamicsCommand:
         """Cache the latents, build the task and train it."""
         from worldsim.models.dynamics import DynamicsConfig
         from worldsim.train.checkpoint import load_checkpoint, setting
-        from worldsim.train.dynamics_task import DynamicsTask
+        from worldsim.train.dynamics_task import DynamicsTask, modules_of
         from worldsim.train.latents import cache_latents, load_tokenizer
 
+        if self.mirror and self.streams:
+            raise InvalidInput(f"streams {', '.join(self.streams)} have no mirror image; train without --mirror")
         tokenizer = load_tokenizer(self.out, self.loop.device)
         clips = [
-            cache_latents(tokenizer, store, self.out, self.loop.device, health=self.health, mirrored=mirrored)
+            cache_latents(
+                tokenizer,
+                store,
+                self.out,
+                self.loop.device,
+                health=self.health,
+                mirrored=mirrored,
+                streams=self.streams,
+            )
             for mirrored in ((False, True) if self.mirror else (False,))
             for store in open_stores(self.data)
         ]
@@ -75,9 +86,9 @@ class DynamicsCommand:
         if self.resume and path.exists():
             begun = load_checkpoint(path)[1]
             kept["reward_scale"] = setting(path, begun, "reward_scale", float)
-            kept["oldest"] = setting(path, begun, "model", DynamicsConfig).oldest
+            kept["begun"] = setting(path, begun, "model", DynamicsConfig)
         sizes: dict[str, Any] = {"batch": self.batch, "clip": self.clip, "patch": self.patch}
-        task = DynamicsTask(clips, tokenizer, **sizes, seed=self.loop.seed, **kept)
+        task = DynamicsTask(clips, tokenizer, **sizes, **modules_of(clips), seed=self.loop.seed, **kept)
         fit(task, self.loop, self.out, self.resume)
 
 
