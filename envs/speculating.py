@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from worldsim.actions import check_action, check_actions
-from worldsim.envs.observing import Observer
+from worldsim.envs.observing import Observer, row_of
 from worldsim.envs.worlds import step_stages
 from worldsim.spec import Stages, WorldProtocol, WorldStep
 from worldsim.speculation import Speculation, Speculator
@@ -27,8 +27,9 @@ def make_speculator(
     def step(state: Any, actions: np.ndarray) -> Stages:
         return step_stages(world, state, actions, observer.pictures)
 
-    def see(state: Any, step: WorldStep) -> np.ndarray:
-        return observer.after(state, step) if num_envs else observer.after(state, step)[0]
+    def see(state: Any, step: WorldStep) -> Any:
+        seen = observer.after(state, step)
+        return seen if num_envs else row_of(seen, 0)
 
     check = (
         partial(check_actions, spec, rows=num_envs, clip=clip) if num_envs else partial(check_action, spec, clip=clip)

@@ -28,6 +28,7 @@ import dataclasses
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -236,6 +237,11 @@ class Episodes:
             low, high = max(start, first), min(stop, first + size)
             rows[low - start : high - start] = chunk[low - first : high - first]
         return rows
+
+    def frames(self, cameras: Sequence[str], start: int, stop: int) -> np.ndarray:
+        """Rows of image streams of one size, one camera above the other: (rows, cameras * H, W, 3) uint8."""
+        parts = [self.read(name, start, stop) for name in cameras]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
     def check_numbers(self) -> None:
         """Raise InvalidInput if a reward or an action is not finite, or an action is outside of the recorded space.

@@ -160,6 +160,7 @@ class WorldSpec:
     latent_shape: tuple[int, int, int] | None = None  # (C, h, w) of a frame's latents in a `LatentWorld`; else None
     starts: tuple[str, ...] = ()  # kinds of recorded starts that `reset(start=...)` takes; empty: it has no `start`
     streams: dict[str, StreamSpec] = field(default_factory=dict)  # what a `StreamWorld` gives besides its frames
+    cameras: tuple[str, ...] = ()  # of a frame that several make, one above the other, with as many rows each
     ages: bool = False  # whether it is told how late in an episode given pictures are: `reset(frames=..., age=...)`
 
 

@@ -395,6 +395,7 @@ def _spec(config: WorldConfig, starts: Starts) -> WorldSpec:
         latent_shape=(config.tokenizer.channels, config.tokenizer.latent_height, config.tokenizer.latent_width),
         starts=starts.kinds,
         streams=dict(config.dynamics.streams),
+        cameras=config.tokenizer.cameras if len(config.tokenizer.cameras) > 1 else (),
         ages=True,
     )
 

@@ -46,6 +46,7 @@ def record(
     height: int | None = None,
     width: int | None = None,
     env_kwargs: str | None = None,
+    streams: bool = False,
 ) -> None:
     """Play a real simulator with a data policy and write episodes.
 
@@ -68,13 +69,14 @@ def record(
         labels: Doom: also the boxes of fireballs, to measure a detector with.
         height: gym: height of the pictures (default 64).
         width: gym: width of the pictures (default 64).
+        streams: gym: also what the environment observes: vectors, such as joints, and images of other cameras.
         env_kwargs: gym: what gymnasium.make is given besides the id, as a JSON object ('{"env_name": "reach-v3"}').
     """
     if steps < 1:
         raise InvalidInput(f"--steps is {steps}; give at least 1")
     if seed < 0:
         raise InvalidInput(f"--seed is {seed}; give 0 or more")
-    flags = {"between": between, "depth": depth, "pose": pose, "sound": sound, "labels": labels}
+    flags = {"between": between, "depth": depth, "pose": pose, "sound": sound, "labels": labels, "streams": streams}
     sizes = {"frame_skip": frame_skip, "height": height, "width": width}
     options: dict[str, Any] = {name: True for name, on in flags.items() if on}
     options |= {name: value for name, value in sizes.items() if value is not None}

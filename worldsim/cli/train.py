@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from worldsim.episodes import Episodes
+from worldsim.episodes import Episodes, EpisodesMeta
 from worldsim.errors import InvalidInput, MissingDependency
 from worldsim.sampling import SamplingConfig
 from worldsim.train.board import logging_to
@@ -29,6 +29,7 @@ class TokenizerCommand:
     out: Path  # folder of the run; the other stages use the same one
     batch: int = 12  # pairs of successive pictures
     channels: int = 16  # of a latent
+    cameras: tuple[str, ...] = ("rgb",)  # recorded image streams that make a frame, one above the other
     resume: bool = False
     loop: Annotated[LoopConfig, tyro.conf.arg(name="")] = field(default_factory=LoopConfig)
 
@@ -39,7 +40,9 @@ class TokenizerCommand:
 
         stores = open_stores(self.data)
         meta = stores[0].meta
-        config = TokenizerConfig(height=meta.height, width=meta.width, channels=self.channels)
+        check_cameras(meta, self.cameras)
+        height = meta.height * len(self.cameras)
+        config = TokenizerConfig(height=height, width=meta.width, channels=self.channels, cameras=self.cameras)
         fit(TokenizerTask(stores, config, batch=self.batch, seed=self.loop.seed), self.loop, self.out, self.resume)
 
 
@@ -177,6 +180,15 @@ def open_stores(paths: tuple[Path, ...]) -> list[Episodes]:
         if store.meta.streams.get("between") != stores[0].meta.streams.get("between"):
             raise InvalidInput(f"episode stores {paths[0]} and {path} differ in between; train on stores of one kind")
     return stores
+
+
+def check_cameras(meta: EpisodesMeta, cameras: tuple[str, ...]) -> None:
+    """Raise InvalidInput unless the cameras are recorded image streams of one size, and alone where there is more."""
+    of_size = [name for name, spec in meta.streams.items() if spec == meta.streams["rgb"]]
+    if not cameras or not set(cameras) <= set(of_size) or len(set(cameras)) < len(cameras):
+        raise InvalidInput(f"cameras {', '.join(cameras)} make no frame; name some of {', '.join(of_size)}, each once")
+    if cameras != ("rgb",) and "between" in meta.streams:
+        raise InvalidInput("frames between steps are recorded of one camera; record without --between for several")
 
 
 def fit(task: Task, config: LoopConfig, out: Path, resume: bool) -> Trainer:

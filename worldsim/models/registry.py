@@ -78,8 +78,9 @@ class Registry(Generic[M]):
         """A decorator for a class that is built with (config, stream); one in a module of your own is as good."""
 
         def add(made: type[M]) -> type[M]:
-            if kind in self._kinds and self._kinds[kind] is not made:
-                raise InvalidInput(f"there is a {self._what} {kind!r} already; give yours another name")
+            taken = kind in self._kinds and self._kinds[kind] is not made
+            if taken or hasattr(nn.ModuleDict, kind) or not kind.replace("_", "").isalnum():
+                raise InvalidInput(f"a {self._what} cannot be called {kind!r}, or one is already; give another name")
             self._kinds[kind] = made
             return made
 

@@ -14,6 +14,7 @@ from worldsim.errors import InvalidInput
 from worldsim.spec import ActionSpec
 from worldsim.speculation.guesses import Candidate
 from worldsim.speculation.settings import Propose, Speculation
+from worldsim.tree import clone
 
 Path = tuple[np.ndarray, ...]  # actions that are taken for granted, oldest first
 
@@ -68,7 +69,7 @@ class Policy:
         """What it proposes for a copy of the observation; nothing where there is none."""
         if observation is None:
             return []
-        proposed = self._propose(np.array(observation))
+        proposed = self._propose(clone(observation))
         if not isinstance(proposed, Sequence | np.ndarray) or np.ndim(proposed) == 0:
             kind = type(proposed).__name__
             raise InvalidInput(f"the function that proposes actions gave a {kind}; return a list, likeliest first")

@@ -103,7 +103,7 @@ def pick_starts(tokenizer: Tokenizer, stores: list[Episodes], count: int, stream
         store, first, _ = places[index]
         age = int(nth - (lasts[index] - widths[index]))
         firsts.append((store, first + age, age))
-    frames = [store.read("rgb", row, row + CONTEXT) for store, row, _ in firsts]
+    frames = [store.frames(tokenizer.config.cameras, row, row + CONTEXT) for store, row, _ in firsts]
     latents = np.stack([encode_frames(tokenizer, one).cpu().numpy() for one in frames])
     actions = np.stack([store.read("action", row + 1, row + CONTEXT) for store, row, _ in firsts])
     ages = np.array([age for *_, age in firsts])

@@ -187,7 +187,7 @@ def _encode_store(tokenizer: Tokenizer, store: Episodes, folder: Path, mirrored:
     named = f"latents of {store.path.name}" + (" in the mirror" if mirrored else "")
     for start in tqdm(range(0, store.num_steps, ROWS), desc=named, unit_scale=ROWS, unit="row"):
         stop = min(start + ROWS, store.num_steps)
-        frames = store.read("rgb", start, stop)[:, None]
+        frames = store.frames(c.cameras, start, stop)[:, None]
         if between:
             frames = np.concatenate([frames, store.read("between", start, stop)], axis=1)
         if mirrored:
