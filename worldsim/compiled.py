@@ -84,8 +84,8 @@ class History(nn.Module):
     ) -> tuple[Tensor, ...]:  # fmt: skip
         """The fields of `HistoryOut`, and the cache's new time; `streams` in the order of the config."""
         cache = KVCache(list(keys), list(values), time, written, first)
-        values = dict(zip(self.dynamics.config.streams, streams, strict=True))
-        seen = self.eager.look_back(past, actions, cache, context, values)
+        known = dict(zip(self.dynamics.config.streams, streams, strict=True))
+        seen = self.eager.look_back(past, actions, cache, context, known)
         return *_fields(seen), cache.time
 
 
@@ -236,7 +236,8 @@ def _fields(seen: HistoryOut) -> tuple[Tensor, ...]:
 
 def _seen(dynamics: Dynamics, fields: Sequence[Tensor]) -> HistoryOut:
     """The history's output of its `_fields`."""
-    return HistoryOut(*fields[:4], dict(zip(dynamics.config.output_heads, fields[4:], strict=True)))
+    tokens, local, cond, ages, *said = fields
+    return HistoryOut(tokens, local, cond, ages, dict(zip(dynamics.config.output_heads, said, strict=True)))
 
 
 def _to_draw(past: Tensor, seen: HistoryOut, drawn_from: StepNoise) -> tuple[Any, ...]:

@@ -97,13 +97,14 @@ class EpisodesMeta:
         spec["keys"] = tuple(tuple(keys) for keys in spec["keys"])
         values["actions"] = ActionSpec(**spec)
         values["variable_names"] = tuple(values["variable_names"])
-        values["streams"] = {
-            name: StreamSpec(
-                **{k: tuple(v) if isinstance(v, list) else v for k, v in migrate_stream(name, one).items()}
-            )
-            for name, one in values["streams"].items()
-        }
+        values["streams"] = {name: _stream_of(name, one) for name, one in values["streams"].items()}
         return cls(**values)
+
+
+def _stream_of(name: str, values: dict[str, Any]) -> StreamSpec:
+    """A stream as JSON has it; older stores say less of it."""
+    fields = {key: tuple(one) if isinstance(one, list) else one for key, one in migrate_stream(name, values).items()}
+    return StreamSpec(**fields)
 
 
 def meta_digest(values: dict[str, Any], version: int = FORMAT_VERSION) -> str:

@@ -11,8 +11,9 @@ A condition from outside the package is a subclass that is registered before the
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
+import torch
 from torch import Tensor, nn
 
 from worldsim.errors import InvalidInput
@@ -132,5 +133,5 @@ def stream_spec(config: DynamicsConfig, stream: str) -> StreamSpec:
     return config.streams[stream]
 
 
-def _dtype(layer: nn.Module) -> object:
-    return layer.weight.dtype
+def _dtype(layer: nn.Module) -> torch.dtype:
+    return cast(Tensor, layer.weight).dtype

@@ -269,8 +269,10 @@ class Dynamics(nn.Module):
         last frame, `ages` (B, T) int64, and the values of `streams` at the last frame (B, T, ...).
         """
         batch = len(level)
-        previous, before, *flat = (a.flatten(0, 1) for a in (previous, before, actions, level, ages))
-        inputs = StepInputs(*flat, {name: values.flatten(0, 1) for name, values in (streams or {}).items()})
+        previous, before, actions, level, ages = (a.flatten(0, 1) for a in (previous, before, actions, level, ages))
+        inputs = StepInputs(
+            actions, level, ages, {name: values.flatten(0, 1) for name, values in (streams or {}).items()}
+        )
         local, x, cond = self._enter(previous, before, inputs)
         for block, mods in zip(self._blocks(), self.history_mods(cond), strict=True):
             s1, c1, g1, s2, c2, g2, s3, c3, g3 = mods

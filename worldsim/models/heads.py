@@ -131,7 +131,7 @@ class VectorHead(Head):
 
     def _apply(self, fn: object, recurse: bool = True) -> VectorHead:
         """Bounds stay what they are in float32."""
-        super()._apply(fn, recurse)  # type: ignore[arg-type]
+        super()._apply(fn, recurse)
         self.low, self.high = (a.to(fn(a).device) for a in (self.low, self.high))  # type: ignore[operator]
         return self
 
