@@ -103,7 +103,9 @@ class EpisodesMeta:
 
 def _stream_of(name: str, values: dict[str, Any]) -> StreamSpec:
     """A stream as JSON has it; older stores say less of it."""
-    fields = {key: tuple(one) if isinstance(one, list) else one for key, one in migrate_stream(name, values).items()}
+    fields: dict[str, Any] = {
+        key: tuple(one) if isinstance(one, list) else one for key, one in migrate_stream(name, values).items()
+    }
     return StreamSpec(**fields)
 
 
