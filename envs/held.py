@@ -10,7 +10,7 @@ import numpy as np
 from worldsim.envs.worlds import step_stages
 from worldsim.errors import InvalidInput
 from worldsim.holding import HeldStep, held_spec
-from worldsim.spec import LatentWorld, Pictures, Stages, WorldProtocol, WorldSpec, WorldStep
+from worldsim.spec import LatentWorld, Pictures, Stages, StreamWorld, WorldProtocol, WorldSpec, WorldStep
 from worldsim.stages import finish
 
 
@@ -58,3 +58,7 @@ class HeldWorld:
     def latents(self, state: Any) -> np.ndarray:
         """As the world does."""
         return cast(LatentWorld, self.world).latents(state)
+
+    def streams(self, state: Any) -> dict[str, np.ndarray]:
+        """As the world does."""
+        return cast(StreamWorld, self.world).streams(state)

@@ -28,7 +28,7 @@ class Now:
 
     state: Any  # the world's, a batch of N; None before the first reset
     progress: Progress
-    shown: np.ndarray | None  # observations (N, ...) of many, the frame (H, W, 3) uint8 of one; None: not decoded yet
+    shown: Any  # observations (N, ...) of many, the frame (H, W, 3) uint8 of one; None: not decoded yet
 
 
 @dataclass(frozen=True)

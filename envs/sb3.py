@@ -76,7 +76,7 @@ class WorldVecEnv(VecEnv):
         super().__init__(num_envs, self.worlds.single_observation_space, space)
         self.metadata = self.worlds.metadata
 
-    def reset(self) -> np.ndarray:
+    def reset(self) -> Any:
         """Begin an episode in every row, with the seeds and options given since the last reset, if any."""
         seeds = None if all(seed is None for seed in self._seeds) else self._seeds
         observations, infos = self.worlds.reset(seed=seeds, options=_stack_options(self._options))
@@ -89,7 +89,7 @@ class WorldVecEnv(VecEnv):
         """Keep the actions for `step_wait`."""
         self._actions = actions + self._first if self._first else actions
 
-    def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
+    def step_wait(self) -> tuple[Any, np.ndarray, np.ndarray, list[dict[str, Any]]]:
         """Step every row; observations, rewards (N,) float32, dones (N,) bool, one info a row."""
         observations, rewards, terminations, truncations, vector_infos = self.worlds.step(self._actions)
         dones = terminations | truncations

@@ -11,7 +11,7 @@ import numpy as np
 
 from worldsim.envs.worlds import step_stages
 from worldsim.errors import InvalidInput
-from worldsim.spec import LatentWorld, Pictures, Stages, WorldProtocol, WorldStep
+from worldsim.spec import LatentWorld, Pictures, Stages, StreamWorld, WorldProtocol, WorldStep
 from worldsim.stages import finish
 
 
@@ -60,3 +60,7 @@ class SoftEndings:
     def latents(self, state: Any) -> np.ndarray:
         """As the world does."""
         return cast(LatentWorld, self.world).latents(state)
+
+    def streams(self, state: Any) -> dict[str, np.ndarray]:
+        """As the world does."""
+        return cast(StreamWorld, self.world).streams(state)

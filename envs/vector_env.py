@@ -9,12 +9,12 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, VectorEnv
-from gymnasium.vector.utils import batch_space
+from gymnasium.vector.utils import batch_space, create_empty_array
 
 from worldsim.actions import check_actions
 from worldsim.envs import worlds
 from worldsim.envs.infos import batched
-from worldsim.envs.observing import Observation, Observer
+from worldsim.envs.observing import Observation, Observer, row_of
 from worldsim.envs.progress import Counters, Now, Outcome, Progress
 from worldsim.envs.speculating import make_speculator
 from worldsim.envs.starts import OF_A_START, Start, check_options, check_seeds, check_starts
@@ -33,13 +33,14 @@ _ROW_ATTRIBUTES = {
 _ROW_METHODS = ("get_action_meanings", "get_keys_to_action")  # that answer the same in every row
 
 
-class WorldVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
+class WorldVectorEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
     """`num_envs` environments over one world, one batched model call a step.
 
     Behaves as gymnasium's `SyncVectorEnv` over `WorldEnv`s in all three autoreset modes; row i does what a
     `WorldEnv` reset with its seed would do, whatever its neighbours do: to the bit for the same num_envs and row, but
-    for rounding otherwise, which after some seconds makes another dream. Observations are (N, H, W, 3) uint8 or,
-    for "latents", (N, C * h * w) float32; rewards (N,) float64. The arguments are those of `WorldEnv`.
+    for rounding otherwise, which after some seconds makes another dream. Observations are (N, H, W, 3) uint8,
+    for "latents" (N, C * h * w) float32, for a list a dict of such arrays; rewards (N,) float64.
+    The arguments are those of `WorldEnv`.
 
     Raises InvalidAction, InvalidState and InvalidInput, always before anything has changed.
 
@@ -90,7 +91,7 @@ class WorldVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         own = {"render_fps": worlds.render_fps(spec), "autoreset_mode": self.autoreset_mode}
         self.metadata = {**type(self).metadata, **own}  # type: ignore[misc]
         self.ahead = make_speculator(speculate, self.world, self._observer, num_envs, clip_actions)
-        observations = np.zeros((num_envs, *self._observer.space.shape), self._observer.space.dtype)
+        observations = create_empty_array(self.single_observation_space, num_envs)
         self._now = Now(None, Progress(num_envs), observations)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -103,7 +104,7 @@ class WorldVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
+    ) -> tuple[Any, dict[str, Any]]:
         """Begin episodes in all rows, or in those of `options["reset_mask"]` (N,) bool.
 
         An integer seed becomes seed + i in row i. The options "frames", "actions" and "age" of
@@ -117,11 +118,11 @@ class WorldVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         if isinstance(seed, int | np.integer):
             super().reset(seed=int(seed))
         self._expect(begun)
-        answer = begun.shown.copy(), batched(begun.progress.info(), rows)
+        answer = clone(begun.shown), batched(begun.progress.info(), rows)
         self._now = begun
         return answer
 
-    def step(self, actions: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Take one action in every row; in the next-step mode, rows that had ended are reset instead.
 
         Whatever goes wrong on the way, Ctrl-C included: the step is not taken then, and can be taken again.
@@ -139,7 +140,7 @@ class WorldVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         infos |= batched(outcome.info, ~resetting)
         infos |= batched(now.progress.info(outcome.info["non_finite"] & ~resetting), np.ones_like(resetting))
         self._expect(now)
-        answer = now.shown.copy(), outcome.reward, outcome.terminated, outcome.truncated, infos
+        answer = clone(now.shown), outcome.reward, outcome.terminated, outcome.truncated, infos
         self._now = now
         return answer
 
@@ -149,8 +150,9 @@ class WorldVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         if self.render_mode is None:
             gym.logger.warn('render() needs a render mode; make the environment with render_mode="rgb_array"')
             return None
-        pixels = self._observer.observation == "pixels"
-        pictures = self._now.shown if pixels else worlds.render_world(self.world, self._now.state, self.num_envs)
+        pictures = self._observer.pixels(self._now.shown)
+        if pictures is None:
+            pictures = worlds.render_world(self.world, self._now.state, self.num_envs)
         return tuple(picture.copy() for picture in pictures)
 
     def save_state(self) -> list[EnvState]:
@@ -254,7 +256,7 @@ class WorldVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             return {}
         observations = np.full(self.num_envs, None, dtype=object)
         for row in np.flatnonzero(ended).tolist():
-            observations[row] = now.shown[row].copy()
+            observations[row] = row_of(now.shown, row)
         final = batched(outcome.info, ended)
         return {"final_obs": observations, "_final_obs": ended.copy(), "final_info": final, "_final_info": ended.copy()}
 
@@ -265,11 +267,11 @@ class WorldVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         if not rows:
             return now
         trees: dict[int, Any] = {}
-        progress, observations = now.progress.copy(), now.shown.copy()
+        progress, observations = now.progress.copy(), clone(now.shown)
         for row in rows:
             seed, episode = progress.next_start(row, seeds[row] if seeds else None, self.np_random)
             trees[row] = worlds.reset_world(self.world, seed, episode, starts[row] if starts else None, self.start)
-            observations[row] = self._observer.observe(trees[row], 1)[0]
+            put_rows(observations, [row], self._observer.observe(trees[row], 1))
             progress.put(row, Counters(seed, episode))
         self.ahead.forget()
         return Now(self._with_rows(now.state, trees), progress, observations)

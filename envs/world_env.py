@@ -14,7 +14,7 @@ from gymnasium.wrappers import TimeLimit
 from worldsim.actions import check_action
 from worldsim.envs import worlds
 from worldsim.envs.infos import single
-from worldsim.envs.observing import Observation, Observer
+from worldsim.envs.observing import Observation, Observer, row_of
 from worldsim.envs.progress import Counters, Now, Progress
 from worldsim.envs.speculating import make_speculator
 from worldsim.envs.starts import check_options, check_seed, check_start
@@ -25,12 +25,14 @@ from worldsim.speculation import Speculation, SpeculationStats
 from worldsim.tree import clone
 
 
-class WorldEnv(gym.Env[np.ndarray, Any]):
+class WorldEnv(gym.Env[Any, Any]):
     """One learned world behind gymnasium's interface; observations are pictures (H, W, 3) uint8, or latents.
 
     `world` is a name (shipped, local folder, hub id) or any object with the four members of `WorldProtocol`.
     `observation` "latents" gives (C * h * w,) float32, for which no picture is decoded but by `render`;
     `observation.reshape(env.unwrapped.world.spec.latent_shape)` is their grid (C, h, w).
+    A list, such as ["pixels", "proprio"], gives a dict with an entry for each: pixels, latents, or a stream of
+    `world.spec.streams`; streams that are not observed are in the info of every step.
     `between` puts the pictures before the last one of each step into the info, (pictures_per_step - 1, H, W, 3).
     `start` "anywhere" begins episodes in the midst of recorded ones, "beginning" as these begin.
     `temperature`, the size of the noise that pictures are drawn from, above 1 makes a less predictable world.
@@ -99,9 +101,7 @@ class WorldEnv(gym.Env[np.ndarray, Any]):
         self.__dict__.update(state)
         self.ahead = make_speculator(self.speculate, self.world, self._observer, None, self.clip_actions)
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begin an episode, from a recorded start or from the pictures given in `options`.
 
         `options` may hold "frames" (T, H, W, 3) uint8, oldest first, the T - 1 "actions" between them, and, where the
@@ -118,15 +118,15 @@ class WorldEnv(gym.Env[np.ndarray, Any]):
         super().reset(seed=seed)
         progress = self._now.progress.copy()
         progress.put(0, Counters(base, episode))
-        answer = observation[0].copy(), single(progress.info())
-        frame = self._frame_of(state, observation)
+        answer = row_of(observation, 0), single(progress.info())
+        frame = self._frame_of(state, self._observer.pixels(observation))
         self._show(frame)
         self._restored = False
-        self.ahead.expect(state, observation[0])
+        self.ahead.expect(state, row_of(observation, 0))
         self._now = Now(state, progress, frame)
         return answer
 
-    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Take one action; the picture after it, reward, terminated, truncated, info.
 
         Whatever goes wrong on the way, Ctrl-C included: the step is not taken then, and can be taken again.
@@ -139,11 +139,11 @@ class WorldEnv(gym.Env[np.ndarray, Any]):
         progress, outcome = self._now.progress.after(result, self.max_episode_steps)
         info = single(outcome.info)
         ended = bool(outcome.terminated[0]), bool(outcome.truncated[0])
-        answer = observation[0].copy(), float(outcome.reward[0]), *ended, info
+        answer = row_of(observation, 0), float(outcome.reward[0]), *ended, info
         frame = self._frame_of(state, result.frame)
         self._show(*info.get("between", ()), frame)
         if not any(ended):
-            self.ahead.expect(state, observation[0])
+            self.ahead.expect(state, row_of(observation, 0))
         self._now = Now(state, progress, frame)
         return answer
 
@@ -242,9 +242,9 @@ class WorldEnv(gym.Env[np.ndarray, Any]):
                 limit._elapsed_steps = int(self._now.progress.step[0])
             frame = frame.f_back
 
-    def _frame_of(self, state: Any, decoded: np.ndarray) -> np.ndarray | None:
+    def _frame_of(self, state: Any, decoded: np.ndarray | None) -> np.ndarray | None:
         """A copy of the current frame (H, W, 3) uint8, where `decoded` (1, H, W, 3) holds it or a window shows it."""
-        if decoded.dtype == np.uint8 and decoded.size:
+        if decoded is not None and decoded.size:
             return decoded[0].copy()
         return None if self._window is None else worlds.render_world(self.world, state, 1)[0].copy()
 

@@ -29,7 +29,7 @@ import tempfile
 import threading
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,14 +43,20 @@ from worldsim.engine import Eager
 from worldsim.errors import InvalidInput, MissingDependency
 from worldsim.files import replacing
 from worldsim.models import cache as cache_source
+from worldsim.models import conditions as conditions_source
 from worldsim.models import dynamics as dynamics_source
+from worldsim.models import heads as heads_source
 from worldsim.models import layers as layers_source
 from worldsim.models.cache import KVCache
 from worldsim.models.dynamics import Dynamics, HistoryOut
+from worldsim.models.registry import Streams
 from worldsim.sampling import Drawn, SamplingConfig, StepNoise
 
 CACHE = "WORLDSIM_CACHE"  # variable of the environment: the folder of what is compiled
-WRITTEN = (cache_source, dynamics_source, layers_source, sampling_source, sys.modules[__name__])  # what is compiled
+WRITTEN = (
+    cache_source, conditions_source, dynamics_source, heads_source, layers_source, sampling_source,
+    sys.modules[__name__],
+)  # fmt: skip  # what is compiled
 SETTINGS = {
     "freezing": True,  # weights as constants, laid out for the processor
     "cpp.dynamic_threads": True,  # as many as the caller has
@@ -72,11 +78,12 @@ class History(nn.Module):
 
     def forward(
         self, past: Tensor, actions: Tensor, context: Tensor, keys: list[Tensor], values: list[Tensor],
-        time: Tensor, written: Tensor, first: Tensor,
+        time: Tensor, written: Tensor, first: Tensor, *streams: Tensor,
     ) -> tuple[Tensor, ...]:  # fmt: skip
-        """The fields of `HistoryOut`, and the cache's new time."""
+        """The fields of `HistoryOut`, and the cache's new time; `streams` in the order of the config."""
         cache = KVCache(list(keys), list(values), time, written, first)
-        seen = self.eager.look_back(past, actions, cache, context)
+        known = dict(zip(self.dynamics.config.streams, streams, strict=True))
+        seen = self.eager.look_back(past, actions, cache, context, known)
         return *_fields(seen), cache.time
 
 
@@ -89,7 +96,7 @@ class Drawing(nn.Module):
 
     def forward(self, past: Tensor, seen: list[Tensor], picture: Tensor, place: Tensor) -> Tensor:
         """The latents; `seen` are the fields of `HistoryOut`."""
-        return self.eager.draw(past, HistoryOut(*seen), StepNoise(picture[:, :0], picture, place)).latents
+        return self.eager.draw(past, _seen(self.dynamics, seen), StepNoise(picture[:, :0], picture, place)).latents
 
 
 @dataclass(frozen=True)
@@ -118,7 +125,7 @@ class Compiled:
         """Libraries do not travel to other processes, which load them themselves."""
         return type(self), (self._eager.dynamics, self._eager.sampling)
 
-    def look_back(self, past: Tensor, actions: Tensor, cache: KVCache, context: Tensor) -> HistoryOut:
+    def look_back(self, past: Tensor, actions: Tensor, cache: KVCache, context: Tensor, streams: Streams) -> HistoryOut:
         """As `worldsim.sampling.look_back`."""
         # A library takes for granted how its inputs lie in memory.
         cache.keys[:], cache.values[:] = ([a.contiguous() for a in many] for many in (cache.keys, cache.values))
@@ -126,14 +133,16 @@ class Compiled:
         inputs = (
             *(a.contiguous() for a in (past, actions, context)),
             cache.keys, cache.values, cache.time.contiguous(), cache.written, cache.first,
+            *(streams[name].contiguous() for name in self._eager.dynamics.config.streams),
         )  # fmt: skip
         *seen, cache.time = self._programs(inputs).history(*inputs)
-        return HistoryOut(*seen)
+        return _seen(self._eager.dynamics, seen)
 
     def draw(self, past: Tensor, seen: HistoryOut, drawn_from: StepNoise) -> Drawn:
         """As `worldsim.sampling.draw`."""
         program = self._made[_kind(past)].drawing  # made by `look_back`, whose output this begins with
-        return Drawn(program(*_to_draw(past, seen, drawn_from)), seen.reward, seen.end_logit)
+        latents = program(*_to_draw(past, seen, drawn_from))
+        return Drawn(latents, seen.reward, seen.end_logit, self._eager.dynamics.heads.sample(seen.heads))
 
     def with_sampling(self, sampling: SamplingConfig) -> Compiled:
         """One that draws otherwise; compiles anew."""
@@ -229,7 +238,13 @@ def _kind(past: Tensor) -> tuple[int, int]:
 
 
 def _fields(seen: HistoryOut) -> tuple[Tensor, ...]:
-    return seen.tokens, seen.local, seen.cond, seen.ages, seen.reward, seen.end_logit, seen.harm_logit
+    return seen.tokens, seen.local, seen.cond, seen.ages, *seen.heads.values()
+
+
+def _seen(dynamics: Dynamics, fields: Sequence[Tensor]) -> HistoryOut:
+    """The history's output of its `_fields`."""
+    tokens, local, cond, ages, *said = fields
+    return HistoryOut(tokens, local, cond, ages, dict(zip(dynamics.config.output_heads, said, strict=True)))
 
 
 def _to_draw(past: Tensor, seen: HistoryOut, drawn_from: StepNoise) -> tuple[Any, ...]:
@@ -275,7 +290,7 @@ def _first_to_draw(eager: Eager, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     random = {"generator": torch.Generator(past.device).manual_seed(0), "device": past.device}
     picture = torch.randn((len(past), c.drawn_channels, c.height, c.width), **random).to(past.dtype)
     place = torch.rand((len(past), 1, c.height, c.width), **random)
-    return _to_draw(past, HistoryOut(*seen), StepNoise(picture, picture, place))
+    return _to_draw(past, _seen(eager.dynamics, seen), StepNoise(picture, picture, place))
 
 
 def _write(half: nn.Module, inputs: tuple[Any, ...], path: Path) -> None:

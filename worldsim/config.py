@@ -102,7 +102,7 @@ class WorldConfig:
         version = values.get("format_version")
         if version != WORLD_FORMAT:
             raise DamagedWorld(
-                f"world config {path} has format version {version}, this worldsim reads 6 and {WORLD_FORMAT}; "
+                f"world config {path} has format version {version}, this worldsim reads 6 to {WORLD_FORMAT}; "
                 "use the worldsim version that wrote it, or export the world again"
             )
         try:
@@ -125,6 +125,14 @@ def build(kind: Any, value: Any, where: str) -> Any:
         return tuple(build(a, v, where) for a, v in zip(inner, value, strict=True))
     if origin in (types.UnionType, typing.Union):
         return None if value is None else build(next(a for a in args if a is not type(None)), value, where)
+    if origin is dict and dataclasses.is_dataclass(args[1]):
+        if not isinstance(value, dict):
+            raise InvalidInput(f"{where}: expected an object, found {value!r}")
+        return {name: build(args[1], one, f"{where}: {name}") for name, one in value.items()}
+    if origin is typing.Literal:
+        if value not in args:
+            raise InvalidInput(f"{where}: expected one of {args}, found {value!r}")
+        return value
     plain = origin or kind
     allowed: Any = (int, float) if plain is float else plain
     if plain is not Any and (not isinstance(value, allowed) or (isinstance(value, bool) and plain is not bool)):

@@ -9,13 +9,14 @@ from torch import Tensor
 
 from worldsim.models.cache import KVCache
 from worldsim.models.dynamics import Dynamics, HistoryOut
+from worldsim.models.registry import Streams
 from worldsim.sampling import Drawn, SamplingConfig, StepNoise, draw, look_back
 
 
 class Engine(Protocol):
     """The two halves of a step: functions of their arguments; the cache is read and written."""
 
-    def look_back(self, past: Tensor, actions: Tensor, cache: KVCache, context: Tensor) -> HistoryOut:
+    def look_back(self, past: Tensor, actions: Tensor, cache: KVCache, context: Tensor, streams: Streams) -> HistoryOut:
         """As `worldsim.sampling.look_back`."""
         ...
 
@@ -35,9 +36,9 @@ class Eager:
     dynamics: Dynamics
     sampling: SamplingConfig
 
-    def look_back(self, past: Tensor, actions: Tensor, cache: KVCache, context: Tensor) -> HistoryOut:
+    def look_back(self, past: Tensor, actions: Tensor, cache: KVCache, context: Tensor, streams: Streams) -> HistoryOut:
         """As `worldsim.sampling.look_back`."""
-        return look_back(self.dynamics, self.sampling, past, actions, cache, context)
+        return look_back(self.dynamics, self.sampling, past, actions, cache, context, streams)
 
     def draw(self, past: Tensor, seen: HistoryOut, drawn_from: StepNoise) -> Drawn:
         """As `worldsim.sampling.draw`."""

@@ -24,6 +24,7 @@ from zarr.storage import MemoryStore
 
 from worldsim.errors import DamagedEpisodes
 from worldsim.files import fsync, read_bytes, replacing
+from worldsim.spec import StreamSpec
 
 PICTURE_CHUNK = 16  # rows in a chunk of pictures: a training clip touches one or two
 SMALL_CHUNK = 1024  # rows in a chunk of scalars and short vectors
@@ -32,24 +33,6 @@ COMPRESSION = 3  # of zstd
 TAG = struct.Struct("<II16sI")  # magic number and size of a skippable frame, digest of the place, rows
 MAGIC = 0x184D2A50
 CRC = struct.Struct("<I")
-
-
-@dataclass(frozen=True)
-class StreamSpec:
-    """Shape and type of one row of a stream."""
-
-    shape: tuple[int, ...]
-    dtype: str  # a numpy name: "uint8", "float32", …
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of one row."""
-        return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
-
-    @property
-    def chunk_rows(self) -> int:
-        """Rows in a chunk."""
-        return PICTURE_CHUNK if self.row_bytes >= 1024 else SMALL_CHUNK
 
 
 @dataclass(frozen=True)
@@ -171,6 +154,11 @@ class StreamWriter:
             fsync(path)
         fsync(self.chunks.folder)
         self.touched.clear()
+
+
+def chunk_rows(spec: StreamSpec) -> int:
+    """Rows in a chunk of a stream."""
+    return PICTURE_CHUNK if spec.row_bytes >= 1024 else SMALL_CHUNK
 
 
 def damaged(path: Path, stream: str, start: int, stop: int, reason: str) -> DamagedEpisodes:

@@ -22,7 +22,7 @@ import numpy as np
 import zarr
 from filelock import FileLock, Timeout
 
-from worldsim.episode_stream import StreamSpec, StreamWriter, create_array
+from worldsim.episode_stream import StreamWriter, chunk_rows, create_array
 from worldsim.episodes import (
     ENDS,
     FORMAT_VERSION,
@@ -36,6 +36,7 @@ from worldsim.episodes import (
 )
 from worldsim.errors import InvalidInput, InvalidState, WorldsimError
 from worldsim.files import fsync, making_folder
+from worldsim.spec import StreamSpec
 
 LOCK = ".lock"  # in the store's folder
 FINITE_STREAMS = ("action", "reward")  # what a model cannot learn from otherwise
@@ -168,7 +169,7 @@ class EpisodeWriter:
     def _require_same(self, stored: EpisodesMeta) -> None:
         ours, theirs = _flat(self.meta.to_json()), _flat(stored.to_json())
         for name in sorted(ours.keys() | theirs.keys()):
-            if name != "creator" and ours.get(name) != theirs.get(name):
+            if not _is_description(name) and ours.get(name) != theirs.get(name):
                 raise InvalidInput(
                     f"cannot resume {str(self.path)!r}: its {name} is {theirs.get(name)!r}, now it would be "
                     f"{ours.get(name)!r}; use the same options, or another folder"
@@ -184,6 +185,12 @@ class EpisodeWriter:
             f"writing to {str(self.path)!r} failed ({error}); its {len(self.ends)} earlier episodes "
             "are whole: free space on that disk and go on with --resume"
         )
+
+
+def _is_description(name: str) -> bool:
+    """Whether rows of both kinds can be in one store, though this metadata of theirs differs: older stores say less."""
+    stored = name.rpartition(".")[2] in ("shape", "dtype")
+    return name == "creator" or (name.startswith("streams.") and not stored)
 
 
 def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
@@ -208,7 +215,7 @@ def _create(path: Path, meta: EpisodesMeta) -> None:
             create_array(group, ENDS, ends.spec, ends.rows, UNCOMMITTED).resize((ends.rows,))
             ends.write(0, np.full(ends.rows, UNCOMMITTED, ends.spec.dtype), ends.rows)
             for name, spec in meta.streams.items():
-                create_array(group, name, spec, spec.chunk_rows, 0)
+                create_array(group, name, spec, chunk_rows(spec), 0)
         fsync(path.parent)
     except OSError as error:
         if path.is_dir() and error.errno in (errno.ENOTEMPTY, errno.EEXIST):

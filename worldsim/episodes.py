@@ -14,6 +14,7 @@ same length, and an episode of n actions has n + 1 rows. Streams, T rows in all:
     pose        (T, 4)             float32  x, y, z, yaw in radians
     audio       (T, S, C)          int16    the sound of the step
     variables   (T, V)             float32  named in `EpisodesMeta.variable_names`
+    …           what else the simulator's sensors give, each described by its `worldsim.spec.StreamSpec`
 
 and `episode_ends` int64: episode i is rows ends[i-1] to ends[i]. Only rows before the last end exist; arrays
 may be longer on disk while a recording runs or after it was killed. `worldsim.episode_writer` describes how
@@ -27,6 +28,7 @@ import dataclasses
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -34,16 +36,17 @@ from typing import Any, Literal
 import numpy as np
 import zarr
 
-from worldsim.episode_stream import ChunkFiles, StreamSpec, damaged, is_ours
+from worldsim.episode_stream import ChunkFiles, chunk_rows, damaged, is_ours
 from worldsim.errors import DamagedEpisodes, InvalidInput
 from worldsim.files import is_name, read_json
-from worldsim.spec import ActionSpec
+from worldsim.migration import migrate_stream
+from worldsim.spec import ActionSpec, StreamSpec
 
 FORMAT_VERSION = 2
 READABLE_VERSIONS = (1, 2)
 REQUIRED_STREAMS = ("rgb", "action", "reward", "terminated", "truncated")
 ENDS = "episode_ends"
-ENDS_SPEC = StreamSpec((), "int64")
+ENDS_SPEC = StreamSpec("token", (), "int64")
 ENDS_CHUNK = 65_536  # episodes in a chunk of `episode_ends`; a second one is hardly ever needed
 UNCOMMITTED = -1  # fill value of `episode_ends`
 
@@ -94,10 +97,16 @@ class EpisodesMeta:
         spec["keys"] = tuple(tuple(keys) for keys in spec["keys"])
         values["actions"] = ActionSpec(**spec)
         values["variable_names"] = tuple(values["variable_names"])
-        values["streams"] = {
-            name: StreamSpec(tuple(stream["shape"]), stream["dtype"]) for name, stream in values["streams"].items()
-        }
+        values["streams"] = {name: _stream_of(name, one) for name, one in values["streams"].items()}
         return cls(**values)
+
+
+def _stream_of(name: str, values: dict[str, Any]) -> StreamSpec:
+    """A stream as JSON has it; older stores say less of it."""
+    fields: dict[str, Any] = {
+        key: tuple(one) if isinstance(one, list) else one for key, one in migrate_stream(name, values).items()
+    }
+    return StreamSpec(**fields)
 
 
 def meta_digest(values: dict[str, Any], version: int = FORMAT_VERSION) -> str:
@@ -166,7 +175,7 @@ class StoreFiles:
         if stream == ENDS:
             return ENDS_SPEC, ENDS_CHUNK, UNCOMMITTED
         spec = self.meta.streams[stream]
-        return spec, spec.chunk_rows, 0
+        return spec, chunk_rows(spec), 0
 
     def _present(self, stream: str) -> set[str]:
         """Names of the chunk files of a stream."""
@@ -232,6 +241,11 @@ class Episodes:
             rows[low - start : high - start] = chunk[low - first : high - first]
         return rows
 
+    def frames(self, cameras: Sequence[str], start: int, stop: int) -> np.ndarray:
+        """Rows of image streams of one size, one camera above the other: (rows, cameras * H, W, 3) uint8."""
+        parts = [self.read(name, start, stop) for name in cameras]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
     def check_numbers(self) -> None:
         """Raise InvalidInput if a reward or an action is not finite, or an action is outside of the recorded space.
 
@@ -290,7 +304,7 @@ def open_store(path: Path, *, mode: Literal["r", "r+"]) -> StoreFiles:
         strange = [name for name in meta.streams if not is_name(name) or name == ENDS]
         if missing or strange:
             raise ValueError(f"missing streams {missing}, impossible streams {strange}")
-    except (TypeError, KeyError, ValueError, AttributeError) as error:
+    except (TypeError, KeyError, ValueError, AttributeError, InvalidInput) as error:
         raise DamagedEpisodes(
             f"the metadata of episode store {str(path)!r} is not what this worldsim knows ({error}); "
             "use the version that wrote it"

@@ -16,9 +16,9 @@ from PIL import Image
 
 from worldsim.actions import check_actions
 from worldsim.episode_writer import EpisodeWriter
-from worldsim.episodes import Episodes, EpisodesMeta, StreamSpec
+from worldsim.episodes import Episodes, EpisodesMeta
 from worldsim.errors import InvalidAction, InvalidInput
-from worldsim.spec import ActionSpec
+from worldsim.spec import ActionSpec, StreamSpec
 
 EPISODE_COLUMNS = ("episode", "file")
 TRUE, FALSE = ("1", "true", "yes"), ("0", "false", "no", "")
@@ -79,11 +79,11 @@ def action_space(actions: Sequence[np.ndarray]) -> ActionSpec:
 def import_meta(source: str, actions: ActionSpec, size: tuple[int, ...], fps: float) -> EpisodesMeta:
     """What a store of recordings made elsewhere says of itself; `size` is (height, width)."""
     streams = {
-        "rgb": StreamSpec((*size, 3), "uint8"),
-        "action": StreamSpec(actions.shape, actions.dtype),
-        "reward": StreamSpec((), "float32"),
-        "terminated": StreamSpec((), "bool"),
-        "truncated": StreamSpec((), "bool"),
+        "rgb": StreamSpec("image", (*size, 3), "uint8"),
+        "action": actions.to_stream(),
+        "reward": StreamSpec("vector", (), "float32"),
+        "terminated": StreamSpec("token", (), "bool"),
+        "truncated": StreamSpec("token", (), "bool"),
     }
     return EpisodesMeta(source, actions, streams, fps=fps, policy="import", creator=f"worldsim {version('worldsim')}")
 

@@ -1,5 +1,7 @@
 """Worlds and checkpoints of earlier versions as those of today.
 
+Format 7 had conditions and heads as fixed parts of the dynamics; now they are modules named in the config.
+
 Format 6 of worlds had `burst`, a head that drew several steps at once, and `dynamics.cycle`, the hour of a game's clock
 as an embedding. Neither was of use. What the embedding added in the mean is now part of the noise level's bias.
 """
@@ -11,17 +13,26 @@ from typing import Any
 
 from torch import Tensor
 
-WORLD_FORMAT = 7
+WORLD_FORMAT = 8
+MOVED = {  # modules of the dynamics: where they were, where they are
+    "action.": "conditions.action.embed.",
+    "level.": "conditions.noise_level.embed.",
+    "age.": "conditions.episode_time.embed.",
+    "squeeze.": "heads.squeeze.",
+    "outcome.0.": "heads.trunk.",
+    "outcome.2.": "heads.last.",
+}
 
 
 def migrate_config(values: dict[str, Any]) -> dict[str, Any]:
     """The content of a `config.json`; one of a format that is not known is given back as it is."""
-    if values.get("format_version") != 6:
+    version = values.get("format_version")
+    if version not in (6, 7) or isinstance(version, bool):
         return values
     values = {name: value for name, value in values.items() if name != "burst"}
     if isinstance(values.get("dynamics"), dict):
         values["dynamics"] = migrate_sizes(values["dynamics"])
-    return values | {"format_version": 7}
+    return values | {"format_version": WORLD_FORMAT}
 
 
 def migrate_sizes(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -37,7 +48,17 @@ def migrate_weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if bias in kept:
             mean = kept.pop(name).float().mean(0)  # (cond_dim,)
             kept[bias] = (kept[bias].float() + mean).to(kept[bias].dtype)
-    return kept
+    return {_moved(name): tensor for name, tensor in kept.items()}
+
+
+def _moved(name: str) -> str:
+    """The name of today of a weight of a world, or of a checkpoint's model and average."""
+    head, dynamics, rest = name.partition("dynamics.")
+    if dynamics and head in ("", "model.", "average."):
+        for old, new in MOVED.items():
+            if rest.startswith(old):
+                return head + dynamics + new + rest.removeprefix(old)
+    return name
 
 
 def migrate_optimizer(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -58,3 +79,15 @@ def migrate_optimizer(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             name = f"optimizer.{int(index) - (int(index) > gone)}.{key}"
         kept[name] = tensor
     return kept
+
+
+def migrate_stream(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a stream's `StreamSpec` in an episode store; older stores say nothing but shape and dtype."""
+    if "kind" in values:
+        return dict(values)
+    shape, dtype = tuple(values["shape"]), values["dtype"]
+    names = {"audio": "audio", "depth": "depth"}
+    kind = names.get(name) or ("image" if dtype == "uint8" and shape[-1:] == (3,) else None)
+    kind = kind or ("vector" if str(dtype).startswith("float") else "token")
+    several = name in ("between", "audio") and len(shape) > 0
+    return {"kind": kind, "shape": shape, "dtype": dtype, "per_step": shape[0] if several else 1}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import torch
@@ -15,6 +15,7 @@ from worldsim import noise
 from worldsim.errors import InvalidInput, check_bounds
 from worldsim.models.cache import KVCache
 from worldsim.models.dynamics import Dynamics, HistoryOut
+from worldsim.models.registry import Streams
 
 FINE = 16  # denoising steps that draw well without having learned to leap: with fewer, rare events come too seldom
 SETTLED = 0.8  # the level from which a picture is drawn in one step
@@ -62,6 +63,7 @@ class Drawn:
     latents: Tensor  # (F, drawn, h, w): the new frame's latents first, then those of the pictures between
     reward: Tensor  # (F,), in units of the reward scale
     end_logit: Tensor  # (F,)
+    streams: Streams = field(default_factory=dict)  # new values of the streams that heads predict, (F, ...)
 
 
 def empty_cache(dynamics: Dynamics, ages: Tensor) -> KVCache:
@@ -95,22 +97,25 @@ def look_back(
     actions: Tensor,
     cache: KVCache,
     context: Tensor,
+    streams: Streams | None = None,
 ) -> HistoryOut:
     """The history's part of a step: reads the cache, writes into it.
 
-    `past` (F, 2, C, h, w) has the last frame's latents and those of the frame before. The noise `context` that is put
-    on them stays in the cache: what is drawn does not carry it on.
+    `past` (F, 2, C, h, w) has the last frame's latents and those of the frame before, `streams` the last frame's values
+    of what else the model reads. The noise `context` that is put on the latents stays in the cache: what is drawn does
+    not carry it on.
     """
     noisy = past + config.context_noise * context
     level = torch.full(past.shape[:1], config.context_noise, device=past.device)
-    return dynamics.advance(noisy[:, 0], noisy[:, 1], actions, level, cache)
+    return dynamics.advance(noisy[:, 0], noisy[:, 1], actions, level, cache, streams)
 
 
 def sample_step(
-    dynamics: Dynamics, config: SamplingConfig, past: Tensor, actions: Tensor, cache: KVCache, drawn_from: StepNoise
-) -> Drawn:
+    dynamics: Dynamics, config: SamplingConfig, past: Tensor, actions: Tensor, cache: KVCache, drawn_from: StepNoise,
+    streams: Streams | None = None,
+) -> Drawn:  # fmt: skip
     """Advance by one action; `past` (F, 2, C, h, w) holds the last frame's latents and those of the frame before."""
-    seen = look_back(dynamics, config, past, actions, cache, drawn_from.context)
+    seen = look_back(dynamics, config, past, actions, cache, drawn_from.context, streams)
     return draw(dynamics, config, past, seen, drawn_from)
 
 
@@ -124,7 +129,7 @@ def draw(dynamics: Dynamics, config: SamplingConfig, past: Tensor, seen: History
 
     taus = [*levels(config.steps), 1.0]
     z = follow(predict, first_noise(config, past, seen.ages, drawn_from), taus, small=config.steps >= FINE)
-    return Drawn(z, seen.reward, seen.end_logit)
+    return Drawn(z, seen.reward, seen.end_logit, dynamics.heads.sample(seen.heads))
 
 
 def first_noise(config: SamplingConfig, past: Tensor, ages: Tensor, drawn_from: StepNoise) -> Tensor:

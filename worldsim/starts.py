@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -11,8 +12,9 @@ from torch import Tensor
 from worldsim import noise
 from worldsim.actions import check_actions
 from worldsim.errors import DamagedWorld, InvalidAction, InvalidInput
-from worldsim.spec import ActionSpec
+from worldsim.spec import ActionSpec, StreamSpec
 
+STREAM = "stream."  # before the name of a stream in the file
 KINDS = ("beginning", "anywhere")
 
 
@@ -25,13 +27,18 @@ class Starts:
     actions: Tensor  # (S, T-1) int64 or (S, T-1, A) float32
     ages: Tensor  # (S,) int64, of the first frame: steps since the beginning of its episode
     beginnings: int
+    streams: dict[str, Tensor] = field(default_factory=dict)  # (S, T, ...), what other sensors gave, as recorded
 
     @classmethod
-    def pack(cls, latents: np.ndarray, actions: np.ndarray, ages: np.ndarray, beginnings: int) -> Starts:
+    def pack(
+        cls, latents: np.ndarray, actions: np.ndarray, ages: np.ndarray, beginnings: int,
+        streams: Mapping[str, np.ndarray] | None = None,
+    ) -> Starts:  # fmt: skip
         """From float latents (S, T, C, h, w); the rest as above."""
         scale = float(np.abs(latents).max()) / 127
         packed = torch.from_numpy(np.round(latents / scale).astype(np.int8))
-        return cls(packed, scale, torch.from_numpy(actions), torch.from_numpy(ages), beginnings)
+        others = {name: torch.from_numpy(values) for name, values in (streams or {}).items()}
+        return cls(packed, scale, torch.from_numpy(actions), torch.from_numpy(ages), beginnings, others)
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor]) -> Starts:
@@ -49,7 +56,8 @@ class Starts:
                 f"starts.safetensors holds {latents.dtype} latents of shape {tuple(latents.shape)} and scale {scale}, "
                 f"actions of shape {tuple(actions.shape)}, {ages.dtype} ages; restore the world's folder"
             )
-        return cls(latents, scale, actions, ages, beginnings)
+        streams = {name.removeprefix(STREAM): t for name, t in tensors.items() if name.startswith(STREAM)}
+        return cls(latents, scale, actions, ages, beginnings, streams)
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -57,12 +65,16 @@ class Starts:
         counts = (self.beginnings, len(self.latents) - self.beginnings)
         return tuple(kind for kind, count in zip(KINDS, counts, strict=True) if count)
 
-    def check(self, grid: tuple[int, int, int], spec: ActionSpec) -> None:
-        """Raise DamagedWorld unless the starts are of latents (C, h, w) and of actions that the world has."""
+    def check(
+        self, grid: tuple[int, int, int], spec: ActionSpec, streams: Mapping[str, StreamSpec] | None = None
+    ) -> None:
+        """Raise DamagedWorld unless the starts are of latents (C, h, w), actions and streams that the world has."""
         starts, frames = self.latents.shape[:2]
         wanted = (starts, frames - 1) if spec.discrete else (starts, frames - 1, len(spec.low))
         fits = self.latents.shape[2:] == grid and self.actions.shape == wanted and 0 <= self.beginnings <= starts
         fits = fits and self.ages.shape == (starts,) and bool((self.ages >= 0).all())
+        shapes = {name: (starts, frames, *one.shape) for name, one in (streams or {}).items()}
+        fits = fits and shapes == {name: tuple(values.shape) for name, values in self.streams.items()}
         try:
             check_actions(spec, self.actions.flatten(0, 1).numpy(), starts * (frames - 1))
         except InvalidAction:
@@ -79,14 +91,16 @@ class Starts:
         return {
             "latents": self.latents, "scale": torch.tensor(self.scale, dtype=torch.float64),
             "actions": self.actions, "ages": self.ages, "beginnings": torch.tensor(self.beginnings),
+            **{f"{STREAM}{name}": values for name, values in self.streams.items()},
         }  # fmt: skip
 
-    def choose(self, seed: int, episode: int, kind: str) -> tuple[Tensor, np.ndarray, int]:
-        """The start of an episode: latents (T, C, h, w) float32, the actions between them (T-1, ...) and the age."""
+    def choose(self, seed: int, episode: int, kind: str) -> tuple[Tensor, np.ndarray, int, dict[str, Tensor]]:
+        """The start of an episode: latents (T, C, h, w) float32, actions between (T-1, ...), age, streams (T, ...)."""
         if kind not in KINDS:
             raise InvalidInput(f"start {kind!r} is unknown; use one of {', '.join(map(repr, KINDS))}")
         first, last = (0, self.beginnings) if kind == "beginning" else (self.beginnings, len(self.latents))
         if first == last:
             raise InvalidInput(f"this world ships no start of kind {kind!r}; use another, or give frames of your own")
         index = int(noise.generator(seed, episode, 0, noise.STREAM_START).integers(first, last))
-        return self.latents[index].float() * self.scale, self.actions[index].numpy(), int(self.ages[index])
+        streams = {name: values[index] for name, values in self.streams.items()}
+        return self.latents[index].float() * self.scale, self.actions[index].numpy(), int(self.ages[index]), streams

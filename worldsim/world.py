@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
@@ -23,6 +24,7 @@ from worldsim.errors import InvalidInput, InvalidState
 from worldsim.forking import refuse_if_forked
 from worldsim.models.cache import KVCache
 from worldsim.models.dynamics import Dynamics
+from worldsim.models.registry import Scale
 from worldsim.models.tokenizer import Tokenizer, to_frames, to_pictures
 from worldsim.sampling import empty_cache, look_back, step_noise
 from worldsim.spec import Pictures, Stages, WorldSpec, WorldStep
@@ -41,6 +43,7 @@ class WorldState:
     seed: Tensor  # (B,) int64
     episode: Tensor  # (B,) int64, resets since the seed was given
     time: Tensor  # (B,) int64, steps of the history, the context of the start included
+    heads: dict[str, Tensor] = field(default_factory=dict)  # (B, ...), values of the streams at the last frame
 
 
 class World:
@@ -70,7 +73,7 @@ class World:
         self.engine: Engine = Eager(self.dynamics, self.config.sampling)
         self.starts = Starts.from_tensors(files.starts)
         sizes = self.config.dynamics
-        self.starts.check((sizes.channels, sizes.height, sizes.width), self.config.actions)
+        self.starts.check((sizes.channels, sizes.height, sizes.width), self.config.actions, sizes.streams)
         self.spec = _spec(self.config, self.starts)
 
     # -- files --------------------------------------------------------------------------------------------------
@@ -144,6 +147,7 @@ class World:
         frames: np.ndarray | None = None,
         actions: np.ndarray | None = None,
         age: Sequence[int] | None = None,
+        streams: Mapping[str, np.ndarray] | None = None,
         start: str = "beginning",
     ) -> WorldState:
         """Start B = len(seed) worlds.
@@ -151,8 +155,9 @@ class World:
         Each begins from a recorded start that its seed chooses: the `beginning` of an episode, or `anywhere` in one.
         Or give pictures of your own: `frames` (B, T, H, W, 3) uint8, T >= 1, and the T-1 `actions` between them,
         (B, T-1) or (B, T-1, A), and, where the first of them is not the beginning of an episode, its `age` (B,) in
-        steps since then: a world knows how late it is. `episode` (default 0) tells apart the resets of one seed.
-        Seeds of 2**63 or more are taken as `noise.fold_seed` folds them.
+        steps since then: a world knows how late it is. `streams` (B, T, ...) are what other sensors of the world's
+        spec gave with these frames, by default what they give in the mean. `episode` (default 0) tells apart the
+        resets of one seed. Seeds of 2**63 or more are taken as `noise.fold_seed` folds them.
         Raises InvalidInput for seeds that are no integers, for pictures of another size or type and for ages
         below 0, InvalidAction for actions that are not the world's, InvalidState where weights make numbers that are
         not finite.
@@ -164,18 +169,18 @@ class World:
             raise InvalidInput(
                 f"reset got {len(seeds)} seeds and {len(episodes)} episode numbers; give one each a world"
             )
-        if frames is None and (actions is not None or age is not None):
-            raise InvalidInput("reset got actions or an age without frames; give the frames they belong to")
+        if frames is None and not (actions is age is streams is None):
+            raise InvalidInput("reset got actions, an age or streams without frames; give the frames they belong to")
         ages = _ages(age, len(seeds))
         # One world at a time, so that a start does not depend on what else starts in the same call.
         states = []
         for row, (s, e) in enumerate(zip(seeds, episodes, strict=True)):
             if frames is None:
-                past, taken, began = self.starts.choose(s, e, start)
+                past, taken, began, others = self.starts.choose(s, e, start)
             else:
                 past, taken = self._encode_context(frames, actions, row, len(seeds))
-                began = ages[row]
-            states.append(self._begin(past.to(self.device), taken, began, s, e))
+                began, others = ages[row], self._given_streams(streams or {}, len(past), row, len(seeds))
+            states.append(self._begin(past.to(self.device), taken, began, s, e, others))
         return _stack(states)
 
     def _encode_context(
@@ -198,8 +203,33 @@ class World:
             )
         return self._encode(frames[row]), check_actions(self.config.actions, taken[row], between)
 
-    def _begin(self, latents: Tensor, taken: np.ndarray, age: int, seed: int, episode: int) -> WorldState:
+    def _given_streams(self, given: Mapping[str, np.ndarray], steps: int, row: int, batch: int) -> dict[str, Tensor]:
+        """What each stream of one world is at `steps` frames, (T, ...)."""
+        if unknown := sorted(given.keys() - self.spec.streams.keys()):
+            raise InvalidInput(f"world {self.config.name!r} has no stream {unknown[0]!r}; leave it out")
+        values = {name: one.expand(steps, *one.shape[1:]) for name, one in self.usual_streams(1).items()}
+        for name, one in given.items():
+            array, wanted = _array(name, one), (batch, steps, *self.spec.streams[name].shape)
+            if array.shape != wanted or not np.isfinite(array).all():
+                raise InvalidInput(f"stream {name!r} has shape {array.shape}; give finite numbers of shape {wanted}")
+            values[name] = torch.as_tensor(array[row].astype(self.spec.streams[name].dtype))
+        return values
+
+    def usual_streams(self, batch: int) -> dict[str, Tensor]:
+        """What the streams of `batch` worlds are taken to be where nothing is known of them, (B, ...)."""
+        usual = {}
+        for name, spec in self.spec.streams.items():
+            mean = self.config.dynamics.scales.get(name, Scale()).mean or (0.0,) * math.prod(spec.shape)
+            one = np.clip(np.array(mean).reshape(spec.shape), *spec.bounds()).astype(spec.dtype)
+            usual[name] = torch.as_tensor(np.repeat(one[None], batch, axis=0), device=self.device)
+        return usual
+
+    def _begin(
+        self, latents: Tensor, taken: np.ndarray, age: int, seed: int, episode: int, streams: Mapping[str, Tensor]
+    ) -> WorldState:
         """One world whose history has read latents (T, C, h, w), the first of that age, and the T-1 actions between."""
+        kinds = {True: torch.float32, False: torch.int64}
+        streams = {name: v.to(self.device, kinds[v.is_floating_point()]) for name, v in streams.items()}  # (T, ...)
         latents = latents.to(self.dtype)
         if not torch.isfinite(latents).all():
             raise InvalidState(
@@ -210,9 +240,11 @@ class World:
         for t, action in enumerate(torch.as_tensor(taken, device=self.device)):
             past = torch.stack([latents[t], latents[max(t - 1, 0)]])[None]
             drawn_from = step_noise(self.dynamics, keys[0], keys[1], keys[2] + t)
-            look_back(self.dynamics, self.config.sampling, past, action[None], cache, drawn_from.context)
+            known = {name: values[t][None] for name, values in streams.items()}
+            look_back(self.dynamics, self.config.sampling, past, action[None], cache, drawn_from.context, known)
         past = torch.stack([latents[-1], latents[max(len(latents) - 2, 0)]])[None]
-        return WorldState(past, cache, keys[0], keys[1], keys[2] + len(taken))
+        known = {name: values[-1][None].clone() for name, values in streams.items()}
+        return WorldState(past, cache, keys[0], keys[1], keys[2] + len(taken), known)
 
     # -- stepping -----------------------------------------------------------------------------------------------
 
@@ -240,13 +272,18 @@ class World:
         taken = torch.as_tensor(check_actions(self.config.actions, actions, len(state.time)), device=self.device)
         drawn_from = step_noise(self.dynamics, state.seed, state.episode, state.time)
         yield "history"
-        seen = self.engine.look_back(state.past, taken, state.cache, drawn_from.context)
+        seen = self.engine.look_back(state.past, taken, state.cache, drawn_from.context, state.heads)
         yield "drawing"
         drawn = self.engine.draw(state.past, seen, drawn_from)
         latents = drawn.latents.unflatten(1, (-1, self.config.tokenizer.channels))  # (B, 1 + between, C, h, w)
         result = self.outcome(state, latents, drawn.reward, drawn.end_logit)
         past = torch.stack([latents[:, 0], state.past[:, 0]], dim=1)
-        new = WorldState(past, state.cache, state.seed, state.episode, state.time + 1)
+        carried = {**state.heads, **drawn.streams}
+        new = WorldState(past, state.cache, state.seed, state.episode, state.time + 1, carried)
+        if drawn.streams:
+            finite = np.logical_and.reduce([_finite(values) for values in drawn.streams.values()])
+            extras = {**self.streams(new), **result.extras, "non_finite": result.extras["non_finite"] | ~finite}
+            result = dataclasses.replace(result, extras=extras)
         yield "decoding"
         return new, self._with_frames(result, latents, pictures)
 
@@ -295,6 +332,14 @@ class World:
         """What the current frames are decoded from, (B, C, h, w) float32."""
         return state.past[:, 0].float().cpu().numpy().copy()
 
+    def streams(self, state: WorldState) -> dict[str, np.ndarray]:
+        """What the world's other sensors give at the current frames, (B, ...) each; what is not finite is set to 0."""
+        shown = {}
+        for name, spec in self.spec.streams.items():
+            values = np.nan_to_num(state.heads[name].cpu().numpy(), copy=True)
+            shown[name] = np.clip(values, *spec.bounds()).astype(spec.dtype)
+        return shown
+
     @isolated
     def encode(self, frames: np.ndarray) -> np.ndarray:
         """Latents of pictures (B, H, W, 3) uint8, as `latents` gives those of a dream: (B, C, h, w) float32."""
@@ -323,6 +368,11 @@ class World:
         return frames, finite.cpu().numpy()
 
 
+def _finite(values: Tensor) -> np.ndarray:
+    """Whether all numbers of each row (B, ...) are finite, (B,) bool."""
+    return torch.isfinite(values).flatten(1).all(1).cpu().numpy()
+
+
 def check_step(state: WorldState, pictures: Pictures) -> None:
     """Raise InvalidInput for pictures that no step has, InvalidState for a state that was stepped already."""
     if pictures not in get_args(Pictures):
@@ -344,6 +394,8 @@ def _spec(config: WorldConfig, starts: Starts) -> WorldSpec:
         weights=config.sha256.get(MODEL, "")[:16],
         latent_shape=(config.tokenizer.channels, config.tokenizer.latent_height, config.tokenizer.latent_width),
         starts=starts.kinds,
+        streams=dict(config.dynamics.streams),
+        cameras=config.tokenizer.cameras if len(config.tokenizer.cameras) > 1 else (),
         ages=True,
     )
 

@@ -23,9 +23,9 @@ SOURCES = ("doom-take-cover", "doom-my-way-home", "gym:ID")
 def make_source(source: str | gym.Env[Any, Any], **options: Any) -> Source:
     """Make a source: "doom-take-cover", "doom-my-way-home", "gym:" and a gymnasium id, or of a gymnasium environment.
 
-    `options` go to `DoomSource` (frame_skip, between, depth, pose, sound, labels) or `GymSource` (height, width, and
-    env_kwargs: what `gym.make` is given besides the id). An environment needs `render_mode="rgb_array"`. Raises
-    InvalidInput for an unknown name or option, MissingDependency if the simulator is not installed.
+    `options` go to `DoomSource` (frame_skip, between, depth, pose, sound, labels) or `GymSource` (height, width,
+    streams, and env_kwargs: what `gym.make` is given besides the id). An environment needs `render_mode="rgb_array"`.
+    Raises InvalidInput for an unknown name or option, MissingDependency if the simulator is not installed.
     """
     make: Callable[..., Source] | None = None
     scenario = source.removeprefix("doom-").replace("-", "_") if isinstance(source, str) else ""

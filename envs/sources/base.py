@@ -7,9 +7,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from worldsim.episodes import StreamSpec
 from worldsim.errors import InvalidAction
-from worldsim.spec import ActionSpec
+from worldsim.spec import ActionSpec, StreamSpec
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from worldsim.envs.sources.base import Arena, SourceSpec
-from worldsim.episodes import StreamSpec
-from worldsim.spec import ActionSpec
+from worldsim.spec import ActionSpec, StreamSpec
 
 TICS_PER_SECOND = 35
 SCREEN_WIDTH = 320  # of the screen that ViZDoom draws
@@ -67,17 +66,19 @@ def source_spec(scenario: str, frame_skip: int, **streams: bool) -> SourceSpec:
     """The spec of a Doom source; `streams` turns on between, depth, pose, sound and labels."""
     shown = SCENARIOS[scenario]
     height, width = shown.size
-    extras = {"variables": StreamSpec((len(shown.variables),), "float32")}
+    extras = {"variables": StreamSpec("vector", (len(shown.variables),), "float32", names=tuple(shown.variables))}
     if streams["between"]:
-        extras["between"] = StreamSpec((frame_skip - 1, height, width, 3), "uint8")
+        extras["between"] = StreamSpec("image", (frame_skip - 1, height, width, 3), "uint8", per_step=frame_skip - 1)
     if streams["depth"]:
-        extras["depth"] = StreamSpec((height, width), "float32")
+        extras["depth"] = StreamSpec("depth", (height, width), "float32")
     if streams["pose"]:
-        extras["pose"] = StreamSpec((4,), "float32")
+        extras["pose"] = StreamSpec("vector", (4,), "float32", names=("x", "y", "z", "yaw"))
     if streams["sound"]:
-        extras["audio"] = StreamSpec((SAMPLES_PER_TIC * frame_skip, 2), "int16")
+        extras["audio"] = StreamSpec(
+            "audio", (SAMPLES_PER_TIC * frame_skip, 2), "int16", per_step=SAMPLES_PER_TIC * frame_skip
+        )
     if streams["labels"]:
-        extras["fireball_boxes"] = StreamSpec((MAX_FIREBALLS, 4), "float32")
+        extras["fireball_boxes"] = StreamSpec("vector", (MAX_FIREBALLS, 4), "float32")
     band = shown.rows[1] - shown.rows[0]
     return SourceSpec(
         name="doom-" + scenario.replace("_", "-"),

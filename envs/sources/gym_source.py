@@ -12,11 +12,13 @@ import numpy as np
 from PIL import Image
 
 from worldsim.envs.sources.base import Row, SourceSpec, check_discrete
+from worldsim.episodes import REQUIRED_STREAMS
 from worldsim.errors import InvalidAction, InvalidInput, InvalidState, MissingDependency, WorldsimError
-from worldsim.spec import ActionSpec
+from worldsim.spec import ActionSpec, StreamSpec
 
 DEFAULT_FPS = 30.0
 ATARI_FPS = 60.0
+PROPRIO = "proprio"  # the stream of observations that are one vector
 MOST_EXACT = 2.0**53  # integers up to here are floats, too: bounds are written as floats
 
 
@@ -24,10 +26,11 @@ class GymSource:
     """Steps a gymnasium environment and shows its rendered frame, area-averaged to (height, width).
 
     `env` is a gymnasium id, made here with `env_kwargs`, or an environment with `render_mode="rgb_array"`, which its
-    owner closes. Actions are discrete, or a box of bounded floats or integers of one dimension; they are named as the
-    environment names them. Raises InvalidInput for an id that gymnasium does not know, an environment without
-    `rgb_array` rendering, another kind of action, and, here or in a step, for a frame that is no uint8 image or a
-    reward that is no finite float32.
+    owner closes. `streams` adds what the environment observes: a vector as "proprio", of a dict each vector and each
+    image, as another camera of (height, width), under its own name. Actions are discrete, or a box of bounded floats
+    or integers of one dimension; they are named as the environment names them. Raises InvalidInput for an id that
+    gymnasium does not know, an environment without `rgb_array` rendering, another kind of action, and, here or in a
+    step, for a frame that is no uint8 image or a reward that is no finite float32.
     """
 
     def __init__(
@@ -37,6 +40,7 @@ class GymSource:
         height: int = 64,
         width: int = 64,
         env_kwargs: Mapping[str, Any] | None = None,
+        streams: bool = False,
     ) -> None:
         if height < 1 or width < 1:
             raise InvalidInput(f"pictures of {height} x {width} pixels cannot be made; give at least 1 x 1")
@@ -54,7 +58,8 @@ class GymSource:
                 actions=_action_spec(self._name, self._env),
                 fps=_steps_per_second(self._env),
                 max_episode_steps=self._env.spec.max_episode_steps if self._env.spec else None,
-                parameters={**parameters, "height": height, "width": width},
+                extras=_streams(self._name, self._env, height, width) if streams else {},
+                parameters={**parameters, "height": height, "width": width, **({"streams": True} if streams else {})},
             )
         except WorldsimError:
             self.close()
@@ -62,10 +67,10 @@ class GymSource:
 
     def reset(self, seed: int) -> Row:
         """Start the episode that `seed` (taken modulo 2**31) names."""
-        self._env.reset(seed=seed % 2**31)
+        observation, _ = self._env.reset(seed=seed % 2**31)
         self._running, self._steps = True, 0
         self._picture = self._render()
-        return Row(rgb=self._picture)
+        return Row(rgb=self._picture, extras=self._observed(observation))
 
     def step(self, action: int | np.ndarray) -> Row:
         """Play one action of the environment's own action space."""
@@ -75,11 +80,12 @@ class GymSource:
         played: Any = check_discrete(action, actions.n, actions.start) if actions.discrete else self._in_box(action)
         if not space.contains(played):
             raise InvalidAction(f"action {action!r} is outside {space}; give one that is inside")
-        _, reward, terminated, truncated, _ = self._env.step(played)
+        observation, reward, terminated, truncated, _ = self._env.step(played)
         self._steps += 1
         self._running = not (terminated or truncated)
         self._picture = self._render()
-        return Row(self._picture, self._number(reward), bool(terminated), bool(truncated))
+        seen = self._observed(observation)
+        return Row(self._picture, self._number(reward), bool(terminated), bool(truncated), seen)
 
     def render(self) -> np.ndarray:
         """The current frame (H, W, 3) uint8."""
@@ -104,14 +110,25 @@ class GymSource:
         if not isinstance(frame, np.ndarray):
             shown = "None" if frame is None else f"a {type(frame).__name__}"
         elif frame.dtype == np.uint8 and (frame.ndim == 2 or (frame.ndim == 3 and frame.shape[-1] in (3, 4))):
-            size = (self.spec.width, self.spec.height)
-            return np.array(Image.fromarray(frame).convert("RGB").resize(size, Image.Resampling.BOX))
+            return self._shrink(frame)
         else:
             shown = f"{frame.dtype} {frame.shape}"
         raise InvalidInput(
             f"{self._name} renders {shown} instead of a frame; let its render() return a uint8 array (H, W, 3) with "
             "values from 0 to 255"
         )
+
+    def _observed(self, observation: Any) -> dict[str, np.ndarray]:
+        """The streams of an observation."""
+        parts = observation if isinstance(observation, dict) else {PROPRIO: observation}
+        return {name: self._as_stream(spec, np.asarray(parts[name])) for name, spec in self.spec.extras.items()}
+
+    def _as_stream(self, spec: StreamSpec, value: np.ndarray) -> np.ndarray:
+        return self._shrink(value) if spec.kind == "image" else value.astype(spec.dtype)
+
+    def _shrink(self, frame: np.ndarray) -> np.ndarray:
+        size = (self.spec.width, self.spec.height)
+        return np.array(Image.fromarray(frame).convert("RGB").resize(size, Image.Resampling.BOX))
 
     def _number(self, reward: Any) -> float:
         """The reward as a float; arrays of one number are taken as that number."""
@@ -200,6 +217,33 @@ def _action_spec(name: str, env: gym.Env[Any, Any]) -> ActionSpec:
         f"{name} has actions {space}; worldsim takes Discrete actions or a bounded Box of one dimension, "
         "wrap the environment to have one of these"
     )
+
+
+def _streams(name: str, env: gym.Env[Any, Any], height: int, width: int) -> dict[str, StreamSpec]:
+    """The streams of an environment's observations; raises InvalidInput where there are none that can be recorded."""
+    space = env.observation_space
+    parts = dict(space.spaces) if isinstance(space, gym.spaces.Dict) else {PROPRIO: space}
+    streams = {key: spec for key, part in parts.items() if (spec := _stream(part, height, width)) is not None}
+    if not streams or streams.keys() & {*REQUIRED_STREAMS, "between"}:
+        raise InvalidInput(
+            f"{name} observes {space}; give an environment with vectors, or with a dict of vectors and images whose "
+            f"names are not {', '.join(REQUIRED_STREAMS)}, or leave out its streams"
+        )
+    return streams
+
+
+def _stream(space: gym.spaces.Space[Any], height: int, width: int) -> StreamSpec | None:
+    """A vector or an image as a stream; None for what is neither."""
+    if not isinstance(space, gym.spaces.Box):
+        return None
+    if space.dtype == np.uint8 and len(space.shape) == 3 and space.shape[-1] == 3:
+        return StreamSpec("image", (height, width, 3), "uint8")
+    if len(space.shape) != 1:
+        return None
+    low, high = np.asarray(space.low, np.float32), np.asarray(space.high, np.float32)
+    if not (np.isfinite(low).all() and np.isfinite(high).all()):
+        return StreamSpec("vector", space.shape, "float32")
+    return StreamSpec("vector", space.shape, "float32", tuple(low.tolist()), tuple(high.tolist()))
 
 
 def _meanings(env: gym.Env[Any, Any], n: int) -> tuple[str, ...]:

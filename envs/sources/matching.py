@@ -34,7 +34,9 @@ def matching_source(
         )
     options: dict[str, Any] = {"frame_skip": frame_skip, "between": between}
     if name.startswith("gym:"):
-        options = {"height": world.height, "width": world.width, "env_kwargs": (parameters or {}).get("env_kwargs")}
+        given = parameters or {}
+        options = {"height": world.height, "width": world.width, "env_kwargs": given.get("env_kwargs")}
+        options |= {"streams": True} if given.get("streams") else {}
     source = make_source(name, **options)
     found = source.spec
     for what, ours, theirs in (

@@ -9,6 +9,7 @@ from lively import SIZES, lively_dynamics
 from worldsim.errors import InvalidInput
 from worldsim.models.dynamics import Dynamics, HistoryOut
 from worldsim.models.layers import modulate
+from worldsim.models.registry import StepInputs
 from worldsim.sampling import empty_cache
 from worldsim.tree import clone, put_rows, select_rows
 
@@ -125,7 +126,8 @@ def explicitly(model: Dynamics, clip: list[torch.Tensor]) -> dict[str, torch.Ten
     past: list[list[tuple[torch.Tensor, torch.Tensor]]] = [[] for _ in model.history]
     outs: list[HistoryOut] = []
     for t in range(steps):
-        local, x, cond = model._enter(*(part[:, t] for part in clip))
+        inputs = StepInputs(*(part[:, t] for part in clip[2:]))
+        local, x, cond = model._enter(clip[0][:, t], clip[1][:, t], inputs)
         for block, mods, seen in zip(model.history, model.history_mods(cond), past, strict=True):
             x = x + mods[2] * block.space(modulate(x, mods[0], mods[1]))
             q, k, v = block.time.project(modulate(x, mods[3], mods[4]))  # (B, N, H, C)
@@ -137,7 +139,7 @@ def explicitly(model: Dynamics, clip: list[torch.Tensor]) -> dict[str, torch.Ten
             y = torch.einsum("sbnh,sbnhc->bnhc", torch.softmax(logits, dim=0), values)
             x = x + mods[5] * block.time.out(y.flatten(2))
             x = x + mods[8] * block.mlp(modulate(x, mods[6], mods[7]))
-        outs.append(model._leave(local, x, cond, clip[-1][:, t]))
+        outs.append(model._leave(local, x, cond, inputs))
     return {name: torch.stack([getattr(out, name) for out in outs], dim=1).detach() for name in OUTPUTS}
 
 

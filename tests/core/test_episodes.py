@@ -9,9 +9,9 @@ from recordings import META, STREAMS, rows, write
 
 from worldsim.episode_stream import CRC, TAG, ChunkFiles
 from worldsim.episode_writer import EpisodeWriter, upgrade_store
-from worldsim.episodes import Episodes, EpisodesMeta, StreamSpec, meta_digest, open_store
+from worldsim.episodes import Episodes, EpisodesMeta, meta_digest, open_store
 from worldsim.errors import DamagedEpisodes, InvalidInput
-from worldsim.spec import ActionSpec
+from worldsim.spec import ActionSpec, StreamSpec
 
 LENGTHS = [5, 40, 1, 30]
 
@@ -60,7 +60,10 @@ def test_a_store_of_usual_actions_says_of_them_what_older_ones_do():
 
 
 def test_optional_streams_of_any_shape_are_kept(tmp_path):
-    streams = STREAMS | {"pose": StreamSpec((4,), "float32"), "between": StreamSpec((1, 20, 20, 3), "uint8")}
+    streams = STREAMS | {
+        "pose": StreamSpec("vector", (4,), "float32"),
+        "between": StreamSpec("image", (1, 20, 20, 3), "uint8"),
+    }
     with EpisodeWriter(tmp_path / "s", replace(META, streams=streams)) as writer:
         for t, row in enumerate(rows(3)):
             between = np.full((1, 20, 20, 3), t, np.uint8)
@@ -377,3 +380,41 @@ def test_a_damaged_store_of_the_first_format_is_not_upgraded(store):
     with pytest.raises(DamagedEpisodes, match="rgb"):
         upgrade_store(store)
     assert open_store(store, mode="r").version == 1
+
+
+def test_streams_are_described_and_stores_that_do_not_describe_them_are_completed(tmp_path):
+    joints = StreamSpec("vector", (2,), "float32", low=(-1.0, 0.0), high=(1.0,), names=("hip", "knee"), unit="rad")
+    meta = replace(META, streams=STREAMS | {"joints": joints})
+    assert EpisodesMeta.from_json(meta.to_json()) == meta
+    old = META.to_json()
+    for stream in old["streams"].values():
+        for name in ("kind", "low", "high", "names", "unit", "per_step"):
+            del stream[name]
+    assert EpisodesMeta.from_json(old) == META
+
+
+def test_recording_goes_on_in_a_store_whose_streams_were_less_described(tmp_path, monkeypatch):
+    joints = {"joints": StreamSpec("vector", (2,), "float32")}
+    meta = replace(META, streams=STREAMS | joints)
+    with EpisodeWriter(tmp_path / "store", meta):
+        pass
+    named = replace(joints["joints"], names=("hip", "knee"))
+    EpisodeWriter(tmp_path / "store", replace(meta, streams=STREAMS | {"joints": named}), resume=True).close()
+    other = replace(joints["joints"], shape=(3,))
+    with pytest.raises(InvalidInput, match=r"streams\.joints\.shape"):
+        EpisodeWriter(tmp_path / "store", replace(meta, streams=STREAMS | {"joints": other}), resume=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"kind": "smell"}, "kind"),
+        ({"dtype": "number"}, "dtype"),
+        ({"low": (0.0, 0.0, 0.0)}, "bounds"),
+        ({"low": (1.0,), "high": (0.0,)}, "bounds"),
+        ({"names": ("one",)}, "names"),
+    ],
+)
+def test_a_stream_that_contradicts_itself_is_refused(changes, said):
+    with pytest.raises(InvalidInput, match=said):
+        StreamSpec(**{"kind": "vector", "shape": (2,), "dtype": "float32", **changes})

@@ -13,9 +13,9 @@ from small_training import fixed_tokenizer, latent_store
 from tiny import tiny_episodes
 
 from worldsim.episode_writer import EpisodeWriter
-from worldsim.episodes import Episodes, StreamSpec
+from worldsim.episodes import Episodes
 from worldsim.errors import InvalidInput
-from worldsim.spec import ActionSpec
+from worldsim.spec import ActionSpec, StreamSpec
 from worldsim.train import latents
 from worldsim.train.latents import cache_latents, encode_frames, harms
 from worldsim.train.mirror import mirror_actions
@@ -148,7 +148,7 @@ def test_stores_of_one_name_and_length_are_not_mixed_up(store, tmp_path):
 
 def test_harm_is_an_ending_or_a_loss_of_health(tmp_path):
     levels = [[100, 100, 79, 79], [100, 37, 58], [40, 40]]  # the last episode begins with less than the one before had
-    streams = {**STREAMS, "variables": StreamSpec((2,), "float32")}
+    streams = {**STREAMS, "variables": StreamSpec("vector", (2,), "float32")}
     meta = dataclasses.replace(META, streams=streams, variable_names=("ARMOR", "HEALTH"))
     with EpisodeWriter(tmp_path / "hurt", meta) as writer:
         for level in levels:

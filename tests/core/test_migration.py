@@ -10,18 +10,42 @@ from tiny import tiny_episodes, tiny_files
 
 from worldsim.config import WorldConfig
 from worldsim.errors import DamagedWorld
-from worldsim.migration import WORLD_FORMAT, migrate_optimizer, migrate_weights
+from worldsim.migration import MOVED, WORLD_FORMAT, migrate_optimizer, migrate_weights
 from worldsim.train.checkpoint import load_checkpoint, optimizer_tensors, save_checkpoint
 from worldsim.weights import CONFIG, read_world, write_world
 from worldsim.world import World
 
 
+def as_in_format_7(tensors):
+    """Weights by their names of when conditions and heads were fixed parts of the dynamics."""
+    old = {}
+    for name, tensor in tensors.items():
+        for then, now in MOVED.items():
+            name = name.replace(f"dynamics.{now}", f"dynamics.{then}")
+        old[name] = tensor
+    return old
+
+
+def test_a_world_of_format_7_opens_as_one_of_today(tmp_path):
+    files = tiny_files()
+    write_world(tmp_path, dataclasses.replace(files, model=as_in_format_7(files.model)))
+    values = json.loads((tmp_path / CONFIG).read_text("utf-8"))
+    for name in ("action_scale", "conditions", "output_heads", "streams", "scales"):
+        del values["dynamics"][name]
+    (tmp_path / CONFIG).write_text(json.dumps(values | {"format_version": 7}), "utf-8")
+    read = read_world(tmp_path)
+    assert read.config == dataclasses.replace(files.config, sha256=read.config.sha256)
+    assert read.model.keys() == files.model.keys()
+    assert all(torch.equal(read.model[name], tensor) for name, tensor in files.model.items())
+
+
 def world_of_format_6(folder):
     """A world's folder as it was: with a burst head, and with the hour of a clock as an embedding."""
     files = tiny_files()
-    bias = files.model["dynamics.level.bias"]
+    model = as_in_format_7(files.model)
+    bias = model["dynamics.level.bias"]
     phase = torch.randn(5, len(bias))
-    old = {**files.model, "dynamics.level.bias": bias - phase.mean(0), "dynamics.phase.weight": phase}
+    old = {**model, "dynamics.level.bias": bias - phase.mean(0), "dynamics.phase.weight": phase}
     write_world(folder, dataclasses.replace(files, model=old | {"burst.level.weight": torch.ones(2)}))
     values = json.loads((folder / CONFIG).read_text("utf-8"))
     values["dynamics"]["cycle"] = 5
@@ -60,7 +84,8 @@ def with_clock(tensors, gone):
         if kind == "optimizer" and int(index) >= gone:
             name = f"optimizer.{int(index) + 1}.{key}"
         old[name] = tensor
-    width = len(tensors["model.dynamics.level.bias"])
+    old = as_in_format_7(old)
+    width = len(old["model.dynamics.level.bias"])
     for key, value in {"step": torch.tensor(7.0), "exp_avg": torch.ones(5, width)}.items():
         old[f"optimizer.{gone}.{key}"] = value
     old |= {f"{kind}.dynamics.phase.weight": torch.zeros(5, width) for kind in ("model", "average")}
@@ -77,7 +102,7 @@ def test_a_checkpoint_with_the_clock_opens_without_it(tmp_path, monkeypatch):
     tensors |= {f"average.{n}": p.detach().clone() for n, p in task.model.named_parameters()}
     tensors |= optimizer_tensors(optimizer)
     names = [name for name, _ in task.model.named_parameters()]
-    gone = names.index("dynamics.age.weight") + 1  # where the embedding was
+    gone = names.index("dynamics.conditions.episode_time.embed.weight") + 1  # where the embedding was
     config = task.config()
     config["model"] = config["model"] | {"cycle": 5}
     path = tmp_path / "dynamics.safetensors"
@@ -89,5 +114,5 @@ def test_a_checkpoint_with_the_clock_opens_without_it(tmp_path, monkeypatch):
 
 
 def test_tensors_of_today_stay_as_they_are():
-    tensors = {"model.dynamics.level.bias": torch.ones(2), "optimizer.5.step": torch.tensor(1.0)}
+    tensors = {"model.dynamics.heads.last.bias": torch.ones(2), "optimizer.5.step": torch.tensor(1.0)}
     assert migrate_weights(migrate_optimizer(tensors)) == tensors

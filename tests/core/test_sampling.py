@@ -90,7 +90,12 @@ def test_every_part_of_the_noise_matters_and_only_to_its_row(model, part):
 
 def test_the_context_noise_has_the_level_that_is_told_to_the_model(model, monkeypatch):
     got = {}
-    monkeypatch.setattr(model, "advance", lambda previous, before, actions, level, cache: got.update(locals()) or "out")
+
+    def advance(previous, before, actions, level, cache, streams):
+        got.update(previous=previous, before=before, level=level)
+        return "out"
+
+    monkeypatch.setattr(model, "advance", advance)
     past, actions = inputs()
     noise = step_noise(model, torch.arange(BATCH), ZEROS, ZEROS)
     look_back(model, SamplingConfig(context_noise=0.2), past, actions, empty_cache(model, ZEROS), noise.context)

@@ -95,9 +95,9 @@ def test_the_history_gets_each_frame_with_the_action_that_leads_on_from_it(task,
     monkeypatch.setattr(dynamics_loss, "MAX_CONTEXT_NOISE", 0.0)
     got, remember = {}, task.model.dynamics.remember
 
-    def spy(previous, before, actions, level, ages):
+    def spy(previous, before, actions, level, ages, streams):
         got.update(previous=previous, before=before, actions=actions, ages=ages)
-        return remember(previous, before, actions, level, ages)
+        return remember(previous, before, actions, level, ages, streams)
 
     monkeypatch.setattr(task.model.dynamics, "remember", spy)
     evaluate(task, batch)
@@ -187,7 +187,7 @@ def test_own_frames_stand_where_the_frames_they_were_drawn_for_stood(task, batch
         batch["latents"][:, :-1, 0].float(),
         batch["latents"][:, 1:].float().flatten(0, 1).flatten(1, 2),
     )
-    arguments = frames, target, batch["actions"][:, 1:], batch["ages"][:, :-1], torch.Generator().manual_seed(0)
+    arguments = frames, target, batch["actions"][:, 1:], batch["ages"][:, :-1], {}, torch.Generator().manual_seed(0)
     own = task.model._own_frames(*arguments)
     assert torch.equal(own[:, 0], frames[:, 0]) and ((own - frames)[:, 1:].abs().amax((2, 3, 4)) > 1e-4).all()
     monkeypatch.setattr(task.model, "_draw", lambda *args: target)
@@ -199,7 +199,7 @@ def test_own_frames_know_what_happened(task, batch, monkeypatch):
     monkeypatch.setattr(task.model, "_draw", lambda canvas, target, tau, g: got.append(tau) or target)
     frames, target = batch["latents"][:, :-1, 0].float(), batch["latents"][:, 1:].float().flatten(0, 1).flatten(1, 2)
     task.model._own_frames(
-        frames, target, batch["actions"][:, 1:], batch["ages"][:, :-1], torch.Generator().manual_seed(0)
+        frames, target, batch["actions"][:, 1:], batch["ages"][:, :-1], {}, torch.Generator().manual_seed(0)
     )
     assert 0 < torch.cat(got).mean() < torch.cat(got).max() <= dynamics_loss.OWN_FROM
 
@@ -212,7 +212,7 @@ def test_own_frames_err_by_less_than_what_can_happen_in_a_place(task, batch, mon
     there[:, 0, 1, 1] = 0.1
     monkeypatch.setattr(task.model, "_draw", lambda *args: target + there)
     own = task.model._own_frames(
-        frames, target, batch["actions"][:, 1:], batch["ages"][:, :-1], torch.Generator().manual_seed(0)
+        frames, target, batch["actions"][:, 1:], batch["ages"][:, :-1], {}, torch.Generator().manual_seed(0)
     )
     error = (own - frames)[:, 1:].norm(dim=2)
     torch.testing.assert_close(error[..., 0, 0], torch.full_like(error[..., 0, 0], dynamics_loss.MAX_OWN_ERROR))
@@ -263,10 +263,10 @@ def test_rows_beyond_an_episode_carry_no_loss_at_all(task, batch):
 
 def test_a_batch_in_which_nothing_counts_is_no_harm(task, batch):
     nothing = evaluate(task, altered(batch, valid=torch.zeros_like(batch["valid"])))
-    assert nothing["loss"] == nothing["picture"] == nothing["end"] == nothing["harm"] == nothing["reward"] == 0
+    assert nothing["loss"] == nothing["picture"] == nothing["ending"] == nothing["event"] == nothing["reward"] == 0
 
 
-@pytest.mark.parametrize(("metric", "name"), [("reward", "rewards"), ("end", "terminated"), ("harm", "harmed")])
+@pytest.mark.parametrize(("metric", "name"), [("reward", "rewards"), ("ending", "terminated"), ("event", "harmed")])
 def test_rewards_and_endings_belong_to_the_row_they_are_in(task, batch, metric, name):
     first, last = batch[name].clone(), batch[name].clone()
     first[:, 0], last[:, -1] = 1 - first[:, 0].float(), 1 - last[:, -1].float()
@@ -278,19 +278,19 @@ def test_rewards_and_endings_belong_to_the_row_they_are_in(task, batch, metric, 
 def test_all_of_the_loss_counts_as_much_as_its_rows(task, batch):
     whole = evaluate(task, batch, step=2)  # a step with leaps
     half = evaluate(task, altered(batch, weight=0.5 * batch["weight"]), step=2)
-    for name in ("picture", "leaps", "end", "harm", "reward"):
+    for name in ("picture", "leaps", "ending", "event", "reward"):
         assert half[name] == pytest.approx(0.5 * whole[name], rel=1e-3) and whole[name] > 0, name
 
 
 def test_what_a_step_leads_to_is_told_without_some_features_in_training(task, batch, monkeypatch):
     kept = []
-    judge = task.model.dynamics.judge
+    told = task.model.dynamics.heads.forward
 
-    def spy(tokens, keep=1.0):
+    def spy(tokens, inputs, keep=1.0):
         kept.append(keep)
-        return judge(tokens, keep)
+        return told(tokens, inputs, keep)
 
-    monkeypatch.setattr(task.model.dynamics, "judge", spy)
+    monkeypatch.setattr(task.model.dynamics.heads, "forward", spy)
     evaluate(task, batch)
     dropped = (kept[-1] == 0).float().mean()
     assert dropped == pytest.approx(dynamics_loss.OUTCOME_DROPOUT, abs=0.05)

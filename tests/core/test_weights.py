@@ -206,7 +206,9 @@ WRONG = {
     "multiple of heads": lambda v: v["dynamics"].update(heads=3),
     "patch is (0, 1)": lambda v: v["dynamics"].update(patch=[0, 1]),
     "do not fit its config (dynamics.history.1.": lambda v: v["dynamics"].update(history_blocks=100),
-    "(dynamics.action.weight is (3, 8) instead of (3, 8192)": lambda v: v["dynamics"].update(cond_dim=8192),
+    "(dynamics.conditions.action.embed.weight is (3, 8) instead of (3, 8192)": lambda v: v["dynamics"].update(
+        cond_dim=8192
+    ),
     "nested too deeply": lambda v: v["source"]["parameters"].update(x=json.loads("[" * 70 + "]" * 70)),
 }
 

@@ -288,8 +288,8 @@ def test_the_rewards_are_in_the_units_of_the_game(float32):
 @pytest.mark.parametrize("logit", [-4.0, 0.0, 4.0])
 def test_endings_come_as_often_as_their_probability_says(float32, logit):
     files = lively_files()
-    files.model["dynamics.outcome.2.weight"][1] = 0
-    files.model["dynamics.outcome.2.bias"][1] = logit
+    files.model["dynamics.heads.last.weight"][1] = 0
+    files.model["dynamics.heads.last.bias"][1] = logit
     world = World(files, device="cpu")
     state, ended = world.reset(seed=list(range(40))), []
     for taken in actions_of(20, 40):

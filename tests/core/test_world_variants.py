@@ -206,7 +206,7 @@ def test_starts_are_packed_within_a_step_of_their_scale(tmp_path):
 # -- numbers that break down
 
 
-@pytest.mark.parametrize("name", ["dynamics.painter.leave.bias", "dynamics.outcome.2.bias"])
+@pytest.mark.parametrize("name", ["dynamics.painter.leave.bias", "dynamics.heads.last.bias"])
 def test_numbers_that_are_not_finite_are_flagged(either_format, name):
     files = lively_files()
     files.model[name][0] = float("nan")  # in memory: a file with it is refused

@@ -1,6 +1,7 @@
 """Worlds have the action space of the environment they were recorded from: its first action, its integers."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import counter_env
@@ -18,6 +19,7 @@ from worldsim.envs.world_env import WorldEnv
 from worldsim.episodes import Episodes
 from worldsim.errors import InvalidAction, InvalidInput
 from worldsim.models.dynamics import Dynamics, DynamicsConfig
+from worldsim.models.registry import StepInputs
 from worldsim.models.tokenizer import Tokenizer, TokenizerConfig
 from worldsim.spec import ActionSpec
 from worldsim.train.checkpoint import save_checkpoint
@@ -42,8 +44,9 @@ def untrained_world(store: Episodes, run: Path, out: Path) -> World:
     )  # fmt: skip
     for kind, model, config in (("tokenizer", Tokenizer(grid), grid), ("dynamics", Dynamics(sizes), sizes)):
         tensors = {f"average.{kind}.{name}": t for name, t in model.state_dict().items()}
-        settings = {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(config).items()}
-        save_checkpoint(run / f"{kind}.safetensors", tensors, {"config": {"model": settings, "reward_scale": 1.0}})
+        settings = json.loads(json.dumps(dataclasses.asdict(config)))
+        meta = {"kind": kind, "step": 0, "config": {"model": settings, "reward_scale": 1.0}}
+        save_checkpoint(run / f"{kind}.safetensors", tensors, meta)
     export_world("counter", [store], run, out, starts=4)
     return World.from_pretrained(str(out), device="cpu")
 
@@ -69,8 +72,8 @@ def test_the_first_action_is_counted_from_in_one_place_only():
     later.load_state_dict(plain.state_dict())
     frames = torch.randn(3, 4, 2, 4)
     given = {"level": torch.zeros(3), "ages": torch.zeros(3, dtype=torch.int64)}
-    one = plain._enter(frames, frames, torch.tensor([0, 1, 2]), **given)
-    other = later._enter(frames, frames, torch.tensor([-1, 0, 1]), **given)
+    one = plain._enter(frames, frames, StepInputs(torch.tensor([0, 1, 2]), **given))
+    other = later._enter(frames, frames, StepInputs(torch.tensor([-1, 0, 1]), **given))
     assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 

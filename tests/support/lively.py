@@ -73,7 +73,7 @@ def lively_files(
     model |= {f"dynamics.{n}": t for n, t in Dynamics(sizes).state_dict().items()}
     lively = enliven(model, seed)
     lively["dynamics.painter.leave.weight"] *= 0.3  # a long dream stays in the range of latents
-    lively["dynamics.outcome.2.weight"] *= 30.0  # rewards show what the history has seen
+    lively["dynamics.heads.last.weight"] *= 30.0  # rewards show what the history has seen
     return WorldFiles(config, lively, starts, files.card)
 
 

@@ -2,15 +2,15 @@
 
 import numpy as np
 
-from worldsim.episodes import EpisodesMeta, StreamSpec
-from worldsim.spec import ActionSpec
+from worldsim.episodes import EpisodesMeta
+from worldsim.spec import ActionSpec, StreamSpec
 
 STREAMS = {
-    "rgb": StreamSpec((20, 20, 3), "uint8"),
-    "action": StreamSpec((), "int64"),
-    "reward": StreamSpec((), "float32"),
-    "terminated": StreamSpec((), "bool"),
-    "truncated": StreamSpec((), "bool"),
+    "rgb": StreamSpec("image", (20, 20, 3), "uint8"),
+    "action": StreamSpec("token", (), "int64"),
+    "reward": StreamSpec("vector", (), "float32"),
+    "terminated": StreamSpec("token", (), "bool"),
+    "truncated": StreamSpec("token", (), "bool"),
 }
 META = EpisodesMeta(
     source="test",

@@ -10,10 +10,10 @@ import torch
 from worldsim.config import SourceConfig, WorldConfig
 from worldsim.endings import EndingConfig
 from worldsim.episode_writer import EpisodeWriter
-from worldsim.episodes import Episodes, EpisodesMeta, StreamSpec
+from worldsim.episodes import Episodes, EpisodesMeta
 from worldsim.models.dynamics import Dynamics, DynamicsConfig
 from worldsim.models.tokenizer import Tokenizer, TokenizerConfig
-from worldsim.spec import ActionSpec
+from worldsim.spec import ActionSpec, StreamSpec
 from worldsim.starts import Starts
 from worldsim.weights import WorldFiles
 from worldsim.world import World
@@ -77,14 +77,14 @@ def tiny_episodes(
     Every episode but the last ends with `terminated`, the last one with `truncated`.
     """
     streams = {
-        "rgb": StreamSpec((16, 32, 3), "uint8"),
-        "action": StreamSpec((), "int64"),
-        "reward": StreamSpec((), "float32"),
-        "terminated": StreamSpec((), "bool"),
-        "truncated": StreamSpec((), "bool"),
+        "rgb": StreamSpec("image", (16, 32, 3), "uint8"),
+        "action": StreamSpec("token", (), "int64"),
+        "reward": StreamSpec("vector", (), "float32"),
+        "terminated": StreamSpec("token", (), "bool"),
+        "truncated": StreamSpec("token", (), "bool"),
     }
     if between:
-        streams["between"] = StreamSpec((between, 16, 32, 3), "uint8")
+        streams["between"] = StreamSpec("image", (between, 16, 32, 3), "uint8")
     meta = EpisodesMeta(source, ACTIONS, streams, fps=17.5, frame_skip=2, policy="random", max_episode_steps=40)
     rng = np.random.default_rng(seed)
     with EpisodeWriter(path, meta) as writer:

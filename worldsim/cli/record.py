@@ -14,8 +14,9 @@ from tqdm import tqdm
 
 from worldsim.cli.coverage import report_coverage
 from worldsim.episode_writer import EpisodeWriter
-from worldsim.episodes import Episodes, EpisodesMeta, StreamSpec
+from worldsim.episodes import Episodes, EpisodesMeta
 from worldsim.errors import InvalidInput, WorldsimError
+from worldsim.spec import StreamSpec
 from worldsim.train.interrupts import Interrupts
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def record(
     height: int | None = None,
     width: int | None = None,
     env_kwargs: str | None = None,
+    streams: bool = False,
 ) -> None:
     """Play a real simulator with a data policy and write episodes.
 
@@ -67,13 +69,14 @@ def record(
         labels: Doom: also the boxes of fireballs, to measure a detector with.
         height: gym: height of the pictures (default 64).
         width: gym: width of the pictures (default 64).
+        streams: gym: also what the environment observes: vectors, such as joints, and images of other cameras.
         env_kwargs: gym: what gymnasium.make is given besides the id, as a JSON object ('{"env_name": "reach-v3"}').
     """
     if steps < 1:
         raise InvalidInput(f"--steps is {steps}; give at least 1")
     if seed < 0:
         raise InvalidInput(f"--seed is {seed}; give 0 or more")
-    flags = {"between": between, "depth": depth, "pose": pose, "sound": sound, "labels": labels}
+    flags = {"between": between, "depth": depth, "pose": pose, "sound": sound, "labels": labels, "streams": streams}
     sizes = {"frame_skip": frame_skip, "height": height, "width": width}
     options: dict[str, Any] = {name: True for name, on in flags.items() if on}
     options |= {name: value for name, value in sizes.items() if value is not None}
@@ -127,11 +130,11 @@ def _prepare(
 def store_meta(spec: SourceSpec, *, policy: str, seed: int, leave_out: frozenset[str] = frozenset()) -> EpisodesMeta:
     """What the store of a recording of this source says about itself, without the streams `leave_out`."""
     streams = {
-        "rgb": StreamSpec((spec.height, spec.width, 3), "uint8"),
-        "action": StreamSpec(spec.actions.shape, spec.actions.dtype),
-        "reward": StreamSpec((), "float32"),
-        "terminated": StreamSpec((), "bool"),
-        "truncated": StreamSpec((), "bool"),
+        "rgb": StreamSpec("image", (spec.height, spec.width, 3), "uint8"),
+        "action": spec.actions.to_stream(),
+        "reward": StreamSpec("vector", (), "float32"),
+        "terminated": StreamSpec("token", (), "bool"),
+        "truncated": StreamSpec("token", (), "bool"),
         **{name: stream for name, stream in spec.extras.items() if name not in leave_out},
     }
     return EpisodesMeta(

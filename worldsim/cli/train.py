@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from worldsim.episodes import Episodes
+from worldsim.episodes import Episodes, EpisodesMeta
 from worldsim.errors import InvalidInput, MissingDependency
 from worldsim.sampling import SamplingConfig
 from worldsim.train.board import logging_to
@@ -29,6 +29,7 @@ class TokenizerCommand:
     out: Path  # folder of the run; the other stages use the same one
     batch: int = 12  # pairs of successive pictures
     channels: int = 16  # of a latent
+    cameras: tuple[str, ...] = ("rgb",)  # recorded image streams that make a frame, one above the other
     resume: bool = False
     loop: Annotated[LoopConfig, tyro.conf.arg(name="")] = field(default_factory=LoopConfig)
 
@@ -39,7 +40,9 @@ class TokenizerCommand:
 
         stores = open_stores(self.data)
         meta = stores[0].meta
-        config = TokenizerConfig(height=meta.height, width=meta.width, channels=self.channels)
+        check_cameras(meta, self.cameras)
+        height = meta.height * len(self.cameras)
+        config = TokenizerConfig(height=height, width=meta.width, channels=self.channels, cameras=self.cameras)
         fit(TokenizerTask(stores, config, batch=self.batch, seed=self.loop.seed), self.loop, self.out, self.resume)
 
 
@@ -53,6 +56,7 @@ class DynamicsCommand:
     clip: int = 32  # steps in a clip, and so of the history that the model can use
     patch: tuple[int, int] = (8, 1)  # latents (rows, columns) in a token
     mirror: bool = False  # learn from mirrored episodes, too: for games in which left and right are alike
+    streams: tuple[str, ...] = ()  # recorded vectors to learn and to dream, such as proprio; a token is a task
     health: str | None = None  # a recorded variable whose fall comes before an ending; teaches what leads to one
     resume: bool = False
     loop: Annotated[LoopConfig, tyro.conf.arg(name="")] = field(default_factory=LoopConfig)
@@ -61,12 +65,22 @@ class DynamicsCommand:
         """Cache the latents, build the task and train it."""
         from worldsim.models.dynamics import DynamicsConfig
         from worldsim.train.checkpoint import load_checkpoint, setting
-        from worldsim.train.dynamics_task import DynamicsTask
+        from worldsim.train.dynamics_task import DynamicsTask, modules_of
         from worldsim.train.latents import cache_latents, load_tokenizer
 
+        if self.mirror and self.streams:
+            raise InvalidInput(f"streams {', '.join(self.streams)} have no mirror image; train without --mirror")
         tokenizer = load_tokenizer(self.out, self.loop.device)
         clips = [
-            cache_latents(tokenizer, store, self.out, self.loop.device, health=self.health, mirrored=mirrored)
+            cache_latents(
+                tokenizer,
+                store,
+                self.out,
+                self.loop.device,
+                health=self.health,
+                mirrored=mirrored,
+                streams=self.streams,
+            )
             for mirrored in ((False, True) if self.mirror else (False,))
             for store in open_stores(self.data)
         ]
@@ -75,9 +89,9 @@ class DynamicsCommand:
         if self.resume and path.exists():
             begun = load_checkpoint(path)[1]
             kept["reward_scale"] = setting(path, begun, "reward_scale", float)
-            kept["oldest"] = setting(path, begun, "model", DynamicsConfig).oldest
+            kept["begun"] = setting(path, begun, "model", DynamicsConfig)
         sizes: dict[str, Any] = {"batch": self.batch, "clip": self.clip, "patch": self.patch}
-        task = DynamicsTask(clips, tokenizer, **sizes, seed=self.loop.seed, **kept)
+        task = DynamicsTask(clips, tokenizer, **sizes, **modules_of(clips), seed=self.loop.seed, **kept)
         fit(task, self.loop, self.out, self.resume)
 
 
@@ -166,6 +180,15 @@ def open_stores(paths: tuple[Path, ...]) -> list[Episodes]:
         if store.meta.streams.get("between") != stores[0].meta.streams.get("between"):
             raise InvalidInput(f"episode stores {paths[0]} and {path} differ in between; train on stores of one kind")
     return stores
+
+
+def check_cameras(meta: EpisodesMeta, cameras: tuple[str, ...]) -> None:
+    """Raise InvalidInput unless the cameras are recorded image streams of one size, and alone where there is more."""
+    of_size = [name for name, spec in meta.streams.items() if spec == meta.streams["rgb"]]
+    if not cameras or not set(cameras) <= set(of_size) or len(set(cameras)) < len(cameras):
+        raise InvalidInput(f"cameras {', '.join(cameras)} make no frame; name some of {', '.join(of_size)}, each once")
+    if cameras != ("rgb",) and "between" in meta.streams:
+        raise InvalidInput("frames between steps are recorded of one camera; record without --between for several")
 
 
 def fit(task: Task, config: LoopConfig, out: Path, resume: bool) -> Trainer:

@@ -43,6 +43,7 @@ class Dreams:
         self.world = world
         self._past = torch.stack([context[:, 0], context[:, 0]], dim=1)
         self._cache = empty_cache(world.dynamics, torch.as_tensor(ages))
+        self._streams = world.usual_streams(len(context))  # what the recording says of them is not looked at
         self._seeds = torch.tensor(list(seeds), dtype=torch.int64)
         self._time = 0
         for t in range(1, context.shape[1]):
@@ -60,7 +61,9 @@ class Dreams:
             self._on_device(actions),
             self._cache,
             drawn_from.context,
+            self._streams,
         )
+        self._streams = self._streams | world.dynamics.heads.sample(seen.heads)
         self._advance(frame)
         return world.config.endings.chance(seen.end_logit).cpu().numpy()
 
@@ -75,7 +78,9 @@ class Dreams:
             self._on_device(actions),
             self._cache,
             self._noise(),
+            self._streams,
         )
+        self._streams = self._streams | drawn.streams
         probability = world.config.endings.chance(drawn.end_logit).cpu().numpy()
         ended = noise.uniform(*self._keys(), noise.STREAM_END, ()) < probability
         latents = drawn.latents.unflatten(1, (-1, world.config.tokenizer.channels))
@@ -86,6 +91,7 @@ class Dreams:
     def keep(self, rows: Sequence[int]) -> None:
         """Go on with only these rows of the batch."""
         self._past, self._cache = self._past[list(rows)], select_rows(self._cache, rows)
+        self._streams = select_rows(self._streams, rows)
         self._seeds = self._seeds[list(rows)]
 
     def _advance(self, frame: Tensor) -> None:

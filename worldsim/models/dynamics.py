@@ -4,7 +4,7 @@ One step, in order:
 
     history   a block-causal transformer reads the last frames and the action; its keys and values are cached
     denoiser  draws the next latents from noise, given the history's output, in a few steps
-    heads     reward and ending, from the history's output
+    heads     reward, ending and what else the config names, from the history's output
 
 What cannot be foreseen (a monster throws a fireball, a texture shimmers) is decided by the noise. The best guess of a
 single denoising step averages it away, many small ones draw one of the things that can happen, and leaps are trained to
@@ -14,13 +14,15 @@ The history never sees the frame that is being drawn, so one pass a step both re
 separate clean pass, and more denoising steps cost only the small denoiser.
 
 What comes later has its place here: a guide picture is more channels of `local`, recalled frames are more keys for
-`TimeAttention`, a pose is one more term of the condition beside action and noise level.
+`TimeAttention`. A sensor, a task or a pose is one more condition (`conditions`) or head (`heads`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import reduce
+from operator import add
 from typing import cast
 
 import torch
@@ -30,6 +32,8 @@ from torch import Tensor, nn
 
 from worldsim.errors import InvalidInput, check_bounds
 from worldsim.models.cache import KVCache
+from worldsim.models.conditions import LEVEL_FEATURES, conditions
+from worldsim.models.heads import Heads, heads
 from worldsim.models.layers import (
     MLP,
     Modulation,
@@ -40,11 +44,11 @@ from worldsim.models.layers import (
     gated,
     modulate,
 )
+from worldsim.models.registry import Scale, StepInputs, Streams
+from worldsim.spec import StreamSpec
 
-LEVEL_FEATURES = 32
-AGE_FEATURES = 8
-FINEST_AGE = 4.0  # half turns of the finest of them: the world is to know how late it is, not which episode it saw
-SQUEEZED = 32  # features of a token that reward, ending and harm are told from
+CONDITIONS = ("action", "noise_level", "episode_time")
+HEADS = ("reward", "ending", "event")
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,11 @@ class DynamicsConfig:
     painter_blocks: int = 2  # residual blocks of the convolutions that draw
     oldest: int = 1000  # steps since an episode's beginning after which it gets no later
     action_start: int = 0  # the first discrete action
+    action_scale: Scale = field(default_factory=Scale)  # of recorded continuous actions
+    conditions: tuple[str, ...] = CONDITIONS  # names in `worldsim.models.conditions`
+    output_heads: tuple[str, ...] = HEADS  # names in `worldsim.models.heads`
+    streams: dict[str, StreamSpec] = field(default_factory=dict)  # that conditions and heads read and predict
+    scales: dict[str, Scale] = field(default_factory=dict)  # of these
 
     def __post_init__(self) -> None:
         sides, widths, blocks = (1, 1024), (1, 8192), (0, 128)
@@ -83,6 +92,14 @@ class DynamicsConfig:
         if bool(self.actions) == bool(self.action_dim):
             raise InvalidInput(
                 f"dynamics actions is {self.actions} and action_dim is {self.action_dim}; give one of them, the other 0"
+            )
+        conditions.check(self.conditions)
+        heads.check(self.output_heads)
+        if not self.output_heads:
+            raise InvalidInput("dynamics output_heads are none; name one at least, such as reward")
+        if len(self.action_scale.mean) not in (0, self.action_dim):
+            raise InvalidInput(
+                f"dynamics action_scale is of {len(self.action_scale.mean)} numbers, actions are of {self.action_dim}"
             )
         if self.height % self.patch[0] or self.width % self.patch[1]:
             raise InvalidInput(
@@ -108,9 +125,17 @@ class HistoryOut:
     local: Tensor  # (F, local, h, w), features of the previous frames at the latents' resolution
     cond: Tensor  # (F, cond_dim)
     ages: Tensor  # (F,) int64, steps since the beginning of the episode at the last frame
-    reward: Tensor  # (F,), in units of the reward scale
-    end_logit: Tensor  # (F,)
-    harm_logit: Tensor  # (F,), of an ending or what comes before one, such as a hit that is survived
+    heads: dict[str, Tensor]  # what each head says, (F, ...)
+
+    @property
+    def reward(self) -> Tensor:
+        """(F,), in units of the reward scale; 0 where there is no such head."""
+        return self.heads["reward"] if "reward" in self.heads else self.ages.new_zeros(len(self.ages)).float()
+
+    @property
+    def end_logit(self) -> Tensor:
+        """(F,), of the episode's ending; where there is no such head it never comes."""
+        return self.heads["ending"] if "ending" in self.heads else self.ages.new_full((len(self.ages),), -1e4).float()
 
 
 @dataclass(frozen=True)
@@ -191,13 +216,7 @@ class Dynamics(nn.Module):
         self.config = config
         c, d = config, config.dim
         cells = c.patch[0] * c.patch[1]
-        if c.actions:
-            self.action: nn.Module = nn.Embedding(c.actions, c.cond_dim)
-        else:
-            self.action = nn.Linear(c.action_dim, c.cond_dim)
-        self.level = nn.Linear(LEVEL_FEATURES, c.cond_dim)
-        self.age = nn.Linear(AGE_FEATURES, c.cond_dim, bias=False)
-        nn.init.zeros_(self.age.weight)
+        self.conditions = conditions.build(c, c.conditions)
         self.local = nn.Sequential(
             nn.Conv2d(2 * c.channels, c.local, 3, padding=1), nn.SiLU(),
             nn.Conv2d(c.local, c.local, 3, padding=1), nn.SiLU(),
@@ -206,8 +225,7 @@ class Dynamics(nn.Module):
         self.place = nn.Parameter(torch.randn(c.tokens, d) * 0.02)
         self.history = nn.ModuleList(HistoryBlock(c) for _ in range(c.history_blocks))
         self.history_mods = Modulation(c.cond_dim, d, HistoryBlock.PARTS, c.history_blocks)
-        self.squeeze = nn.Linear(d, SQUEEZED)
-        self.outcome = nn.Sequential(nn.Linear(SQUEEZED * c.tokens, 128), nn.GELU(), nn.Linear(128, 3))
+        self.heads = Heads(c)
         self.noisy_embed = nn.Linear(c.drawn_channels * cells, d)
         self.tau = nn.Linear(2 * LEVEL_FEATURES, c.cond_dim)  # of level and leap
         self.denoiser = nn.ModuleList(DenoiserBlock(c) for _ in range(c.denoiser_blocks))
@@ -231,61 +249,49 @@ class Dynamics(nn.Module):
     def _blocks(self) -> Iterable[HistoryBlock]:
         return cast("Iterable[HistoryBlock]", self.history)
 
-    def _enter(
-        self, previous: Tensor, before: Tensor, actions: Tensor, level: Tensor, ages: Tensor
-    ) -> tuple[Tensor, ...]:
-        """The last two frames' latents (F, C, h, w), actions, noise level, ages (F,) -> local, tokens, cond."""
+    def _enter(self, previous: Tensor, before: Tensor, inputs: StepInputs) -> tuple[Tensor, ...]:
+        """The last two frames' latents (F, C, h, w) and what else is known -> local, tokens, cond."""
         local = self.local(torch.cat([previous, before], dim=1))
         tokens = self.embed(self.to_tokens(local)) + self.place
-        if not self.config.actions:
-            actions = actions.to(self.level.weight.dtype)
-        elif self.config.action_start:
-            actions = actions - self.config.action_start
-        cond = self.action(actions) + self.level(fourier_features(level, LEVEL_FEATURES).to(self.level.weight.dtype))
-        return local, tokens, cond + self._when(ages)
+        terms = [condition(inputs) for condition in self.conditions.values()]
+        return local, tokens, reduce(add, terms)
 
-    def _when(self, ages: Tensor) -> Tensor:
-        """How late it is in the game, from steps since its beginning (F,): (F, cond_dim)."""
-        late = (ages / self.config.oldest).clamp(max=1.0)
-        features = fourier_features(late, AGE_FEATURES, FINEST_AGE).to(self.age.weight.dtype)
-        return self.age(features)
+    def _leave(self, local: Tensor, tokens: Tensor, cond: Tensor, inputs: StepInputs) -> HistoryOut:
+        return HistoryOut(tokens, local, cond, inputs.ages, self.heads(tokens, inputs))
 
-    def _leave(self, local: Tensor, tokens: Tensor, cond: Tensor, ages: Tensor) -> HistoryOut:
-        return HistoryOut(tokens, local, cond, ages, *self.judge(tokens))
-
-    def judge(self, tokens: Tensor, keep: Tensor | float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
-        """What a step leads to, from the history's tokens (F, N, D): reward, logits of ending and of harm, (F,) each.
-
-        `keep` (F, N, SQUEEZED) is for training: factors of the features, some of them 0 (dropout).
-        """
-        squeezed = F.gelu(self.squeeze(F.layer_norm(tokens, tokens.shape[-1:]))) * keep
-        reward, end, harm = self.outcome(squeezed.flatten(1)).float().unbind(-1)
-        return reward, end, harm
-
-    def remember(self, previous: Tensor, before: Tensor, actions: Tensor, level: Tensor, ages: Tensor) -> HistoryOut:
+    def remember(
+        self, previous: Tensor, before: Tensor, actions: Tensor, level: Tensor, ages: Tensor,
+        streams: Streams | None = None,
+    ) -> HistoryOut:  # fmt: skip
         """A whole clip at once, F = B * T frames.
 
-        Latents (B, T, C, h, w), actions (B, T, ...), level (B, T), and steps since the beginning of the episode at
-        the last frame, `ages` (B, T) int64.
+        Latents (B, T, C, h, w), actions (B, T, ...), level (B, T), steps since the beginning of the episode at the
+        last frame, `ages` (B, T) int64, and the values of `streams` at the last frame (B, T, ...).
         """
         batch = len(level)
-        flat = [a.flatten(0, 1) for a in (previous, before, actions, level, ages)]
-        local, x, cond = self._enter(*flat)
+        previous, before, actions, level, ages = (a.flatten(0, 1) for a in (previous, before, actions, level, ages))
+        inputs = StepInputs(
+            actions, level, ages, {name: values.flatten(0, 1) for name, values in (streams or {}).items()}
+        )
+        local, x, cond = self._enter(previous, before, inputs)
         for block, mods in zip(self._blocks(), self.history_mods(cond), strict=True):
             s1, c1, g1, s2, c2, g2, s3, c3, g3 = mods
             x = gated(x, g1, block.space(modulate(x, s1, c1)))
             clip = rearrange(modulate(x, s2, c2), "(b t) n d -> b t n d", b=batch)
             x = gated(x, g2, block.time(clip).flatten(0, 1))
             x = gated(x, g3, block.mlp(modulate(x, s3, c3)))
-        return self._leave(local, x, cond, flat[-1])
+        return self._leave(local, x, cond, inputs)
 
-    def advance(self, previous: Tensor, before: Tensor, actions: Tensor, level: Tensor, cache: KVCache) -> HistoryOut:
+    def advance(
+        self, previous: Tensor, before: Tensor, actions: Tensor, level: Tensor, cache: KVCache,
+        streams: Streams | None = None,
+    ) -> HistoryOut:  # fmt: skip
         """The next step of every world, F = B: reads the cache and writes an entry into it.
 
-        Latents (B, C, h, w), actions (B, ...) and level (B,).
+        Latents (B, C, h, w), actions (B, ...), level (B,), and the values of `streams` at the last frame (B, ...).
         """
-        ages = cache.ages
-        local, x, cond = self._enter(previous, before, actions, level, ages)
+        inputs = StepInputs(actions, level, cache.ages, streams or {})
+        local, x, cond = self._enter(previous, before, inputs)
         place = cache.claim()  # the slots and the distance of every slot, the same for all blocks
         for index, (block, mods) in enumerate(zip(self._blocks(), self.history_mods(cond), strict=True)):
             s1, c1, g1, s2, c2, g2, s3, c3, g3 = mods
@@ -294,7 +300,7 @@ class Dynamics(nn.Module):
             keys, values = cache.write(index, place, k, v)
             x = gated(x, g2, block.time.read(q, keys, values, place.bias(block.time.bias)).flatten(0, 1))
             x = gated(x, g3, block.mlp(modulate(x, s3, c3)))
-        return self._leave(local, x, cond, ages)
+        return self._leave(local, x, cond, inputs)
 
     # -- drawing ------------------------------------------------------------------------------------------------
 

@@ -29,11 +29,16 @@ class TokenizerConfig:
     encoder_widths: tuple[int, int, int] = (32, 64, 96)  # at 1/2, 1/4 and 1/8 of the picture
     decoder_widths: tuple[int, int, int] = (32, 64, 128)
     blocks: int = 2  # residual blocks at 1/4 and 1/8; the decoder has one more at 1/8
+    cameras: tuple[str, ...] = ("rgb",)  # image streams of one size that make a frame, one above the other
 
     def __post_init__(self) -> None:
         if self.height % STRIDE or self.width % STRIDE:
             raise InvalidInput(
                 f"pictures are {self.height} x {self.width} pixels; both sides must be multiples of {STRIDE}"
+            )
+        if not self.cameras or self.height % len(self.cameras):
+            raise InvalidInput(
+                f"frames of {self.height} rows are of the cameras {self.cameras}; give equal shares of rows to each"
             )
         sides, widths = (STRIDE, 8192), (1, 4096)
         check_bounds(

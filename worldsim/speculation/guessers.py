@@ -13,6 +13,7 @@ import numpy as np
 from worldsim.errors import InvalidInput
 from worldsim.spec import ActionSpec
 from worldsim.speculation.settings import Propose, Speculation
+from worldsim.tree import clone
 
 FLOOR = 0.001  # candidates that are less likely than this are left alone
 
@@ -58,7 +59,7 @@ class Policy:
         """What it proposes for a copy of the observation; nothing where there is none."""
         if observation is None:
             return []
-        proposed = self._propose(np.array(observation))
+        proposed = self._propose(clone(observation))
         if not isinstance(proposed, Sequence | np.ndarray) or np.ndim(proposed) == 0:
             kind = type(proposed).__name__
             raise InvalidInput(f"the function that proposes actions gave a {kind}; return a list, likeliest first")

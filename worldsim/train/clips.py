@@ -18,6 +18,7 @@ from worldsim.train.latents import LatentEpisodes
 
 EVENTFUL = 0.25  # share of the clips
 EMPHASIS = 4  # an eventful row's chance grows with its change to this power
+STREAM = "stream."  # before the name of a recorded stream in a batch
 HARMFUL = 0.25  # share of the clips that are not eventful
 
 
@@ -55,6 +56,7 @@ class Clips:
             "terminated": store.terminated[rows], "harmed": store.harmed[rows], "ages": rows - first,
             "valid": (clip < end) & (clip > row if eventful else True),
             "weight": np.ones(len(rows), np.float32) if eventful else self._weights[number][rows],
+            **{f"{STREAM}{name}": values[rows] for name, values in store.streams.items()},
         }  # fmt: skip
 
     def _row(self, number: int, rng: np.random.Generator, *, eventful: bool, harmful: bool) -> int:

@@ -18,7 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from worldsim.models.dynamics import SQUEEZED, Canvas, Dynamics, HistoryOut
+from worldsim.models.dynamics import Canvas, Dynamics, HistoryOut
+from worldsim.models.heads import SQUEEZED, Targets
+from worldsim.models.registry import StepInputs, Streams
+from worldsim.train.clips import STREAM
 from worldsim.train.leaps import leap
 
 MAX_CONTEXT_NOISE = 0.3  # most frames get far less: the level is drawn squared
@@ -32,10 +35,8 @@ MAX_OWN_ERROR = 3.0  # length of a place's error: its latents are about 4 long, 
 MAX_DEPTH = 3  # steps that own predictions are made of own predictions, 1 to this
 LEAPS = 0.5  # share of the frames that are drawn once more, in a leap, in two batches of four
 LEAP_WEIGHT = 0.5
-END_WEIGHT = 2.0
-HARM_WEIGHT = 2.0
-REWARD_WEIGHT = 0.1
-OUTCOME_DROPOUT = 0.3  # share of the features that ending, harm and reward are told without: endings are few
+OUTCOME_DROPOUT = 0.3  # share of the features that heads are told without: endings are few
+STREAM_NOISE = 0.05  # on normalised vectors at the last frame, so that a dream's own errors do not grow
 
 
 class DynamicsLoss(nn.Module):
@@ -54,10 +55,12 @@ class DynamicsLoss(nn.Module):
         frames = latents[:, :-1, 0]  # (B, T, C, h, w), what each step comes from
         target = latents[:, 1:].flatten(0, 1).flatten(1, 2)  # (F, drawn, h, w), F = B * T
         actions, ages = batch["actions"][:, 1:], batch["ages"][:, :-1]
+        known = {name: values[:, :-1] for name, values in self._streams(batch).items()}
+        given = actions, ages, self._noisy(known, generator)
         context = frames
         if step >= OWN_FRAMES_AFTER and step % 2:
-            context = self._own_frames(frames, target, actions, ages, generator)
-        seen = self._remember(context, actions, ages, generator)
+            context = self._own_frames(frames, target, *given, generator)
+        seen = self._remember(context, *given, generator)
         canvas = self.dynamics.prepare(seen, context.flatten(0, 1))
         tau = self._levels(len(target), generator)
         drawn = self._draw(canvas, target, tau, generator)
@@ -68,12 +71,13 @@ class DynamicsLoss(nn.Module):
         error = (drawn - target).square()
         picture = (part * (weight * error).mean((1, 2, 3))).sum()
         leaps = self._leaps(canvas, target, weight, part, generator) if step // 2 % 2 else torch.zeros_like(picture)
-        end, harm, reward = self._outcome(batch, seen, generator)
-        loss = picture + LEAP_WEIGHT * leaps + END_WEIGHT * end + HARM_WEIGHT * harm + REWARD_WEIGHT * reward
+        heads = self._outcome(batch, seen, given, generator)
+        loss = picture + LEAP_WEIGHT * leaps
+        for name, head in self.dynamics.heads.named():
+            loss = loss + head.weight * heads[name]
         one_step = shown * (tau == 0)
         mse = (one_step * error.mean((1, 2, 3))).sum() / one_step.sum().clamp(min=1)
-        named = {"picture": picture, "one_step_mse": mse, "leaps": leaps}
-        named |= {"end": end, "harm": harm, "reward": reward}
+        named = {"picture": picture, "one_step_mse": mse, "leaps": leaps, **heads}
         return loss, {name: value.detach() for name, value in named.items()}
 
     def _levels(self, count: int, generator: torch.Generator) -> Tensor:
@@ -82,14 +86,29 @@ class DynamicsLoss(nn.Module):
         pure = torch.rand(count, generator=generator, device=generator.device) < PURE_NOISE
         return torch.sigmoid(logit) * ~pure
 
-    def _remember(self, context: Tensor, actions: Tensor, ages: Tensor, generator: torch.Generator) -> HistoryOut:
+    def _streams(self, batch: dict[str, Tensor]) -> Streams:
+        """The recorded streams that the model reads or predicts, (B, T + 1, ...)."""
+        return {name: batch[f"{STREAM}{name}"] for name in self.dynamics.config.streams}
+
+    def _noisy(self, known: Streams, generator: torch.Generator) -> Streams:
+        """Vectors at the last frames (B, T, ...) with some noise, each entry in its own unit; tokens as they are."""
+        noisy = dict(known)
+        for name, scale in self.dynamics.config.scales.items():
+            values = known[name].float()
+            noise = torch.randn(values.shape, generator=generator, device=values.device)
+            noisy[name] = values + STREAM_NOISE * noise * noise.new_tensor(scale.std).reshape(values.shape[2:])
+        return noisy
+
+    def _remember(
+        self, context: Tensor, actions: Tensor, ages: Tensor, known: Streams, generator: torch.Generator
+    ) -> HistoryOut:
         """Run the history over noised frames (B, T, C, h, w)."""
         shape = context.shape[:2]
         level = MAX_CONTEXT_NOISE * torch.rand(shape, generator=generator, device=context.device).square()
         noise = torch.randn(context.shape, generator=generator, device=context.device)
         noisy = context + level[..., None, None, None] * noise
         before = torch.cat([noisy[:, :1], noisy[:, :-1]], dim=1)
-        return self.dynamics.remember(noisy, before, actions, level, ages)
+        return self.dynamics.remember(noisy, before, actions, level, ages, known)
 
     def _draw(self, canvas: Canvas, target: Tensor, tau: Tensor, generator: torch.Generator) -> Tensor:
         noise = torch.randn(target.shape, generator=generator, device=target.device)
@@ -111,15 +130,16 @@ class DynamicsLoss(nn.Module):
 
     @torch.no_grad()
     def _own_frames(
-        self, frames: Tensor, target: Tensor, actions: Tensor, ages: Tensor, generator: torch.Generator
+        self, frames: Tensor, target: Tensor, actions: Tensor, ages: Tensor, known: Streams, generator: torch.Generator
     ) -> Tensor:
         """The clip's frames, most of them replaced by what the model draws for them, 1 to MAX_DEPTH steps on."""
         depth = int(torch.randint(1, MAX_DEPTH + 1, (), generator=generator, device=frames.device))
         own = frames
         for _ in range(depth):
-            canvas = self.dynamics.prepare(self._remember(own, actions, ages, generator), own.flatten(0, 1))
-            known = OWN_FROM * torch.rand(len(target), generator=generator, device=target.device)
-            drawn = self._draw(canvas, target, known, generator)
+            seen = self._remember(own, actions, ages, known, generator)
+            canvas = self.dynamics.prepare(seen, own.flatten(0, 1))
+            told = OWN_FROM * torch.rand(len(target), generator=generator, device=target.device)
+            drawn = self._draw(canvas, target, told, generator)
             drawn = drawn[:, : frames.shape[2]].unflatten(0, frames.shape[:2])
             drawn = torch.cat([frames[:, :1], drawn[:, :-1]], dim=1)  # the first frame stays
             drawn = frames + _shorten(drawn - frames, MAX_OWN_ERROR)
@@ -128,19 +148,25 @@ class DynamicsLoss(nn.Module):
         return own
 
     def _outcome(
-        self, batch: dict[str, Tensor], seen: HistoryOut, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """The losses of ending, harm and reward."""
+        self, batch: dict[str, Tensor], seen: HistoryOut, given: tuple[Tensor, Tensor, Streams],
+        generator: torch.Generator,
+    ) -> dict[str, Tensor]:  # fmt: skip
+        """The loss of each head."""
+        actions, ages, known = given
         shape = (*seen.tokens.shape[:2], SQUEEZED)
         kept = torch.rand(shape, generator=generator, device=seen.tokens.device) >= OUTCOME_DROPOUT
-        reward, *logits = self.dynamics.judge(seen.tokens, kept / (1 - OUTCOME_DROPOUT))
-        counted = batch["valid"][:, 1:].flatten() * batch["weight"][:, 1:].flatten()
-        end, harm = (
-            F.binary_cross_entropy_with_logits(logit, batch[name][:, 1:].flatten().float(), weight=counted)
-            for logit, name in zip(logits, ("terminated", "harmed"), strict=True)
+        level = torch.zeros_like(ages, dtype=torch.float32)  # no head needs that of the context
+        streams = {name: values.flatten(0, 1) for name, values in known.items()}
+        inputs = StepInputs(actions.flatten(0, 1), level.flatten(), ages.flatten(), streams)
+        said = self.dynamics.heads(seen.tokens, inputs, kept / (1 - OUTCOME_DROPOUT))
+        targets = Targets(
+            reward=batch["rewards"][:, 1:].flatten() / self.reward_scale,
+            terminated=batch["terminated"][:, 1:].flatten(),
+            event=batch["harmed"][:, 1:].flatten(),
+            counted=batch["valid"][:, 1:].flatten() * batch["weight"][:, 1:].flatten(),
+            streams={name: values[:, 1:].flatten(0, 1) for name, values in self._streams(batch).items()},
         )
-        wanted = batch["rewards"][:, 1:].flatten() / self.reward_scale
-        return end, harm, (counted * (reward - wanted).square()).mean()
+        return {name: head.loss(said[name], targets) for name, head in self.dynamics.heads.named()}
 
 
 def _shorten(error: Tensor, longest: float) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from typing import Any
 
@@ -11,14 +12,16 @@ from torch import Tensor, nn
 
 from worldsim.errors import InvalidInput
 from worldsim.media import contact_sheet
-from worldsim.models.dynamics import Dynamics, DynamicsConfig
+from worldsim.models.dynamics import CONDITIONS, HEADS, Dynamics, DynamicsConfig
+from worldsim.models.registry import Scale
 from worldsim.models.tokenizer import Tokenizer, to_frames
 from worldsim.sampling import SamplingConfig
-from worldsim.train.clips import Clips
+from worldsim.train.clips import STREAM, Clips
 from worldsim.train.dream import dream
 from worldsim.train.dynamics_loss import DynamicsLoss
 from worldsim.train.latents import LatentEpisodes, weights_digest
 
+STATISTICS = ("oldest", "action_scale", "scales")  # fields of `DynamicsConfig` that say something of the data
 SELDOM_OLDER = 0.99  # share of the rows up to an age beyond which a world is told no more of it
 
 
@@ -30,24 +33,25 @@ class DynamicsTask:
     def __init__(
         self, stores: list[LatentEpisodes], tokenizer: Tokenizer,
         *, batch: int = 2, clip: int = 32, patch: tuple[int, int] = (8, 1), seed: int = 0,
-        reward_scale: float | None = None, oldest: int | None = None,
+        reward_scale: float | None = None, begun: DynamicsConfig | None = None,
+        conditions: tuple[str, ...] = CONDITIONS, heads: tuple[str, ...] = HEADS,
     ) -> None:  # fmt: skip
-        """`reward_scale` and `oldest` are those of the weights to go on with.
+        """`conditions` and `heads` name the modules of the model; the streams that these read come with the stores.
 
-        By default the mean size of the data's rewards, and the age that one row of a hundred is beyond.
+        `reward_scale` and `begun` are those of the weights to go on with; by default what they say of the data is
+        taken from it: the mean size of rewards, the age that one row of a hundred is beyond, means and deviations.
         """
         if clip < 2:
             raise InvalidInput(f"clip is {clip}; give at least 2 steps, so that there is a past to learn from")
         self.tokenizer, self.count, self.steps, self.seed = tokenizer, batch, clip, seed
         meta, between = stores[0].store.meta, stores[0].latents.shape[1] - 1
         grid = tokenizer.config
-        if oldest is None:
-            ages = np.concatenate([np.arange(length) for s in stores for length in s.store.lengths])
-            oldest = max(int(np.quantile(ages, SELDOM_OLDER)), 1)
+        statistics = _statistics(stores) if begun is None else {name: getattr(begun, name) for name in STATISTICS}
         self.settings = DynamicsConfig(
             channels=grid.channels, height=grid.latent_height, width=grid.latent_width, patch=patch,
             actions=meta.actions.n, action_dim=len(meta.actions.low), between=between, window=clip - 1,
-            oldest=oldest, action_start=meta.actions.start,
+            action_start=meta.actions.start, conditions=conditions, output_heads=heads,
+            streams={name: meta.streams[name] for name in stores[0].streams}, **statistics,
         )  # fmt: skip
         torch.manual_seed(seed)  # the initial weights only
         # Rewards are learned in units of their usual size, so that a world of tiny rewards is no harder.
@@ -61,7 +65,7 @@ class DynamicsTask:
     def config(self) -> dict[str, Any]:
         """What a resumed run must share."""
         return {
-            "model": {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.settings).items()},
+            "model": json.loads(json.dumps(asdict(self.settings))),
             "batch": self.count, "clip": self.steps, "seed": self.seed, "reward_scale": self.reward_scale,
             "tokenizer": weights_digest(self.tokenizer),
         }  # fmt: skip
@@ -84,8 +88,41 @@ class DynamicsTask:
             latents = torch.from_numpy(clip["latents"].astype(np.float32))
             actions, ages = torch.from_numpy(clip["actions"]), torch.from_numpy(clip["ages"][:1])
             settings = SamplingConfig()
-            dreamed = dream(averaged.dynamics, settings, latents[None], actions[None], ages, context=4, seed=index)
+            recorded = {n: torch.from_numpy(clip[f"{STREAM}{n}"])[None] for n in self.settings.streams}
+            dreamed = dream(
+                averaged.dynamics, settings, latents[None], actions[None], ages, recorded, context=4, seed=index
+            )
             for z in (latents[::4, 0], dreamed[0, ::4, 0]):
                 device = next(self.tokenizer.parameters()).device
                 rows.append(to_frames(self.tokenizer.decode(z.to(device))).cpu().numpy())
         return contact_sheet(rows)
+
+
+def _statistics(stores: list[LatentEpisodes]) -> dict[str, Any]:
+    """What a model is told of its data: the fields STATISTICS of its config."""
+    ages = np.concatenate([np.arange(length) for s in stores for length in s.store.lengths])
+    meta = stores[0].store.meta
+    led = np.concatenate([np.delete(s.actions, s.ends - s.store.lengths, axis=0) for s in stores])  # not to a reset
+    vectors = {name: np.concatenate([s.streams[name] for s in stores]) for name in stores[0].streams}
+    return {
+        "oldest": max(int(np.quantile(ages, SELDOM_OLDER)), 1),
+        "action_scale": Scale() if meta.actions.discrete or not len(led) else _scale(led),
+        "scales": {name: _scale(values) for name, values in vectors.items() if meta.streams[name].kind == "vector"},
+    }
+
+
+def _scale(values: np.ndarray) -> Scale:
+    """Mean and deviation of rows (T, ...); what never changes has deviation 1."""
+    flat = values.reshape(len(values), -1).astype(np.float64)
+    std = flat.std(axis=0)
+    return Scale(tuple(flat.mean(axis=0).tolist()), tuple(np.where(std > 1e-6, std, 1.0).tolist()))
+
+
+def modules_of(stores: list[LatentEpisodes]) -> dict[str, tuple[str, ...]]:
+    """The conditions and heads of a model that learns the stores' streams: vectors are predicted, tokens are tasks."""
+    specs = stores[0].store.meta.streams
+    vectors = [name for name in stores[0].streams if specs[name].kind == "vector"]
+    tasks = [name for name in stores[0].streams if specs[name].kind == "token"]
+    proprio = tuple(name if name == "proprio" else f"proprio:{name}" for name in vectors)
+    task = tuple(name if name == "task" else f"task:{name}" for name in tasks)
+    return {"conditions": (*CONDITIONS, *proprio, *task), "heads": (*HEADS, *proprio)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,7 @@ def export_world(
         reward_scale=setting(path, meta, "reward_scale", float),
     )  # fmt: skip
     card = read_card(out) or f"# {name}\n"
-    packed = pick_starts(tokenizer, stores, starts).to_tensors()
+    packed = pick_starts(tokenizer, stores, starts, tuple(config.dynamics.streams)).to_tensors()
     write_world(out, WorldFiles(config, _weights(tokenizer, tensors), packed, card))
     records = {kind: TrainingRecord(run / f"{kind}.json").to_json() for kind in ("tokenizer", "dynamics")}
     write_atomically(out / RECORD, json.dumps(records).encode())
@@ -85,7 +85,7 @@ def _weights(tokenizer: Tokenizer, tensors: dict[str, Tensor]) -> dict[str, Tens
     return weights | _averaged(tensors, "dynamics.")
 
 
-def pick_starts(tokenizer: Tokenizer, stores: list[Episodes], count: int) -> Starts:
+def pick_starts(tokenizer: Tokenizer, stores: list[Episodes], count: int, streams: Sequence[str] = ()) -> Starts:
     """Half of the starts are beginnings of episodes, half lie anywhere but at an end, any row as likely as another."""
     rng = np.random.default_rng(0)
     places = [(store, int(e - n), int(e)) for store in stores for e, n in zip(store.ends, store.lengths, strict=True)]
@@ -102,7 +102,9 @@ def pick_starts(tokenizer: Tokenizer, stores: list[Episodes], count: int) -> Sta
         store, first, _ = places[index]
         age = int(nth - (lasts[index] - widths[index]))
         firsts.append((store, first + age, age))
-    frames = [store.read("rgb", row, row + CONTEXT) for store, row, _ in firsts]
+    frames = [store.frames(tokenizer.config.cameras, row, row + CONTEXT) for store, row, _ in firsts]
     latents = np.stack([encode_frames(tokenizer, one).cpu().numpy() for one in frames])
     actions = np.stack([store.read("action", row + 1, row + CONTEXT) for store, row, _ in firsts])
-    return Starts.pack(latents, actions, np.array([age for *_, age in firsts]), beginnings=len(begin))
+    ages = np.array([age for *_, age in firsts])
+    others = {name: np.stack([store.read(name, row, row + CONTEXT) for store, row, _ in firsts]) for name in streams}
+    return Starts.pack(latents, actions, ages, len(begin), others)

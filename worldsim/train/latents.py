@@ -6,7 +6,8 @@ import hashlib
 import json
 import shutil
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from worldsim.devices import autocast_dtype, choose_device
-from worldsim.episodes import Episodes
+from worldsim.episodes import REQUIRED_STREAMS, Episodes
 from worldsim.errors import DamagedCheckpoint, InvalidInput
 from worldsim.files import read_json
 from worldsim.models.tokenizer import Tokenizer, TokenizerConfig, to_pictures
@@ -39,6 +40,7 @@ class LatentEpisodes:
     harmed: np.ndarray  # (T,) bool, an ending or, where the health is recorded, a loss of it
     ends: np.ndarray  # (episodes,) int64
     store: Episodes
+    streams: dict[str, np.ndarray] = field(default_factory=dict)  # (T, ...), as recorded, of those that are learned
 
 
 def load_tokenizer(run: Path, device: str = "auto") -> Tokenizer:
@@ -79,14 +81,15 @@ def encode_frames(tokenizer: Tokenizer, frames: np.ndarray) -> Tensor:
 
 def cache_latents(
     tokenizer: Tokenizer, store: Episodes, run: Path, device: str = "auto",
-    *, health: str | None = None, mirrored: bool = False,
+    *, health: str | None = None, mirrored: bool = False, streams: Sequence[str] = (),
 ) -> LatentEpisodes:  # fmt: skip
     """Encode a store, or open what an earlier call encoded with the same tokenizer from the same rows.
 
     What is kept is read once to compare its checksum; where it is not whole it is computed anew, and stderr says so.
 
     `health` names a recorded variable whose fall comes before an ending; `mirrored` gives the episodes as a mirror
-    shows them. Of several processes on one machine, the first one encodes and the others wait for it.
+    shows them; `streams` names the recorded vectors and tokens that come with them.
+    Of several processes on one machine, the first one encodes and the others wait for it.
     """
     harmed, rows = harms(store, health), store.num_steps
     actions = store.read("action", 0, rows)
@@ -113,7 +116,27 @@ def cache_latents(
         harmed=harmed,
         ends=store.ends,
         store=store,
+        streams=read_streams(store, streams),
     )
+
+
+def read_streams(store: Episodes, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Recorded vectors and tokens, (T, ...).
+
+    Raises InvalidInput for one that is absent, of another kind, or not finite.
+    """
+    known = [name for name, spec in store.meta.streams.items() if spec.kind in ("vector", "token")]
+    known = [name for name in known if name not in REQUIRED_STREAMS]
+    values = {}
+    for name in names:
+        if name not in known:
+            raise InvalidInput(
+                f"episode store {store.path} has no vector or token {name!r}; it has {', '.join(known) or 'none'}"
+            )
+        values[name] = store.read(name, 0, store.num_steps)
+        if not np.isfinite(values[name]).all():
+            raise InvalidInput(f"stream {name!r} of episode store {store.path} is not finite; record it again")
+    return values
 
 
 def harms(store: Episodes, health: str | None) -> np.ndarray:
@@ -163,7 +186,7 @@ def _encode_store(tokenizer: Tokenizer, store: Episodes, folder: Path, mirrored:
     named = f"latents of {store.path.name}" + (" in the mirror" if mirrored else "")
     for start in tqdm(range(0, store.num_steps, ROWS), desc=named, unit_scale=ROWS, unit="row"):
         stop = min(start + ROWS, store.num_steps)
-        frames = store.read("rgb", start, stop)[:, None]
+        frames = store.frames(c.cameras, start, stop)[:, None]
         if between:
             frames = np.concatenate([frames, store.read("between", start, stop)], axis=1)
         if mirrored:

@@ -91,7 +91,7 @@ class TokenizerTask:
     def _run(self, rng: np.random.Generator) -> np.ndarray:
         index = rng.choice(len(self.stores), p=self._shares)
         store, row = self.stores[index], int(rng.choice(self._rows[index]))
-        frames = store.read("rgb", row, row + RUN)
+        frames = store.frames(self.settings.cameras, row, row + RUN)
         if "between" in store.streams and rng.random() < 0.5:  # (RUN, k - 1, H, W, 3)
             frames = np.stack([frames[0], store.read("between", row + 1, row + 2)[0, -1]])
         return frames

@@ -24,8 +24,8 @@ def unpack_world(name: str | Path, run: Path) -> None:
     files = read_world(folder)
     records = read_records(folder / RECORD)
     settings: dict[str, dict[str, Any]] = {
-        "tokenizer": {"model": _plain(asdict(files.config.tokenizer))},
-        "dynamics": {"model": _plain(asdict(files.config.dynamics)), "reward_scale": files.config.reward_scale},
+        "tokenizer": {"model": asdict(files.config.tokenizer)},
+        "dynamics": {"model": asdict(files.config.dynamics), "reward_scale": files.config.reward_scale},
     }
     for kind in settings:
         if (run / f"{kind}.safetensors").exists():
@@ -35,11 +35,7 @@ def unpack_world(name: str | Path, run: Path) -> None:
         tensors = {f"{copy}.{n}": t.clone() for copy in ("model", "average") for n, t in mine.items()}
         calls = records[kind]["calls"] if kind in records else []
         step = int(calls[-1]["reached_step"]) if calls else 0
-        save_checkpoint(run / f"{kind}.safetensors", tensors, {"kind": kind, "step": step, "config": config})
+        plain = json.loads(json.dumps(config))  # tuples as lists, as a checkpoint has them
+        save_checkpoint(run / f"{kind}.safetensors", tensors, {"kind": kind, "step": step, "config": plain})
         if kind in records:
             write_atomically(run / f"{kind}.json", json.dumps(records[kind]).encode())
-
-
-def _plain(settings: dict[str, Any]) -> dict[str, Any]:
-    """Tuples as lists, as a checkpoint has them."""
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()}
