@@ -41,14 +41,13 @@ from torch.utils._pytree import tree_leaves
 
 from worldsim import sampling as sampling_source
 from worldsim.captured import Captured
-from worldsim.engine import Eager
 from worldsim.errors import InvalidInput, MissingDependency
 from worldsim.models import cache as cache_source
 from worldsim.models import dynamics as dynamics_source
 from worldsim.models import layers as layers_source
 from worldsim.models.cache import KVCache
 from worldsim.models.dynamics import Dynamics, HistoryOut
-from worldsim.sampling import Drawn, SamplingConfig, StepNoise
+from worldsim.sampling import Eager, SamplingConfig, StepNoise
 
 CACHE = "WORLDSIM_CACHE"  # variable of the environment: the folder of what is compiled
 CHANGED = (3, 4, 6)  # inputs of `History` that it changes: keys, values, `written`
@@ -91,7 +90,7 @@ class Drawing(nn.Module):
 
     def forward(self, past: Tensor, seen: list[Tensor], picture: Tensor, place: Tensor) -> Tensor:
         """The latents; `seen` are the fields of `HistoryOut`."""
-        return self.eager.draw(past, HistoryOut(*seen), StepNoise(picture[:, :0], picture, place)).latents
+        return self.eager.draw(past, HistoryOut(*seen), StepNoise(picture[:, :0], picture, place))
 
 
 @dataclass(frozen=True)
@@ -111,14 +110,19 @@ class Compiled:
     """
 
     def __init__(self, dynamics: Dynamics, sampling: SamplingConfig) -> None:
-        self._eager = Eager(dynamics, sampling)
+        self.eager = Eager(dynamics, sampling)
         self._made: dict[tuple[int, int], Programs] = {}
         self._lock = threading.Lock()
         self._name = _fingerprint(dynamics, sampling)
 
+    @property
+    def dynamics(self) -> Dynamics:
+        """The weights."""
+        return self.eager.dynamics
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Libraries do not travel to other processes, which load them themselves."""
-        return type(self), (self._eager.dynamics, self._eager.sampling)
+        return type(self), (self.eager.dynamics, self.eager.sampling)
 
     def look_back(self, past: Tensor, actions: Tensor, cache: KVCache, context: Tensor) -> HistoryOut:
         """As `worldsim.sampling.look_back`."""
@@ -132,14 +136,14 @@ class Compiled:
         *seen, cache.time = self._programs(inputs).history(*inputs)
         return HistoryOut(*seen)
 
-    def draw(self, past: Tensor, seen: HistoryOut, drawn_from: StepNoise) -> Drawn:
+    def draw(self, past: Tensor, seen: HistoryOut, drawn_from: StepNoise) -> Tensor:
         """As `worldsim.sampling.draw`."""
         program = self._made[_kind(past)].drawing  # made by `look_back`, whose output this begins with
-        return Drawn(program(*_to_draw(past, seen, drawn_from)), seen.reward, seen.end_logit)
+        return program(*_to_draw(past, seen, drawn_from))
 
     def with_sampling(self, sampling: SamplingConfig) -> Compiled:
         """One that draws otherwise; compiles anew."""
-        return Compiled(self._eager.dynamics, sampling)
+        return Compiled(self.eager.dynamics, sampling)
 
     def _programs(self, inputs: tuple[Any, ...]) -> Programs:
         kind = _kind(inputs[0])
@@ -151,8 +155,8 @@ class Compiled:
     def _load(self, inputs: tuple[Any, ...]) -> Programs:
         if inputs[0].is_cuda:
             with torch.inference_mode(False), torch.no_grad():
-                history = Captured(History(self._eager), inputs, CHANGED)
-                return Programs(history, Captured(Drawing(self._eager), _first_to_draw(self._eager, inputs)))
+                history = Captured(History(self.eager), inputs, CHANGED)
+                return Programs(history, Captured(Drawing(self.eager), _first_to_draw(self.eager, inputs)))
         batch, threads = _kind(inputs[0])
         folder = cache_folder()
         stem = f"{self._name}-{batch}-worlds-{threads}-threads"
@@ -160,7 +164,7 @@ class Compiled:
         loaded = _load_whole(folder, paths)
         if loaded is None:
             log.warning("compiling a step of %d world(s), half a minute or more; it is kept in %s", batch, folder)
-            _compile(self._eager, inputs, paths)
+            _compile(self.eager, inputs, paths)
             loaded = _load_whole(folder, paths)
         if loaded is None:
             raise InvalidInput(

@@ -22,7 +22,7 @@ def test_a_step_names_its_stages_and_gives_what_step_gives(world):
     assert isinstance(world, StagedWorld)
     state, actions = world.reset(seed=[0, 1]), np.array([1, 2])
     copy = clone(state)
-    assert list(world.stages(clone(state), actions)) == ["history", "drawing", "decoding"]
+    assert list(world.stages(clone(state), actions)) == ["history", "drawing", "heads", "decoding"]
     (one, step), (other, same) = finish(world.stages(state, actions)), world.step(copy, actions)
     assert equal(step, same) and torch.equal(one.past, other.past)
 
