@@ -2,6 +2,7 @@
 
 Format 6 of worlds had `burst`, a head that drew several steps at once, and `dynamics.cycle`, the hour of a game's clock
 as an embedding. Neither was of use. What the embedding added in the mean is now part of the noise level's bias.
+The states of such worlds had seed, episode and time beside the cache, not under `keys`.
 """
 
 from __future__ import annotations
@@ -58,3 +59,11 @@ def migrate_optimizer(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             name = f"optimizer.{int(index) - (int(index) > gone)}.{key}"
         kept[name] = tensor
     return kept
+
+
+def migrate_state(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The named leaves of a saved state; those of today, and those of other worlds than ours, stay as they are."""
+    if not {"/past", "/cache/written", "/seed", "/episode", "/time"} <= tensors.keys():
+        return dict(tensors)
+    keys = ("/seed", "/episode", "/time")
+    return {f"/keys{name}" if name in keys else name: tensor for name, tensor in tensors.items()}
