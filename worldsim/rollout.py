@@ -14,20 +14,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from worldsim.ambient import isolated
+from worldsim.ambient import isolated, refuse_if_forked
 from worldsim.errors import InvalidState
-from worldsim.forking import refuse_if_forked
 from worldsim.models.cache import KVCache
 from worldsim.models.dynamics import HistoryOut
 from worldsim.sampling import Engine, empty_cache, step_noise
-from worldsim.stages import finish
+from worldsim.spec import Stages, WorldProtocol
 
+Result = TypeVar("Result")
 Frames = tuple[np.ndarray, np.ndarray]  # (B, K, H, W, 3) uint8, and whether all their numbers were finite (B,) bool
 Decode = Callable[[Tensor], Frames]  # from latents (B, 1 + between, C, h, w)
 
@@ -136,6 +136,23 @@ def predict_outcomes(features: Features) -> tuple[Tensor, Tensor]:
     The heads of today read the history alone, and are computed with it; one that reads the frame is called here.
     """
     return features.history.reward, features.history.end_logit
+
+
+def finish(stages: Generator[str, None, Result]) -> Result:
+    """Go through all stages; what the step gives."""
+    while True:
+        try:
+            next(stages)
+        except StopIteration as done:
+            return done.value
+
+
+def stages_of(world: WorldProtocol, state: Any, actions: np.ndarray, **options: Any) -> Stages:
+    """The stages of a step of any world; without a method `stages` (`StagedWorld`) there is a single one."""
+    staged = getattr(world, "stages", None)
+    if staged is not None:
+        return (yield from staged(state, actions, **options))
+    return world.step(state, actions, **options)
 
 
 def rewind(state: WorldState) -> None:

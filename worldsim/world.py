@@ -12,20 +12,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from worldsim import noise
+from worldsim import noise, rollout
 from worldsim.actions import check_actions
-from worldsim.ambient import isolated, new_weights
+from worldsim.ambient import isolated, new_weights, refuse_if_forked
 from worldsim.config import WorldConfig
 from worldsim.devices import autocast_dtype, choose_device
 from worldsim.errors import InvalidInput, InvalidState
-from worldsim.forking import refuse_if_forked
 from worldsim.models.dynamics import Dynamics
 from worldsim.models.tokenizer import Tokenizer, to_frames, to_pictures
-from worldsim.rollout import Decode, Keys, StepOutput, WorldState, advance, rewind
-from worldsim.rollout import start as begin
+from worldsim.rollout import Decode, Keys, StepOutput, WorldState, advance, finish
 from worldsim.sampling import Eager, Engine
 from worldsim.spec import Pictures, Stages, WorldSpec, WorldStep
-from worldsim.stages import finish
 from worldsim.starts import Starts
 from worldsim.tree import put_rows
 from worldsim.weights import MODEL, WorldFiles, find_world, load_strictly, read_world, write_world
@@ -194,7 +191,7 @@ class World:
                 f"world {self.config.name!r} makes numbers that are not finite of what it begins with; load it anew"
             )
         actions = torch.as_tensor(taken)[None]  # (1, T - 1, ...)
-        return begin(self.engine.eager, latents[None], actions, ages=[age], seeds=[seed], episodes=[episode])
+        return rollout.start(self.engine.eager, latents[None], actions, ages=[age], seeds=[seed], episodes=[episode])
 
     # -- stepping -----------------------------------------------------------------------------------------------
 
@@ -227,7 +224,7 @@ class World:
 
         Whoever was interrupted before they had the step's result can take it once more, or another one.
         """
-        rewind(state)
+        rollout.rewind(state)
 
     def _decoder(self, pictures: Pictures) -> Decode | None:
         """What decodes the frames that are asked for, from latents (B, 1 + between, C, h, w)."""

@@ -12,8 +12,7 @@ from tiny import tiny_world
 from worldsim.endings import EndingConfig
 from worldsim.envs import EnvState, WorldEnv, WorldVectorEnv
 from worldsim.errors import InvalidState
-from worldsim.rollout import advance, rewind, start
-from worldsim.stages import finish
+from worldsim.rollout import advance, finish, rewind, start
 from worldsim.tree import clone, map_named, put_rows, select_rows
 from worldsim.tree_io import load_tree, save_tree
 from worldsim.world import World

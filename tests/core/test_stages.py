@@ -4,8 +4,8 @@ import torch
 from tiny import tiny_world
 
 from worldsim.errors import InvalidAction
+from worldsim.rollout import finish, stages_of
 from worldsim.spec import StagedWorld
-from worldsim.stages import finish, stages_of
 from worldsim.tree import clone
 
 

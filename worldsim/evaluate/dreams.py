@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from worldsim.models.tokenizer import to_frames, to_pictures
-from worldsim.rollout import advance, start
+from worldsim.rollout import advance, finish, start
 from worldsim.spec import WorldStep
-from worldsim.stages import finish
 from worldsim.tree import select_rows
 from worldsim.world import World
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from worldsim.actions import check_actions
+from worldsim.rollout import finish
 from worldsim.spec import ActionSpec, WorldStep
 from worldsim.speculation.economy import Referee
 from worldsim.speculation.guessers import make_guesser
@@ -18,7 +19,6 @@ from worldsim.speculation.guesses import Guess
 from worldsim.speculation.settings import Speculation
 from worldsim.speculation.stats import Kind, SpeculationStats
 from worldsim.speculation.worker import See, Step, Worker, timed
-from worldsim.stages import finish
 from worldsim.threads import ThreadSettings, crowded, release_pool
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from worldsim.models.dynamics import Dynamics
-from worldsim.rollout import advance, start
+from worldsim.rollout import advance, finish, start
 from worldsim.sampling import Eager, SamplingConfig
-from worldsim.stages import finish
 
 
 def dream(
