@@ -110,7 +110,7 @@ def test_a_step_that_was_interrupted_on_any_line_can_be_taken_again(make, world)
 
 @pytest.mark.parametrize("make", [single, many(AutoresetMode.NEXT_STEP)], ids=["one", "many"])
 def test_a_reset_that_was_interrupted_on_any_line_leaves_the_episode_as_it_was(make):
-    env, action = make(lively_world())
+    env, action = make(endless_world())
     env.reset(seed=0)
     env.step(action(0))
     state = env.save_state()

@@ -48,7 +48,7 @@ def test_latents_are_observed_and_pictures_still_drawn():
     for _ in range(5):
         assert env.observation_space.contains(one) and envs.observation_space.contains(many)
         assert np.array_equal(one, many[1])
-        assert np.array_equal(one.reshape(env.world.spec.latent_shape), env.world.latents(env._state)[0])
+        assert np.array_equal(one.reshape(env.world.spec.latent_shape), env.world.latents(env._now.state)[0])
         assert np.array_equal(env.render(), envs.render()[1]) and env.render().shape == (16, 16, 3)
         one, many = env.step(1)[0], envs.step([0, 1, 2])[0]
     fork = env.fork(1)[0]
