@@ -29,7 +29,7 @@ def test_the_command_compares_every_stream_with_and_without(folder, tmp_path, ca
     main(["bench", folder, "--speculate", *streams, *numbers, "--json", str(out), "--plot", str(plot)])
     report = json.loads(out.read_text())
     assert set(report) == {"world", "decoded", "machine", "adapt", "stages_ms", "runs", "compiled"}
-    assert set(report["stages_ms"]) == {"preparing", "history", "drawing", "decoding"}
+    assert set(report["stages_ms"]) == {"preparing", "history", "drawing", "heads", "decoding"}
     assert [(run["stream"], run["think_ms"]) for run in report["runs"]] == [
         (stream, think) for stream in ("repeat", "random", "mine") for think in (0, 8)
     ]
