@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from types import FrameType
 from typing import Any, ClassVar
 
 import gymnasium as gym
@@ -241,7 +242,7 @@ class WorldEnv(gym.Env[np.ndarray, Any]):
         that would keep alive what they hold.
         """
         self._restored = False
-        frame = sys._getframe(1)
+        frame: FrameType | None = sys._getframe(1)
         while frame is not None:
             if frame.f_code is TimeLimit.step.__code__ and (limit := frame.f_locals["self"]).unwrapped is self:
                 limit._elapsed_steps = int(self._now.progress.step[0])

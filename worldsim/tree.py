@@ -41,8 +41,8 @@ def map_named(fn: Callable[..., Any], tree: T, *others: T, name: str = "") -> T:
     if isinstance(tree, dict):
         if not all(isinstance(key, str) for key in tree):
             raise InvalidInput(f"the state's dict at {name or '/'!r} has keys that are not strings; use strings")
-        items = {k: map_named(fn, v, *(o[k] for o in others), name=f"{name}/{k}") for k, v in tree.items()}
-        return type(tree)(items)  # type: ignore[return-value]
+        items = {k: map_named(fn, v, *(o[k] for o in others), name=f"{name}/{k}") for k, v in tree.items()}  # type: ignore[index]
+        return type(tree)(items)
     if isinstance(tree, list | tuple):
         several = [
             map_named(fn, *leaves, name=f"{name}/{i}") for i, leaves in enumerate(zip(tree, *others, strict=True))
