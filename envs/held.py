@@ -10,8 +10,8 @@ import numpy as np
 from worldsim.envs.worlds import step_stages
 from worldsim.errors import InvalidInput
 from worldsim.holding import HeldStep, held_spec
+from worldsim.rollout import finish
 from worldsim.spec import LatentWorld, Pictures, Stages, StreamWorld, WorldProtocol, WorldSpec, WorldStep
-from worldsim.stages import finish
 
 
 class HeldWorld:

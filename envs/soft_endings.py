@@ -11,8 +11,8 @@ import numpy as np
 
 from worldsim.envs.worlds import step_stages
 from worldsim.errors import InvalidInput
+from worldsim.rollout import finish
 from worldsim.spec import LatentWorld, Pictures, Stages, StreamWorld, WorldProtocol, WorldStep
-from worldsim.stages import finish
 
 
 class SoftEndings:

@@ -246,7 +246,10 @@ class WorldVectorEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
         if not stepped.any():
             nothing, never = np.zeros(self.num_envs), np.zeros(self.num_envs, np.bool_)
             return now, Outcome(nothing, never, never.copy(), now.progress.info())
-        state, result = self.ahead.step(now.state, actions)
+        if self.speculate:
+            state, result = self.ahead.step(now.state, actions)
+        else:
+            state, result = worlds.step_world(self.world, now.state, actions, self._observer.pictures)
         progress, outcome = now.progress.after(result, self.max_episode_steps, stepped)
         return Now(state, progress, self._observer.after(state, result)), outcome
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from types import FrameType
 from typing import Any, ClassVar
 
 import gymnasium as gym
@@ -131,10 +132,15 @@ class WorldEnv(gym.Env[Any, Any]):
 
         Whatever goes wrong on the way, Ctrl-C included: the step is not taken then, and can be taken again.
         """
-        self._now.progress.require_running()
-        self._tell_time_limits()
+        if self._now.state is None or self._now.progress.ended[0]:
+            self._now.progress.require_running()  # says what to do instead
+        if self._restored:
+            self._tell_time_limits()
         checked = check_action(self.world.spec.actions, action, clip=self.clip_actions)
-        state, result = self.ahead.step(self._now.state, checked)
+        if self.speculate:
+            state, result = self.ahead.step(self._now.state, checked)
+        else:
+            state, result = worlds.step_world(self.world, self._now.state, checked, self._observer.pictures)
         observation = self._observer.after(state, result)
         progress, outcome = self._now.progress.after(result, self.max_episode_steps)
         info = single(outcome.info)
@@ -235,8 +241,8 @@ class WorldEnv(gym.Env[Any, Any]):
         but those that count a step are on the call stack when it is taken. No other frame's locals are read, as
         that would keep alive what they hold.
         """
-        frame = sys._getframe(1) if self._restored else None
         self._restored = False
+        frame: FrameType | None = sys._getframe(1)
         while frame is not None:
             if frame.f_code is TimeLimit.step.__code__ and (limit := frame.f_locals["self"]).unwrapped is self:
                 limit._elapsed_steps = int(self._now.progress.step[0])

@@ -12,8 +12,8 @@ from gymnasium.envs.registration import EnvSpec
 
 from worldsim.envs.starts import Start
 from worldsim.errors import InvalidInput, InvalidState, MissingDependency
+from worldsim.rollout import finish, stages_of
 from worldsim.spec import ActionSpec, Pictures, Stages, WorldProtocol, WorldSpec, WorldStep
-from worldsim.stages import finish, stages_of
 from worldsim.tree import clone
 
 TimeLimit = int | Literal["world"] | None

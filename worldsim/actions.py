@@ -1,13 +1,77 @@
-"""Actions checked before a world sees them: type, shape, range, NaN; gymnasium itself checks none of this."""
+"""Action spaces, and actions checked before a world sees them: type, shape, range, NaN; gymnasium checks none of it."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 
-from worldsim.errors import InvalidAction
-from worldsim.spec import ActionSpec
+from worldsim.errors import InvalidAction, InvalidInput
+from worldsim.streams import StreamSpec
+
+BOX_DTYPES = ("float32", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)))
+
+
+@dataclass(frozen=True)
+class ActionSpec:
+    """An action space that can be written to JSON: either `n` discrete actions or a box of numbers.
+
+    Actions are everywhere those of this space, as the recorded game takes them; only the embedding in the dynamics
+    counts discrete ones from 0. Raises InvalidInput for a `box_dtype` that is neither float32 nor an integer type.
+    """
+
+    n: int = 0  # number of discrete actions; 0 means a box
+    low: tuple[float, ...] = ()  # bounds of a continuous action, one a dimension
+    high: tuple[float, ...] = ()
+    meanings: tuple[str, ...] = ()  # what each discrete action does, as in ALE
+    keys: tuple[tuple[str, ...], ...] = ()  # keys (pygame names, "left") held for each discrete action
+    start: int = 0  # the first discrete action; the others follow it
+    box_dtype: str = "float32"  # of the box: float32, or an integer type for a box of whole numbers
+
+    def __post_init__(self) -> None:
+        if self.box_dtype not in BOX_DTYPES:
+            raise InvalidInput(f"box_dtype of the actions is {self.box_dtype!r}; give one of {', '.join(BOX_DTYPES)}")
+
+    @property
+    def discrete(self) -> bool:
+        """Whether actions are integers in [start, start + n)."""
+        return self.n > 0
+
+    @property
+    def dtype(self) -> str:
+        """The numpy type of recorded actions and of those that a world takes: int64, or float32 in a box of floats."""
+        return "int64" if self.discrete or self.box_dtype != "float32" else "float32"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one action: () for discrete ones, (A,) in a box."""
+        return () if self.discrete else (len(self.low),)
+
+    def to_stream(self) -> StreamSpec:
+        """The actions as a stream of an episode store."""
+        return StreamSpec("token" if self.dtype == "int64" else "vector", self.shape, self.dtype)
+
+    def to_space(self) -> gym.spaces.Space[Any]:
+        """The gymnasium space of one action."""
+        if self.discrete:
+            return gym.spaces.Discrete(self.n, start=self.start)
+        dtype = np.dtype(self.box_dtype).type
+        return gym.spaces.Box(np.array(self.low, dtype), np.array(self.high, dtype), dtype=dtype)
+
+    def lowest(self, rows: int) -> np.ndarray:
+        """For each of `rows` worlds the first action, or the lowest one of a box: (rows,) or (rows, A) of `dtype`."""
+        return np.tile(np.array(self.start if self.discrete else self.low, self.dtype), (rows, *(1,) * len(self.shape)))
+
+    def draw(self, rng: np.random.Generator, rows: int | None = None) -> Any:
+        """Uniformly random actions: one, or (rows,) or (rows, A) of them."""
+        if self.discrete:
+            return self.start + rng.integers(self.n, size=rows)
+        size = None if rows is None else (rows, *self.shape)
+        if self.dtype == "int64":
+            return rng.integers(np.array(self.low, np.int64), np.array(self.high, np.int64), size, endpoint=True)
+        return rng.uniform(self.low, self.high, size).astype(np.float32)
 
 
 def check_action(spec: ActionSpec, action: Any, *, clip: bool = False) -> np.ndarray:

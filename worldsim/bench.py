@@ -22,8 +22,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
+from worldsim.rollout import finish, stages_of
 from worldsim.spec import LatentWorld, Pictures, Stages, WorldProtocol, WorldSpec, WorldStep
-from worldsim.stages import finish, stages_of
 from worldsim.text import table
 from worldsim.world import World
 

@@ -39,7 +39,6 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from worldsim import sampling as sampling_source
-from worldsim.engine import Eager
 from worldsim.errors import InvalidInput, MissingDependency
 from worldsim.files import replacing
 from worldsim.models import cache as cache_source
@@ -50,7 +49,7 @@ from worldsim.models import layers as layers_source
 from worldsim.models.cache import KVCache
 from worldsim.models.dynamics import Dynamics, HistoryOut
 from worldsim.models.registry import Streams
-from worldsim.sampling import Drawn, SamplingConfig, StepNoise
+from worldsim.sampling import Eager, SamplingConfig, StepNoise
 
 CACHE = "WORLDSIM_CACHE"  # variable of the environment: the folder of what is compiled
 WRITTEN = (
@@ -96,7 +95,7 @@ class Drawing(nn.Module):
 
     def forward(self, past: Tensor, seen: list[Tensor], picture: Tensor, place: Tensor) -> Tensor:
         """The latents; `seen` are the fields of `HistoryOut`."""
-        return self.eager.draw(past, _seen(self.dynamics, seen), StepNoise(picture[:, :0], picture, place)).latents
+        return self.eager.draw(past, _seen(self.dynamics, seen), StepNoise(picture[:, :0], picture, place))
 
 
 @dataclass(frozen=True)
@@ -116,14 +115,19 @@ class Compiled:
     """
 
     def __init__(self, dynamics: Dynamics, sampling: SamplingConfig) -> None:
-        self._eager = Eager(dynamics, sampling)
+        self.eager = Eager(dynamics, sampling)
         self._made: dict[tuple[int, int], Programs] = {}
         self._lock = threading.Lock()
         self._name = _fingerprint(dynamics, sampling)
 
+    @property
+    def dynamics(self) -> Dynamics:
+        """The weights."""
+        return self.eager.dynamics
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Libraries do not travel to other processes, which load them themselves."""
-        return type(self), (self._eager.dynamics, self._eager.sampling)
+        return type(self), (self.eager.dynamics, self.eager.sampling)
 
     def look_back(self, past: Tensor, actions: Tensor, cache: KVCache, context: Tensor, streams: Streams) -> HistoryOut:
         """As `worldsim.sampling.look_back`."""
@@ -133,20 +137,19 @@ class Compiled:
         inputs = (
             *(a.contiguous() for a in (past, actions, context)),
             cache.keys, cache.values, cache.time.contiguous(), cache.written, cache.first,
-            *(streams[name].contiguous() for name in self._eager.dynamics.config.streams),
+            *(streams[name].contiguous() for name in self.eager.dynamics.config.streams),
         )  # fmt: skip
         *seen, cache.time = self._programs(inputs).history(*inputs)
-        return _seen(self._eager.dynamics, seen)
+        return _seen(self.eager.dynamics, seen)
 
-    def draw(self, past: Tensor, seen: HistoryOut, drawn_from: StepNoise) -> Drawn:
+    def draw(self, past: Tensor, seen: HistoryOut, drawn_from: StepNoise) -> Tensor:
         """As `worldsim.sampling.draw`."""
         program = self._made[_kind(past)].drawing  # made by `look_back`, whose output this begins with
-        latents = program(*_to_draw(past, seen, drawn_from))
-        return Drawn(latents, seen.reward, seen.end_logit, self._eager.dynamics.heads.sample(seen.heads))
+        return program(*_to_draw(past, seen, drawn_from))
 
     def with_sampling(self, sampling: SamplingConfig) -> Compiled:
         """One that draws otherwise; compiles anew."""
-        return Compiled(self._eager.dynamics, sampling)
+        return Compiled(self.eager.dynamics, sampling)
 
     def _programs(self, inputs: tuple[Any, ...]) -> Programs:
         kind = _kind(inputs[0])
@@ -157,7 +160,7 @@ class Compiled:
 
     def _load(self, inputs: tuple[Any, ...]) -> Programs:
         if inputs[0].is_cuda:
-            return Programs(_fused(History(self._eager)), _fused(Drawing(self._eager)))
+            return Programs(_fused(History(self.eager)), _fused(Drawing(self.eager)))
         batch, threads = _kind(inputs[0])
         folder = cache_folder()
         stem = f"{self._name}-{batch}-worlds-{threads}-threads"
@@ -165,7 +168,7 @@ class Compiled:
         loaded = _load_whole(folder, paths)
         if loaded is None:
             log.warning("compiling a step of %d world(s), half a minute or more; it is kept in %s", batch, folder)
-            _compile(self._eager, inputs, paths)
+            _compile(self.eager, inputs, paths)
             loaded = _load_whole(folder, paths)
         if loaded is None:
             raise InvalidInput(

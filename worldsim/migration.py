@@ -4,6 +4,7 @@ Format 7 had conditions and heads as fixed parts of the dynamics; now they are m
 
 Format 6 of worlds had `burst`, a head that drew several steps at once, and `dynamics.cycle`, the hour of a game's clock
 as an embedding. Neither was of use. What the embedding added in the mean is now part of the noise level's bias.
+The states of such worlds had seed, episode and time beside the cache, not under `keys`.
 """
 
 from __future__ import annotations
@@ -91,3 +92,11 @@ def migrate_stream(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
     kind = kind or ("vector" if str(dtype).startswith("float") else "token")
     several = name in ("between", "audio") and len(shape) > 0
     return {"kind": kind, "shape": shape, "dtype": dtype, "per_step": shape[0] if several else 1}
+
+
+def migrate_state(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The named leaves of a saved state; those of today, and those of other worlds than ours, stay as they are."""
+    if not {"/past", "/cache/written", "/seed", "/episode", "/time"} <= tensors.keys():
+        return dict(tensors)
+    keys = ("/seed", "/episode", "/time")
+    return {f"/keys{name}" if name in keys else name: tensor for name, tensor in tensors.items()}

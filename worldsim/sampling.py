@@ -1,11 +1,12 @@
-"""Sampling one step: history, then denoising. A function of (weights, past, action, noise); no randomness inside."""
+"""The two networks' halves of a step: history, then denoising. Functions of (weights, past, action, noise)."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -56,16 +57,6 @@ class StepNoise:
     place: Tensor  # (F, 1, h, w) uniform from 0 to 1: where the picture's noise is larger
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """What one step drew."""
-
-    latents: Tensor  # (F, drawn, h, w): the new frame's latents first, then those of the pictures between
-    reward: Tensor  # (F,), in units of the reward scale
-    end_logit: Tensor  # (F,)
-    streams: Streams = field(default_factory=dict)  # new values of the streams that heads predict, (F, ...)
-
-
 def empty_cache(dynamics: Dynamics, ages: Tensor) -> KVCache:
     """A cache for a batch of worlds of some ages (B,) int64, in the weights' number format and on their device."""
     c, weight = dynamics.config, dynamics.place
@@ -110,17 +101,11 @@ def look_back(
     return dynamics.advance(noisy[:, 0], noisy[:, 1], actions, level, cache, streams)
 
 
-def sample_step(
-    dynamics: Dynamics, config: SamplingConfig, past: Tensor, actions: Tensor, cache: KVCache, drawn_from: StepNoise,
-    streams: Streams | None = None,
-) -> Drawn:  # fmt: skip
-    """Advance by one action; `past` (F, 2, C, h, w) holds the last frame's latents and those of the frame before."""
-    seen = look_back(dynamics, config, past, actions, cache, drawn_from.context, streams)
-    return draw(dynamics, config, past, seen, drawn_from)
+def draw(dynamics: Dynamics, config: SamplingConfig, past: Tensor, seen: HistoryOut, drawn_from: StepNoise) -> Tensor:
+    """The frame from noise, along the flow between them.
 
-
-def draw(dynamics: Dynamics, config: SamplingConfig, past: Tensor, seen: HistoryOut, drawn_from: StepNoise) -> Drawn:
-    """The rest of a step, after the history's part: the picture from noise, along the flow between them."""
+    -> (F, drawn, h, w): the new frame's latents first, then those of the intermediate frames, oldest first.
+    """
     canvas = dynamics.prepare(seen, past[:, 0])
     leap = torch.full(past.shape[:1], leap_of(config.steps), device=past.device)
 
@@ -128,8 +113,7 @@ def draw(dynamics: Dynamics, config: SamplingConfig, past: Tensor, seen: History
         return dynamics.denoise(canvas, z, torch.full(past.shape[:1], tau, device=past.device), leap)
 
     taus = [*levels(config.steps), 1.0]
-    z = follow(predict, first_noise(config, past, seen.ages, drawn_from), taus, small=config.steps >= FINE)
-    return Drawn(z, seen.reward, seen.end_logit, dynamics.heads.sample(seen.heads))
+    return follow(predict, first_noise(config, past, seen.ages, drawn_from), taus, small=config.steps >= FINE)
 
 
 def first_noise(config: SamplingConfig, past: Tensor, ages: Tensor, drawn_from: StepNoise) -> Tensor:
@@ -205,3 +189,54 @@ def levels(steps: int) -> list[float]:
 def leap_of(steps: int) -> float:
     """The share of the way that one of so many denoising steps goes; 0 from FINE on: as plain small steps."""
     return 1.0 / steps if steps < FINE else 0.0
+
+
+class Engine(Protocol):
+    """What computes the two halves of a step: functions of their arguments; the cache is read and written."""
+
+    @property
+    def dynamics(self) -> Dynamics:
+        """The weights."""
+        ...
+
+    @property
+    def eager(self) -> Eager:
+        """The same, as it is written: for what is computed once and pays no compiler."""
+        ...
+
+    def look_back(self, past: Tensor, actions: Tensor, cache: KVCache, context: Tensor, streams: Streams) -> HistoryOut:
+        """As `worldsim.sampling.look_back`."""
+        ...
+
+    def draw(self, past: Tensor, seen: HistoryOut, drawn_from: StepNoise) -> Tensor:
+        """As `worldsim.sampling.draw`."""
+        ...
+
+    def with_sampling(self, sampling: SamplingConfig) -> Engine:
+        """One that draws otherwise."""
+        ...
+
+
+@dataclass(frozen=True)
+class Eager:
+    """PyTorch's own kernels, one call after the other."""
+
+    dynamics: Dynamics
+    sampling: SamplingConfig
+
+    @property
+    def eager(self) -> Eager:
+        """This one."""
+        return self
+
+    def look_back(self, past: Tensor, actions: Tensor, cache: KVCache, context: Tensor, streams: Streams) -> HistoryOut:
+        """As `worldsim.sampling.look_back`."""
+        return look_back(self.dynamics, self.sampling, past, actions, cache, context, streams)
+
+    def draw(self, past: Tensor, seen: HistoryOut, drawn_from: StepNoise) -> Tensor:
+        """As `worldsim.sampling.draw`."""
+        return draw(self.dynamics, self.sampling, past, seen, drawn_from)
+
+    def with_sampling(self, sampling: SamplingConfig) -> Eager:
+        """One that draws otherwise."""
+        return Eager(self.dynamics, sampling)

@@ -2,146 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
-import gymnasium as gym
 import numpy as np
 
-from worldsim.errors import InvalidInput
+from worldsim.actions import ActionSpec
+from worldsim.streams import StreamSpec
 
-BOX_DTYPES = ("float32", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)))
-STREAM_KINDS = ("image", "depth", "vector", "audio", "token")
 Pictures = Literal["all", "frame", "none"]  # of a step, decoded: with those between, the last one only, none
-
-
-@dataclass(frozen=True)
-class StreamSpec:
-    """One sensor, the same from the simulator to the episode store, the model and the observation space.
-
-    Raises InvalidInput for a kind or dtype that there is none of, and for bounds or names that do not fit the shape.
-    """
-
-    kind: Literal["image", "depth", "vector", "audio", "token"]  # token: a number that names something
-    shape: tuple[int, ...]  # of what one step gives
-    dtype: str  # a numpy name: "uint8", "float32", …
-    low: tuple[float, ...] = ()  # bounds, one an entry or one for all; none: what the dtype holds
-    high: tuple[float, ...] = ()
-    names: tuple[str, ...] = ()  # of the entries of a vector, or of what the numbers of a token name
-    unit: str = ""
-    per_step: int = 1  # samples along the first axis of `shape`, where a step gives several
-
-    def __post_init__(self) -> None:
-        entries = math.prod(self.shape)
-        if self.kind not in STREAM_KINDS:
-            raise InvalidInput(f"a stream has kind {self.kind!r}; give one of {', '.join(STREAM_KINDS)}")
-        try:
-            np.dtype(self.dtype)
-        except TypeError as error:
-            raise InvalidInput(f"a stream has dtype {self.dtype!r}; give a numpy dtype such as 'float32'") from error
-        if any(len(bound) not in (0, 1, entries) for bound in (self.low, self.high)):
-            raise InvalidInput(
-                f"a stream of shape {self.shape} has {len(self.low)} low and {len(self.high)} high bounds; give one "
-                "for all entries, one for each, or none"
-            )
-        if not all(low <= high for low, high in zip(*self._bounds(), strict=True)):
-            raise InvalidInput(
-                f"a stream has bounds from {self.low} to {self.high}; give numbers, none above its other"
-            )
-        if self.kind == "vector" and len(self.names) not in (0, entries):
-            raise InvalidInput(f"a vector of {entries} entries has {len(self.names)} names; give one for each, or none")
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of one row."""
-        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
-
-    def to_space(self) -> gym.spaces.Space[Any]:
-        """The gymnasium space of one row; the bounds of boxes are finite, as checkers of environments want them."""
-        if self.kind == "token" and not self.shape and self.names:
-            return gym.spaces.Discrete(len(self.names))
-        low, high = self.bounds()
-        return gym.spaces.Box(low, high, dtype=np.dtype(self.dtype).type)
-
-    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
-        """The lowest and the highest row."""
-        low, high = (np.array(bound).astype(self.dtype).reshape(self.shape) for bound in self._bounds())
-        return low, high
-
-    def _bounds(self) -> tuple[list[Any], list[Any]]:
-        """The bounds of every entry."""
-        kind = np.dtype(self.dtype).kind
-        limits = np.finfo(self.dtype) if kind == "f" else np.iinfo(self.dtype) if kind in "iu" else None
-        least, most = (False, True) if limits is None else (limits.min, limits.max)
-        entries = math.prod(self.shape)
-
-        def each(bound: tuple[float, ...], default: Any) -> list[Any]:
-            values = list(bound) or [default]
-            return values * entries if len(values) == 1 else values
-
-        return each(self.low, least), each(self.high, most)
-
-
-@dataclass(frozen=True)
-class ActionSpec:
-    """An action space that can be written to JSON: either `n` discrete actions or a box of numbers.
-
-    Actions are everywhere those of this space, as the recorded game takes them; only the embedding in the dynamics
-    counts discrete ones from 0. Raises InvalidInput for a `box_dtype` that is neither float32 nor an integer type.
-    """
-
-    n: int = 0  # number of discrete actions; 0 means a box
-    low: tuple[float, ...] = ()  # bounds of a continuous action, one a dimension
-    high: tuple[float, ...] = ()
-    meanings: tuple[str, ...] = ()  # what each discrete action does, as in ALE
-    keys: tuple[tuple[str, ...], ...] = ()  # keys (pygame names, "left") held for each discrete action
-    start: int = 0  # the first discrete action; the others follow it
-    box_dtype: str = "float32"  # of the box: float32, or an integer type for a box of whole numbers
-
-    def __post_init__(self) -> None:
-        if self.box_dtype not in BOX_DTYPES:
-            raise InvalidInput(f"box_dtype of the actions is {self.box_dtype!r}; give one of {', '.join(BOX_DTYPES)}")
-
-    @property
-    def discrete(self) -> bool:
-        """Whether actions are integers in [start, start + n)."""
-        return self.n > 0
-
-    @property
-    def dtype(self) -> str:
-        """The numpy type of recorded actions and of those that a world takes: int64, or float32 in a box of floats."""
-        return "int64" if self.discrete or self.box_dtype != "float32" else "float32"
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of one action: () for discrete ones, (A,) in a box."""
-        return () if self.discrete else (len(self.low),)
-
-    def to_stream(self) -> StreamSpec:
-        """The actions as a stream of an episode store."""
-        return StreamSpec("token" if self.dtype == "int64" else "vector", self.shape, self.dtype)
-
-    def to_space(self) -> gym.spaces.Space[Any]:
-        """The gymnasium space of one action."""
-        if self.discrete:
-            return gym.spaces.Discrete(self.n, start=self.start)
-        dtype = np.dtype(self.box_dtype).type
-        return gym.spaces.Box(np.array(self.low, dtype), np.array(self.high, dtype), dtype=dtype)
-
-    def lowest(self, rows: int) -> np.ndarray:
-        """For each of `rows` worlds the first action, or the lowest one of a box: (rows,) or (rows, A) of `dtype`."""
-        return np.tile(np.array(self.start if self.discrete else self.low, self.dtype), (rows, *(1,) * len(self.shape)))
-
-    def draw(self, rng: np.random.Generator, rows: int | None = None) -> Any:
-        """Uniformly random actions: one, or (rows,) or (rows, A) of them."""
-        if self.discrete:
-            return self.start + rng.integers(self.n, size=rows)
-        size = None if rows is None else (rows, *self.shape)
-        if self.dtype == "int64":
-            return rng.integers(np.array(self.low, np.int64), np.array(self.high, np.int64), size, endpoint=True)
-        return rng.uniform(self.low, self.high, size).astype(np.float32)
 
 
 @dataclass(frozen=True)

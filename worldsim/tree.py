@@ -13,27 +13,44 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from worldsim.errors import InvalidInput
+
 T = TypeVar("T")
 Leaf = torch.Tensor | np.ndarray
 
 
 def tree_map(fn: Callable[..., Any], tree: T, *others: T) -> T:
-    """Apply `fn` to matching leaves of one or more trees of the same shape; anything else is kept as it is."""
+    """Apply `fn` to matching leaves of one or more trees of the same shape.
+
+    Raises InvalidInput for a leaf that is no tensor or array: copies would share it, and rows would have one between
+    them.
+    """
+    return map_named(lambda name, *leaves: fn(*leaves), tree, *others)
+
+
+def map_named(fn: Callable[..., Any], tree: T, *others: T, name: str = "") -> T:
+    """As `tree_map`; `fn` gets each leaf's name before it, its path as in "/cache/keys/0"."""
     if isinstance(tree, torch.Tensor | np.ndarray):
-        return fn(tree, *others)
+        return fn(name or "/", tree, *others)
     if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
         changed = {
-            f.name: tree_map(fn, getattr(tree, f.name), *(getattr(o, f.name) for o in others))
+            f.name: map_named(fn, getattr(tree, f.name), *(getattr(o, f.name) for o in others), name=f"{name}/{f.name}")
             for f in dataclasses.fields(tree)
         }
         return dataclasses.replace(tree, **changed)
     if isinstance(tree, dict):
-        return type(tree)({k: tree_map(fn, v, *(o[k] for o in others)) for k, v in tree.items()})  # type: ignore[index]
+        if not all(isinstance(key, str) for key in tree):
+            raise InvalidInput(f"the state's dict at {name or '/'!r} has keys that are not strings; use strings")
+        items = {k: map_named(fn, v, *(o[k] for o in others), name=f"{name}/{k}") for k, v in tree.items()}  # type: ignore[index]
+        return type(tree)(items)
     if isinstance(tree, list | tuple):
-        items = [tree_map(fn, *leaves) for leaves in zip(tree, *others, strict=True)]
+        several = [
+            map_named(fn, *leaves, name=f"{name}/{i}") for i, leaves in enumerate(zip(tree, *others, strict=True))
+        ]
         is_namedtuple = hasattr(tree, "_fields")
-        return type(tree)(*items) if is_namedtuple else type(tree)(items)
-    return tree
+        return type(tree)(*several) if is_namedtuple else type(tree)(several)
+    kind = type(tree).__name__
+    raise InvalidInput(f"the state holds a {kind} at {name or '/'!r}; use tensors and arrays with the batch first")
 
 
 def clone(tree: T) -> T:

@@ -1,11 +1,10 @@
-"""A batched state (`worldsim.tree`) as a .safetensors file: named tensors, the rest as JSON, a checksum."""
+"""A batched state (`worldsim.tree`) as a .safetensors file: named tensors, and a checksum."""
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,32 +15,29 @@ from safetensors.torch import save
 
 from worldsim.errors import InvalidInput
 from worldsim.files import parse_json, write_atomically
+from worldsim.migration import migrate_state
+from worldsim.tree import Leaf, map_named
 
 T = TypeVar("T")
 FORMAT = "worldsim-tree-1"
-Scalar = bool | int | float | str | None
 
 
 def save_tree(path: Path | str, tree: Any, extra: Mapping[str, Any] | None = None) -> None:
     """Write a tree and a few JSON values beside it; the file appears whole or not at all.
 
-    Leaves are tensors and arrays of numbers; bool, int, float, str and None between them are kept too.
-    Raises InvalidInput for anything else in the tree, and where the file cannot be written.
+    Leaves are tensors and arrays of numbers. Raises InvalidInput for anything else in the tree, and where the file
+    cannot be written.
     """
     tensors: dict[str, torch.Tensor] = {}
-    scalars: dict[str, Scalar] = {}
 
-    def collect(name: str, value: Any) -> Any:
-        if name in tensors or name in scalars:
+    def collect(name: str, leaf: Leaf) -> Leaf:
+        if name in tensors:
             raise InvalidInput(f"two parts of the state are both named {name!r}; rename one of them")
-        if isinstance(value, torch.Tensor | np.ndarray):
-            tensors[name] = _as_tensor(name, value)
-        else:
-            scalars[name] = _as_scalar(name, value)
-        return value
+        tensors[name] = _as_tensor(name, leaf)
+        return leaf
 
-    _walk(collect, "", tree)
-    content = json.dumps({"scalars": scalars, "extra": dict(extra or {})})
+    map_named(collect, tree)
+    content = json.dumps({"extra": dict(extra or {})})
     metadata = {"format": FORMAT, "content": content, "sha256": _digest(content, tensors)}
     write_atomically(path, save(tensors, metadata))
 
@@ -56,39 +52,19 @@ def load_tree(path: Path | str, template: T) -> T:
 
     Raises InvalidInput for a missing or damaged file, and where names, shapes or dtypes differ.
     """
-    tensors, content = _read(path)
-    scalars: dict[str, Scalar] = content["scalars"]
-    unused = set(tensors) | set(scalars)
+    tensors = migrate_state(_read(path)[0])
+    unused = set(tensors)
 
-    def restore(name: str, value: Any) -> Any:
+    def restore(name: str, leaf: Leaf) -> Leaf:
         unused.discard(name)
-        if isinstance(value, torch.Tensor | np.ndarray):
-            if name not in tensors:
-                raise _mismatch(path, f"it has no array {name!r}")
-            return _like(path, name, tensors[name], value)
-        if name not in scalars:
-            raise _mismatch(path, f"it has no value {name!r}")
-        return value if value is None and scalars[name] is None else _scalar_like(path, name, scalars[name], value)
+        if name not in tensors:
+            raise _mismatch(path, f"it has no array {name!r}")
+        return _like(path, name, tensors[name], leaf)
 
-    tree = _walk(restore, "", template)
+    tree = map_named(restore, template)
     if unused:
         raise _mismatch(path, f"it also has {sorted(unused)}")
     return tree
-
-
-def _walk(fn: Callable[[str, Any], Any], name: str, tree: Any) -> Any:
-    """Rebuild a tree with `fn(name, value)` for all in it that is no container; names are paths."""
-    if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
-        fields = {f.name: getattr(tree, f.name) for f in dataclasses.fields(tree)}
-        return dataclasses.replace(tree, **{k: _walk(fn, f"{name}/{k}", v) for k, v in fields.items()})
-    if isinstance(tree, dict):
-        if not all(isinstance(key, str) for key in tree):
-            raise InvalidInput(f"the state's dict at {name or '/'!r} has keys that are not strings; use strings")
-        return type(tree)({k: _walk(fn, f"{name}/{k}", v) for k, v in tree.items()})
-    if isinstance(tree, list | tuple):
-        items = [_walk(fn, f"{name}/{i}", item) for i, item in enumerate(tree)]
-        return type(tree)(*items) if hasattr(tree, "_fields") else type(tree)(items)
-    return fn(name or "/", tree)
 
 
 def _as_tensor(name: str, leaf: torch.Tensor | np.ndarray) -> torch.Tensor:
@@ -97,15 +73,6 @@ def _as_tensor(name: str, leaf: torch.Tensor | np.ndarray) -> torch.Tensor:
     except (TypeError, ValueError) as error:
         raise InvalidInput(f"array {name!r} has dtype {leaf.dtype}, which cannot be written; use numbers") from error
     return tensor.cpu().clone(memory_format=torch.contiguous_format)
-
-
-def _as_scalar(name: str, value: Any) -> Scalar:
-    if isinstance(value, np.generic):
-        value = value.item()
-    if value is not None and not isinstance(value, bool | int | float | str):
-        kind = type(value).__name__
-        raise InvalidInput(f"the state holds a {kind} at {name!r}, which cannot be written; use arrays and numbers")
-    return value
 
 
 def _digest(content: str, tensors: Mapping[str, torch.Tensor]) -> str:
@@ -134,8 +101,8 @@ def _read(path: Path | str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         raise InvalidInput(f"state file {str(path)!r} is damaged (its checksum differs); save the state again")
     try:
         content = parse_json(metadata.get("content", ""))
-        if not all(isinstance(content[name], dict) for name in ("scalars", "extra")):
-            raise TypeError("its parts are no objects")
+        if not isinstance(content["extra"], dict):
+            raise TypeError("its values are no object")
     except (ValueError, KeyError, TypeError) as error:
         raise InvalidInput(f"state file {str(path)!r} is damaged ({error}); save the state again") from error
     return tensors, content
@@ -149,14 +116,6 @@ def _like(path: Path | str, name: str, tensor: torch.Tensor, leaf: torch.Tensor 
         want = f"{dtype} {tuple(leaf.shape)}"
         raise _mismatch(path, f"its array {name!r} is {found} {tuple(tensor.shape)} instead of {want}")
     return tensor.numpy().copy() if isinstance(leaf, np.ndarray) else tensor.to(leaf.device)
-
-
-def _scalar_like(path: Path | str, name: str, found: Scalar, value: Any) -> Any:
-    plain = value.item() if isinstance(value, np.generic) else value
-    if type(found) is not type(plain):
-        kinds = f"a {type(found).__name__} instead of a {type(plain).__name__}"
-        raise _mismatch(path, f"its value {name!r} is {kinds}")
-    return type(value)(found)
 
 
 def _mismatch(path: Path | str, what: str) -> InvalidInput:

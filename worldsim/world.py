@@ -6,7 +6,6 @@ import copy
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,36 +13,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from worldsim import noise
+from worldsim import noise, rollout
 from worldsim.actions import check_actions
-from worldsim.ambient import isolated, new_weights
+from worldsim.ambient import isolated, new_weights, refuse_if_forked
 from worldsim.config import WorldConfig
 from worldsim.devices import autocast_dtype, choose_device
-from worldsim.engine import Eager, Engine
 from worldsim.errors import InvalidInput, InvalidState
-from worldsim.forking import refuse_if_forked
-from worldsim.models.cache import KVCache
 from worldsim.models.dynamics import Dynamics
 from worldsim.models.registry import Scale
 from worldsim.models.tokenizer import Tokenizer, to_frames, to_pictures
-from worldsim.sampling import empty_cache, look_back, step_noise
+from worldsim.rollout import Decode, Keys, StepOutput, WorldState, advance, finish
+from worldsim.sampling import Eager, Engine
 from worldsim.spec import Pictures, Stages, WorldSpec, WorldStep
-from worldsim.stages import finish
 from worldsim.starts import Starts
 from worldsim.tree import put_rows
 from worldsim.weights import MODEL, WorldFiles, find_world, load_strictly, read_world, write_world
-
-
-@dataclass
-class WorldState:
-    """Everything a batch of B worlds is, between steps; a tree of tensors with the batch first (`worldsim.tree`)."""
-
-    past: Tensor  # (B, 2, C, h, w) latents of the last frame and of the one before
-    cache: KVCache  # the history's keys and values
-    seed: Tensor  # (B,) int64
-    episode: Tensor  # (B,) int64, resets since the seed was given
-    time: Tensor  # (B,) int64, steps of the history, the context of the start included
-    heads: dict[str, Tensor] = field(default_factory=dict)  # (B, ...), values of the streams at the last frame
 
 
 class World:
@@ -235,16 +219,11 @@ class World:
             raise InvalidState(
                 f"world {self.config.name!r} makes numbers that are not finite of what it begins with; load it anew"
             )
-        keys = [torch.tensor([v], dtype=torch.int64, device=self.device) for v in (seed, episode, 0)]
-        cache = empty_cache(self.dynamics, torch.tensor([age]))
-        for t, action in enumerate(torch.as_tensor(taken, device=self.device)):
-            past = torch.stack([latents[t], latents[max(t - 1, 0)]])[None]
-            drawn_from = step_noise(self.dynamics, keys[0], keys[1], keys[2] + t)
-            known = {name: values[t][None] for name, values in streams.items()}
-            look_back(self.dynamics, self.config.sampling, past, action[None], cache, drawn_from.context, known)
-        past = torch.stack([latents[-1], latents[max(len(latents) - 2, 0)]])[None]
-        known = {name: values[-1][None].clone() for name, values in streams.items()}
-        return WorldState(past, cache, keys[0], keys[1], keys[2] + len(taken), known)
+        actions = torch.as_tensor(taken)[None]  # (1, T - 1, ...)
+        known = {name: values[None] for name, values in streams.items()}  # (1, T, ...)
+        return rollout.start(
+            self.engine.eager, latents[None], actions, ages=[age], seeds=[seed], episodes=[episode], streams=known
+        )
 
     # -- stepping -----------------------------------------------------------------------------------------------
 
@@ -261,62 +240,56 @@ class World:
         """
         return finish(self.stages(state, actions, pictures=pictures))
 
-    @isolated
     def stages(self, state: WorldState, actions: np.ndarray, *, pictures: Pictures = "all") -> Stages:
         """`step` in stages: yields the name of each one before it begins, and returns what `step` does.
 
         Whoever does not want the step any more leaves it there; the state's memory is spent all the same.
         """
-        refuse_if_forked()
-        check_step(state, pictures)
-        taken = torch.as_tensor(check_actions(self.config.actions, actions, len(state.time)), device=self.device)
-        drawn_from = step_noise(self.dynamics, state.seed, state.episode, state.time)
-        yield "history"
-        seen = self.engine.look_back(state.past, taken, state.cache, drawn_from.context, state.heads)
-        yield "drawing"
-        drawn = self.engine.draw(state.past, seen, drawn_from)
-        latents = drawn.latents.unflatten(1, (-1, self.config.tokenizer.channels))  # (B, 1 + between, C, h, w)
-        result = self.outcome(state, latents, drawn.reward, drawn.end_logit)
-        past = torch.stack([latents[:, 0], state.past[:, 0]], dim=1)
-        carried = {**state.heads, **drawn.streams}
-        new = WorldState(past, state.cache, state.seed, state.episode, state.time + 1, carried)
-        if drawn.streams:
-            finite = np.logical_and.reduce([_finite(values) for values in drawn.streams.values()])
-            extras = {**self.streams(new), **result.extras, "non_finite": result.extras["non_finite"] | ~finite}
-            result = dataclasses.replace(result, extras=extras)
-        yield "decoding"
-        return new, self._with_frames(result, latents, pictures)
+        decode = self._decoder(pictures)
+        taken = check_actions(self.config.actions, actions, len(state.keys.time))
+        advancing = advance(self.engine, state, torch.as_tensor(taken, device=self.device), decode=decode)
+        new, output = yield from advancing
+        result = self.result(state.keys, output)
+        return new, self._with_streams(result, new) if output.streams else result
 
     def rewind(self, state: WorldState) -> None:
         """Take `state`, the last one that was stepped, for the current one again: that step counts as not taken.
 
-        Whoever was interrupted before they had the step's result can take it once more, or another one. A step
-        overwrites only what has left the context by then, so nothing is lost; what had been made of it is void.
+        Whoever was interrupted before they had the step's result can take it once more, or another one.
         """
-        state.cache.time = state.time.clone()
+        rollout.rewind(state)
 
-    def _with_frames(self, result: WorldStep, latents: Tensor, pictures: Pictures) -> WorldStep:
-        """The result with the frames that are asked for, decoded from latents (B, 1 + between, C, h, w)."""
+    def _decoder(self, pictures: Pictures) -> Decode | None:
+        """What decodes the frames that are asked for, from latents (B, 1 + between, C, h, w)."""
+        if pictures not in get_args(Pictures):
+            raise InvalidInput(f"pictures is {pictures!r}; pass one of {', '.join(map(repr, get_args(Pictures)))}")
         if pictures == "none":
-            return result
+            return None
         # In one call: on a CPU two frames take hardly longer than one.
-        decoded, finite = self.decode(latents if pictures == "all" else latents[:, :1])
-        extras = {**result.extras, "non_finite": result.extras["non_finite"] | ~finite}
-        if decoded.shape[1] > 1:
-            extras["between"] = decoded[:, 1:].copy()
-        return dataclasses.replace(result, frame=decoded[:, 0].copy(), extras=extras)
+        return self.decode if pictures == "all" else lambda latents: self.decode(latents[:, :1])
 
-    def outcome(self, state: WorldState, latents: Tensor, reward: Tensor, end_logit: Tensor) -> WorldStep:
-        """What the step after `state` leads to, from what was drawn (B, ..., C, h, w) and said; without pictures."""
-        finite = torch.isfinite(latents).flatten(1).all(1) & torch.isfinite(reward + end_logit)
-        ending = self.config.endings.chance(end_logit).cpu().numpy()
-        keys = (state.seed.tolist(), state.episode.tolist(), state.time.tolist())
-        return WorldStep(
-            frame=np.empty((len(latents), 0, 0, 3), np.uint8),
-            reward=(reward * self.config.reward_scale).float().cpu().numpy(),
-            terminated=noise.uniform(*keys, noise.STREAM_END, ()) < ending,
-            extras={"non_finite": ~finite.cpu().numpy(), "termination_probability": ending},
-        )
+    @isolated
+    def result(self, keys: Keys, output: StepOutput) -> WorldStep:
+        """A step from the state with these keys, in the world's units: rewards, whether it ended, the frames if any."""
+        finite = torch.isfinite(output.latents).flatten(1).all(1) & torch.isfinite(output.reward + output.end_logit)
+        sound = finite.cpu().numpy()
+        ending = self.config.endings.chance(output.end_logit).cpu().numpy()
+        drawn = noise.uniform(keys.seed.tolist(), keys.episode.tolist(), keys.time.tolist(), noise.STREAM_END, ())
+        extras = {"non_finite": ~sound, "termination_probability": ending}
+        frame = np.empty((len(sound), 0, 0, 3), np.uint8)
+        if output.frames is not None:
+            frames, sound_frames = output.frames
+            frame, extras["non_finite"] = frames[:, 0].copy(), ~(sound & sound_frames)
+            if frames.shape[1] > 1:
+                extras["between"] = frames[:, 1:].copy()
+        reward = (output.reward * self.config.reward_scale).float().cpu().numpy()
+        return WorldStep(frame, reward, drawn < ending, extras)
+
+    def _with_streams(self, result: WorldStep, state: WorldState) -> WorldStep:
+        """The result with what the other sensors give at the state that it led to."""
+        finite = [torch.isfinite(values).flatten(1).all(1).cpu().numpy() for values in state.heads.values()]
+        broken = result.extras["non_finite"] | ~np.logical_and.reduce(finite)
+        return dataclasses.replace(result, extras={**self.streams(state), **result.extras, "non_finite": broken})
 
     @isolated
     def render(self, state: WorldState) -> np.ndarray:
@@ -366,19 +339,6 @@ class World:
         finite = torch.isfinite(decoded.flatten(1).sum(1)).view(latents.shape[:2]).all(1)
         frames = to_frames(decoded).cpu().numpy().reshape(*latents.shape[:2], *self._picture_shape)
         return frames, finite.cpu().numpy()
-
-
-def _finite(values: Tensor) -> np.ndarray:
-    """Whether all numbers of each row (B, ...) are finite, (B,) bool."""
-    return torch.isfinite(values).flatten(1).all(1).cpu().numpy()
-
-
-def check_step(state: WorldState, pictures: Pictures) -> None:
-    """Raise InvalidInput for pictures that no step has, InvalidState for a state that was stepped already."""
-    if pictures not in get_args(Pictures):
-        raise InvalidInput(f"pictures is {pictures!r}; pass one of {', '.join(map(repr, get_args(Pictures)))}")
-    if not torch.equal(state.time, state.cache.time):
-        raise InvalidState("this state was stepped already and its memory reused; step a worldsim.tree.clone of it")
 
 
 def _spec(config: WorldConfig, starts: Starts) -> WorldSpec:

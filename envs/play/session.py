@@ -84,7 +84,7 @@ class Session:
                 self._begin(self.game.seed + 1)
             case "save":
                 self._moment = self.game.save()
-                self._say(f"saved step {self._moment.steps} of seed {self._moment.seed}")
+                self._say(f"saved step {self.game.steps} of seed {self.game.seed}")
             case "restore":
                 self._restore()
             case "real":
@@ -181,8 +181,8 @@ class Session:
             return
         had_real = self.game.real is not None
         view = self.game.restore(self._moment)
-        self.trace.begin(self._moment.seed)
-        self._say(f"back at step {self._moment.steps} of seed {self._moment.seed}")
+        self.trace.begin(self.game.seed)
+        self._say(f"back at step {self.game.steps} of seed {self.game.seed}")
         if had_real and self.game.real is None:
             self.clips.stop()
             self._say("that moment was saved without the real game: back to the dream alone")

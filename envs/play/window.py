@@ -23,7 +23,6 @@ from worldsim.envs.play.status import Settings
 from worldsim.envs.play.table import table_rows
 from worldsim.errors import MissingDependency
 from worldsim.spec import WorldProtocol
-from worldsim.speculation.settings import check_speculation
 from worldsim.text import printable
 
 MIN_DRAW_GAP = 1 / 120  # seconds between two pictures on the screen
@@ -63,7 +62,7 @@ class Window:
         bound = bind_commands(self.actions)
         self._command_of = {key: name for name, keys in bound.items() for key in keys}
         self._wake_type, self._wake_sent = 0, threading.Event()
-        game = Game(world, speculate=check_speculation(settings.speculate))
+        game = Game(world, speculate=settings.speculate)
         self.session = Session(game, self.actions, settings, self._wake)
         self.runner = Runner(self.session, self._wake)
         self.shown = 0  # pictures that reached the screen

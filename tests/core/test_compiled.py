@@ -18,10 +18,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import worldsim.compiled
 from worldsim.cli.main import main
-from worldsim.engine import Eager
 from worldsim.envs import WorldEnv, WorldVectorEnv
 from worldsim.errors import InvalidInput, MissingDependency
-from worldsim.sampling import SamplingConfig
+from worldsim.sampling import Eager, SamplingConfig
 from worldsim.speculation import Speculation
 from worldsim.tree import clone, select_rows, tree_map
 from worldsim.world import World
@@ -54,7 +53,7 @@ def play(world, state, steps=WINDOW_TWICE, seed=0):
     """Step on; the last state, and the pictures and rewards of every step."""
     shown = []
     for action in np.random.default_rng(seed).integers(0, 3, steps):
-        state, step = world.step(state, np.full(len(state.time), action))
+        state, step = world.step(state, np.full(len(state.keys.time), action))
         shown.append((step.frame.copy(), step.reward, step.extras["termination_probability"]))
     return state, shown
 

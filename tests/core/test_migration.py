@@ -3,15 +3,17 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 import torch
 from small_training import latent_store, narrow_dynamics_task
-from tiny import tiny_episodes, tiny_files
+from tiny import tiny_episodes, tiny_files, tiny_world
 
 from worldsim.config import WorldConfig
 from worldsim.errors import DamagedWorld
-from worldsim.migration import MOVED, WORLD_FORMAT, migrate_optimizer, migrate_weights
+from worldsim.migration import MOVED, WORLD_FORMAT, migrate_optimizer, migrate_state, migrate_weights
 from worldsim.train.checkpoint import load_checkpoint, optimizer_tensors, save_checkpoint
+from worldsim.tree_io import load_tree, save_tree
 from worldsim.weights import CONFIG, read_world, write_world
 from worldsim.world import World
 
@@ -116,3 +118,18 @@ def test_a_checkpoint_with_the_clock_opens_without_it(tmp_path, monkeypatch):
 def test_tensors_of_today_stay_as_they_are():
     tensors = {"model.dynamics.heads.last.bias": torch.ones(2), "optimizer.5.step": torch.tensor(1.0)}
     assert migrate_weights(migrate_optimizer(tensors)) == tensors
+
+
+def test_a_state_saved_before_its_keys_had_a_place_goes_on_to_the_bit(tmp_path):
+    world = tiny_world()
+    state, _ = world.step(world.reset(seed=[3, 4], episode=[1, 0]), np.array([1, 2]))
+    old = {"past": state.past, "cache": state.cache, **vars(state.keys)}
+    save_tree(tmp_path / "old", old, {"step": 1})
+    loaded = load_tree(tmp_path / "old", world.reset(seed=[0, 0]))
+    one, other = (world.step(s, np.array([0, 1]))[1] for s in (loaded, state))
+    assert np.array_equal(one.frame, other.frame) and np.array_equal(one.reward, other.reward)
+
+
+def test_a_state_of_another_world_keeps_its_names():
+    leaves = {"/seed": torch.ones(1), "/time": torch.ones(1)}
+    assert migrate_state(leaves) == leaves

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from lively import SIZES, lively_dynamics
 
 from worldsim.sampling import (
     FINE,
+    Eager,
     SamplingConfig,
     StepNoise,
     empty_cache,
@@ -16,13 +18,19 @@ from worldsim.sampling import (
     follow,
     levels,
     look_back,
-    sample_step,
     step_noise,
 )
 from worldsim.train.dream import dream
 
 BATCH = 3
 ZEROS = torch.zeros(BATCH, dtype=torch.int64)
+
+
+@dataclass(frozen=True)
+class Step:
+    latents: torch.Tensor
+    reward: torch.Tensor
+    end_logit: torch.Tensor
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +47,14 @@ def inputs(seed: int = 0):
 def draw(model, config, drawn_from=None, seed=0):
     past, actions = inputs(seed)
     drawn_from = drawn_from or step_noise(model, torch.arange(BATCH), ZEROS, ZEROS)
-    return sample_step(model, config, past, actions, empty_cache(model, ZEROS), drawn_from)
+    return step(model, config, past, actions, empty_cache(model, ZEROS), drawn_from)
+
+
+def step(model, config, past, actions, cache, drawn_from):
+    """Both halves of a step: what the history says, and the latents that are drawn on it."""
+    engine = Eager(model, config)
+    seen = engine.look_back(past, actions, cache, drawn_from.context, {})
+    return Step(engine.draw(past, seen, drawn_from), seen.reward, seen.end_logit)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 4])
@@ -136,7 +151,7 @@ class Surprises:
 
     def __call__(self, surprise: float, **options) -> torch.Tensor:
         config = SamplingConfig(1, surprise=surprise, **options)
-        sample_step(self.model, config, self.past, ZEROS, empty_cache(self.model, ZEROS), self.noise)
+        step(self.model, config, self.past, ZEROS, empty_cache(self.model, ZEROS), self.noise)
         return self.got[-1].clone()
 
 
@@ -164,7 +179,7 @@ def test_surprise_grows_with_the_age_of_an_episode(surprises, model):
     plain = surprises(0.0)
     cache = empty_cache(model, torch.tensor([0, 24, 26][:BATCH]))
     config = SamplingConfig(1, surprise=0.01, surprise_growth=0.01)
-    sample_step(model, config, surprises.past, ZEROS, cache, surprises.noise)
+    step(model, config, surprises.past, ZEROS, cache, surprises.noise)
     assert torch.equal(surprises.got[-1][:2], plain[:2]) and torch.equal(surprises.got[-1][2:], 2 * plain[2:])
 
 

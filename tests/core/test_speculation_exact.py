@@ -16,9 +16,9 @@ from worldsim.envs import WorldEnv, WorldVectorEnv
 from worldsim.envs.held import HeldWorld
 from worldsim.models.dynamics import Dynamics, DynamicsConfig
 from worldsim.models.tokenizer import Tokenizer, TokenizerConfig
+from worldsim.rollout import finish
 from worldsim.spec import ActionSpec, WorldStep
 from worldsim.speculation import Speculation, Speculator
-from worldsim.stages import finish
 from worldsim.starts import Starts
 from worldsim.tree import clone
 from worldsim.weights import WorldFiles

@@ -4,8 +4,8 @@ import torch
 from tiny import tiny_world
 
 from worldsim.errors import InvalidAction
+from worldsim.rollout import finish, stages_of
 from worldsim.spec import StagedWorld
-from worldsim.stages import finish, stages_of
 from worldsim.tree import clone
 
 
@@ -22,7 +22,7 @@ def test_a_step_names_its_stages_and_gives_what_step_gives(world):
     assert isinstance(world, StagedWorld)
     state, actions = world.reset(seed=[0, 1]), np.array([1, 2])
     copy = clone(state)
-    assert list(world.stages(clone(state), actions)) == ["history", "drawing", "decoding"]
+    assert list(world.stages(clone(state), actions)) == ["history", "drawing", "heads", "decoding"]
     (one, step), (other, same) = finish(world.stages(state, actions)), world.step(copy, actions)
     assert equal(step, same) and torch.equal(one.past, other.past)
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from worldsim.tree import clone, put_rows, select_rows, tree_map
+from worldsim.errors import InvalidInput
+from worldsim.tree import clone, map_named, put_rows, select_rows, tree_map
 
 
 class Pair(NamedTuple):
@@ -19,7 +20,6 @@ class Pair(NamedTuple):
 @dataclass(frozen=True)
 class Inner:
     numbers: np.ndarray
-    label: str
 
 
 @dataclass
@@ -28,13 +28,12 @@ class Outer:
     table: dict[str, torch.Tensor]
     several: list[torch.Tensor]
     pair: Pair
-    nothing: None = None
 
 
 def make(batch: int = 3, offset: int = 0) -> Outer:
     rows = torch.arange(batch) + offset
     return Outer(
-        Inner(rows.numpy() * 10, "label"),
+        Inner(rows.numpy() * 10),
         {"a": rows.float()[:, None].repeat(1, 2)},
         [rows.clone(), rows.bool()],
         Pair(rows.numpy()[:, None].copy(), (rows * 2,)),
@@ -48,12 +47,25 @@ def rows_of(tree: Outer) -> list[list[Any]]:
     return found
 
 
-def test_mapping_reaches_every_leaf_and_keeps_the_rest():
+def test_mapping_reaches_every_leaf():
     changed = tree_map(lambda leaf: leaf + leaf, make())
     assert changed.inner.numbers.tolist() == [0, 20, 40]
     assert changed.table["a"].tolist() == [[0, 0], [2, 2], [4, 4]]
     assert isinstance(changed.pair, Pair) and changed.pair.right[0].tolist() == [0, 4, 8]
-    assert changed.inner.label == "label" and changed.nothing is None
+
+
+@pytest.mark.parametrize("leaf", [None, 3, 0.5, "label", object(), {1, 2}, np.float32(1)])
+def test_what_is_no_tensor_or_array_is_refused_by_its_place(leaf):
+    tree, other = (dataclasses.replace(make(), several=[torch.zeros(3), {"odd": leaf}]) for _ in range(2))
+    for use in (clone, lambda t: select_rows(t, [0]), lambda t: put_rows(t, [0, 1, 2], other)):
+        with pytest.raises(InvalidInput, match=f"a {type(leaf).__name__} at '/several/1/odd'"):
+            use(tree)
+
+
+def test_every_leaf_has_a_name_of_its_own():
+    names: list[str] = []
+    map_named(lambda name, leaf: names.append(name) or leaf, make())
+    assert names == ["/inner/numbers", "/table/a", "/several/0", "/several/1", "/pair/0", "/pair/1/0"]
 
 
 def test_trees_of_different_shapes_are_not_mapped_together():

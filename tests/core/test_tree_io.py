@@ -23,15 +23,13 @@ class State:
     counters: dict[str, np.ndarray]
     items: list[Any]
     pair: Pair
-    count: int
-    note: str | None
 
 
-def a_state(fill: float = 1.5, count: int = 3) -> State:
+def a_state(fill: float = 1.5) -> State:
     base = torch.full((2, 6), fill, dtype=torch.bfloat16)
     counters = {"step": np.array([3, 1 << 62], np.int64), "mask": np.array([True, False])}
     leaves = [np.asfortranarray(np.arange(6, dtype=np.float64).reshape(2, 3) * fill), torch.zeros(2, 0)]
-    return State(base[:, ::2], counters, leaves, Pair(np.array(fill), base[:, 0]), count, None)
+    return State(base[:, ::2], counters, leaves, Pair(np.array(fill), base[:, 0]))
 
 
 def zeros(state: State) -> State:
@@ -50,9 +48,9 @@ def assert_same(one: State, other: State) -> None:
 def test_a_tree_survives_the_file_bit_for_bit(tmp_path):
     path = tmp_path / "deep" / "s.safetensors"
     save_tree(path, a_state(), {"step": 7, "name": "ü", "p": 0.1})
-    loaded = load_tree(path, zeros(a_state(count=0)))
+    loaded = load_tree(path, zeros(a_state()))
     assert_same(loaded, a_state())
-    assert loaded.count == 3 and loaded.note is None and isinstance(loaded.pair, Pair)
+    assert isinstance(loaded.pair, Pair)
     assert load_extra(path) == {"step": 7, "name": "ü", "p": 0.1}
     assert [p.name for p in path.parent.iterdir()] == ["s.safetensors"]
 
@@ -98,7 +96,7 @@ def test_missing_files_and_other_formats_are_refused(tmp_path):
         load_tree(tmp_path / "weights", a_state())
 
 
-@pytest.mark.parametrize("content", [None, "", "[]", "{}", '{"scalars": [], "extra": {}}', "[" * 100_000])
+@pytest.mark.parametrize("content", [None, "", "[]", "{}", '{"extra": []}', "[" * 100_000])
 def test_malformed_content_with_a_right_checksum_is_refused(tmp_path, content):
     tensors = {"/a": torch.zeros(1)}
     metadata = {"format": tree_io.FORMAT, "sha256": tree_io._digest(content or "", tensors)}
@@ -118,9 +116,7 @@ def test_malformed_content_with_a_right_checksum_is_refused(tmp_path, content):
         ),
         ({"a": torch.zeros(2)}, {"a": torch.zeros(2, dtype=torch.float16)}, "instead of float16"),
         ({"a": np.zeros(2)}, {"a": np.zeros(2), "b": np.zeros(2)}, "no array '/b'"),
-        ({"a": np.zeros(2), "b": 1}, {"a": np.zeros(2)}, "also has \\['/b'\\]"),
-        ({"a": 1}, {"a": "x"}, "int instead of a str"),
-        ({"a": 1}, {"a": None}, "int instead of a NoneType"),
+        ({"a": np.zeros(2), "b": np.zeros(1)}, {"a": np.zeros(2)}, "also has \\['/b'\\]"),
     ],
 )
 def test_a_tree_of_another_structure_is_refused(tmp_path, saved, template, what):
@@ -129,7 +125,13 @@ def test_a_tree_of_another_structure_is_refused(tmp_path, saved, template, what)
         load_tree(tmp_path / "s", template)
 
 
-@pytest.mark.parametrize("tree", [{"a": object()}, {"a": np.array(["x"])}, {1: np.zeros(1)}, {"a/b": 1, "a": {"b": 2}}])
+@pytest.mark.parametrize(
+    "tree",
+    [
+        {"a": object()}, {"a": 1}, {"a": None}, {"a": np.array(["x"])}, {1: np.zeros(1)},
+        {"a/b": np.zeros(1), "a": {"b": np.zeros(1)}},
+    ],
+)  # fmt: skip
 def test_what_cannot_be_written_is_named(tmp_path, tree):
     with pytest.raises(InvalidInput):
         save_tree(tmp_path / "s", tree)
@@ -138,13 +140,13 @@ def test_what_cannot_be_written_is_named(tmp_path, tree):
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "s"
-    save_tree(path, {"a": 1})
+    save_tree(path, {"a": np.array([1])})
 
     def full_disk(fd: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full_disk)
     with pytest.raises(InvalidInput, match="No space left"):
-        save_tree(path, {"a": 2})
-    assert load_tree(path, {"a": 0}) == {"a": 1}
+        save_tree(path, {"a": np.array([2])})
+    assert load_tree(path, {"a": np.array([0])})["a"].tolist() == [1]
     assert [p.name for p in tmp_path.iterdir()] == ["s"]

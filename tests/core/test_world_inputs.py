@@ -129,7 +129,7 @@ def test_continuous_actions_between_frames_are_held_to_their_bounds(steered):
 
 def test_one_frame_needs_no_actions(world):
     state = world.reset(seed=[0, 1], frames=FRAMES[:, :1])
-    assert state.time.tolist() == [0, 0]
+    assert state.keys.time.tolist() == [0, 0]
     assert same(state, world.reset(seed=[0, 1], frames=FRAMES[:, :1], actions=ACTIONS[:, :0]))
 
 
@@ -174,11 +174,11 @@ def test_a_seed_may_come_as_any_integer(world, seed):
 def test_seeds_of_more_than_63_bits_are_worlds_of_their_own(world):
     seeds = [0, 2**63, 2**64, 2**64 + 1]
     state = world.reset(seed=seeds)
-    assert len(set(state.seed.tolist())) == len(seeds)
-    assert same(world.reset(seed=state.seed.tolist()), state)
+    assert len(set(state.keys.seed.tolist())) == len(seeds)
+    assert same(world.reset(seed=state.keys.seed.tolist()), state)
 
 
 def test_the_largest_and_the_smallest_seed_work(world):
     state = world.reset(seed=[2**63 - 1, -(2**63)])
     state, step = world.step(state, np.array([0, 1]))
-    assert state.seed.tolist() == [2**63 - 1, -(2**63)] and not step.extras["non_finite"].any()
+    assert state.keys.seed.tolist() == [2**63 - 1, -(2**63)] and not step.extras["non_finite"].any()

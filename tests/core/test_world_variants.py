@@ -47,7 +47,7 @@ def test_a_world_with_continuous_actions_obeys_them(either_format):
 def test_a_world_with_continuous_actions_starts_from_recorded_ones(either_format):
     world = lively_world(steering=True)
     state, step = world.step(world.reset(seed=[0, 1, 2]), steering(3))
-    assert step.frame.shape == (3, 16, 32, 3) and state.time.tolist() == [3, 3, 3]
+    assert step.frame.shape == (3, 16, 32, 3) and state.keys.time.tolist() == [3, 3, 3]
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))])
@@ -97,7 +97,7 @@ def test_a_step_after_given_frames_sees_what_training_showed(float32, count, beg
     world = lively_world(sampling=QUIET)
     frames, actions = random_frames(1, count), np.random.default_rng(1).integers(0, 3, (1, count))
     state = world.reset(seed=[0], frames=frames, actions=actions[:, :-1], age=[began])
-    assert state.time.tolist() == [count - 1]
+    assert state.keys.time.tolist() == [count - 1]
     _, step = world.step(state, actions[:, -1])
     with torch.no_grad():
         latents = world.tokenizer.encode(to_pictures(torch.from_numpy(frames[0])))[None]
@@ -133,7 +133,7 @@ def test_each_step_has_noise_of_its_own(monkeypatch):
         asked.append([part.item() for part in key])
         return step_noise(dynamics, *key)
 
-    monkeypatch.setattr("worldsim.world.step_noise", spy)
+    monkeypatch.setattr("worldsim.rollout.step_noise", spy)
     world = lively_world()
     state = world.reset(seed=[7], episode=[2], frames=random_frames(1, 3), actions=np.zeros((1, 2), np.int64))
     for _ in range(3):

@@ -15,9 +15,9 @@ from toy import ToyWorld
 
 from worldsim.envs import WorldEnv, WorldVectorEnv
 from worldsim.errors import InvalidAction, InvalidInput
+from worldsim.rollout import finish
 from worldsim.speculation import Speculation
 from worldsim.speculation.worker import THREAD
-from worldsim.stages import finish
 
 PATIENCE = 10.0  # seconds; only so that a test fails instead of hanging
 ALL = Speculation(breadth=1, adapt=False)  # after an action, the same one again

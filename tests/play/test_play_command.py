@@ -12,9 +12,8 @@ from worldsim.cli.main import main
 def toy(monkeypatch):
     """Every world's name means one toy world."""
     world = ToyWorld(steps_per_second=100)
-    world.config = types.SimpleNamespace(
-        source=types.SimpleNamespace(name="gym:NoSuchGame-v0", frame_skip=1, parameters={})
-    )
+    source = types.SimpleNamespace(name="gym:NoSuchGame-v0", frame_skip=1, parameters={})
+    world.config = types.SimpleNamespace(source=source)
     module = types.ModuleType("worldsim.world")
     module.World = types.SimpleNamespace(from_pretrained=lambda name, **_: world)
     monkeypatch.setitem(sys.modules, "worldsim.world", module)

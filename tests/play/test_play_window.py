@@ -54,7 +54,7 @@ def test_the_screen_shows_whole_pixels_of_the_newest_picture(play):
     assert (down * small[0], across * small[1]) == large
     picture = shown[::down, ::across]
     np.testing.assert_array_equal(shown, picture.repeat(down, 0).repeat(across, 1))
-    expected = world.render(player.window.session.game.save().state)[0]
+    expected = world.render(player.window.session.game.save().state.tree)[0]
     np.testing.assert_array_equal(picture, expected)
     assert len(np.unique(shown.reshape(-1, 3), axis=0)) > 20
 
@@ -111,7 +111,7 @@ def test_save_and_restore_return_to_the_same_picture(play):
     player.steps(5)
     second = session.game.save()
     for name in ("picture", "player", "balls", "step"):
-        np.testing.assert_array_equal(getattr(first.state, name), getattr(second.state, name))
+        np.testing.assert_array_equal(getattr(first.state.tree, name), getattr(second.state.tree, name))
     assert first.reward == second.reward
 
 

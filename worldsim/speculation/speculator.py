@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from worldsim.actions import check_actions
+from worldsim.rollout import finish
 from worldsim.spec import ActionSpec, WorldStep
 from worldsim.speculation.cost import SlowdownGuard
 from worldsim.speculation.guessers import make_guesser
 from worldsim.speculation.settings import Speculation
 from worldsim.speculation.stats import Kind, SpeculationStats
 from worldsim.speculation.worker import Root, Step, Worker, timed
-from worldsim.stages import finish
 from worldsim.threads import ThreadSettings, crowded, release_pool
 
 

@@ -1,0 +1,170 @@
+"""The only step loop: `start` and `advance`, functions of (weights, state, action) over an explicit `WorldState`.
+
+A step has four stages, in this order:
+
+    history    reads the last frames and the action; its keys and values go into the cache
+    drawing    denoises the new frame's latents; skipped where the frame is given
+    heads      reward and ending; a head may read the history's features, the new frame, or both
+    decoding   latents to pixels, for those who want pixels
+
+Environments, the window, evaluation, calibration and the samples of training all step through here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from worldsim.ambient import isolated, refuse_if_forked
+from worldsim.errors import InvalidState
+from worldsim.models.cache import KVCache
+from worldsim.models.dynamics import HistoryOut
+from worldsim.models.registry import Streams
+from worldsim.sampling import Engine, empty_cache, step_noise
+from worldsim.spec import Stages, WorldProtocol
+
+Result = TypeVar("Result")
+Frames = tuple[np.ndarray, np.ndarray]  # (B, K, H, W, 3) uint8, and whether all their numbers were finite (B,) bool
+Decode = Callable[[Tensor], Frames]  # from latents (B, 1 + between, C, h, w)
+
+
+@dataclass
+class Keys:
+    """What the noise of a step is a function of, (B,) int64 each."""
+
+    seed: Tensor
+    episode: Tensor  # resets since the seed was given
+    time: Tensor  # steps of the history, the context of the start included
+
+
+@dataclass
+class WorldState:
+    """Everything a batch of B worlds is, between steps; a tree of tensors with the batch first (`worldsim.tree`)."""
+
+    past: Tensor  # (B, 2, C, h, w) latents of the last frame and of the one before
+    cache: KVCache  # the history's keys and values
+    keys: Keys
+    memory: dict[str, Any] = field(default_factory=dict)  # one tree a kind of memory, by its name
+    heads: dict[str, Tensor] = field(default_factory=dict)  # (B, ...), the streams' values at the last frame
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the heads of a step may read; each head reads the history's features, the frame, or both."""
+
+    history: HistoryOut
+    frame: Tensor  # (B, C, h, w) latents of the step's frame, drawn or given
+
+
+@dataclass(frozen=True)
+class StepOutput:
+    """What one step gives besides the state, before it is put into the units of the world."""
+
+    latents: Tensor  # (B, 1 + between, C, h, w) as drawn, the new frame first; (B, 1, C, h, w) where it was given
+    reward: Tensor  # (B,), in units of the reward scale
+    end_logit: Tensor  # (B,)
+    streams: Streams  # new values of the streams that heads predict, (B, ...); empty where there are none
+    frames: Frames | None  # None where nothing was decoded
+
+
+# Yields the name of each stage before it begins, and returns the new state and what the step gives.
+Advancing = Generator[str, None, tuple[WorldState, StepOutput]]
+
+
+@isolated
+def start(
+    engine: Engine, latents: Tensor, actions: Tensor,
+    *, ages: Sequence[int] | Tensor, seeds: Sequence[int], episodes: Sequence[int], streams: Streams | None = None,
+) -> WorldState:  # fmt: skip
+    """B worlds that have read a context: latents (B, T, C, h, w), T >= 1, and the actions (B, T - 1, ...) between them.
+
+    `ages` (B,) are steps from the beginning of the episode to the first frame, `streams` (B, T, ...) what other sensors
+    gave with the frames.
+    """
+    weight = engine.dynamics.place
+    latents, actions = latents.to(weight.device, weight.dtype), actions.to(weight.device)
+    seed, episode = (torch.tensor(list(of), dtype=torch.int64, device=weight.device) for of in (seeds, episodes))
+    past = torch.stack([latents[:, 0], latents[:, 0]], dim=1)
+    cache = empty_cache(engine.dynamics, torch.as_tensor(ages))
+    known = {name: values.to(weight.device) for name, values in (streams or {}).items()}
+    keys = Keys(seed, episode, torch.zeros_like(seed))
+    state = WorldState(past, cache, keys, heads={name: values[:, 0].clone() for name, values in known.items()})
+    for t in range(actions.shape[1]):
+        state, _ = finish(advance(engine, state, actions[:, t], given=latents[:, t + 1]))
+        state.heads = {name: values[:, t + 1].clone() for name, values in known.items()}
+    return state
+
+
+@isolated
+def advance(
+    engine: Engine, state: WorldState, actions: Tensor, *, given: Tensor | None = None, decode: Decode | None = None
+) -> Advancing:
+    """One step of every world by an action, (B,) int64 or (B, A), in stages.
+
+    `given` (B, C, h, w) are the next frame's latents where they are known: nothing is drawn then. `decode` makes
+    pixels of the step's latents. The given state's memory is reused for the new one. Whoever does not want the step any
+    more leaves it at a stage, and may `rewind` the state. Raises InvalidState for a state that was stepped before.
+    """
+    refuse_if_forked()
+    if not torch.equal(state.keys.time, state.cache.time):
+        raise InvalidState("this state was stepped already and its memory reused; step a worldsim.tree.clone of it")
+    keys, past = state.keys, state.past
+    noise = step_noise(engine.dynamics, keys.seed, keys.episode, keys.time)
+    yield "history"
+    history = engine.look_back(past, actions, state.cache, noise.context, state.heads)
+    if given is None:
+        yield "drawing"
+        drawn = engine.draw(past, history, noise)  # (B, (1 + between) * C, h, w)
+        latents = drawn.unflatten(1, (-1, engine.dynamics.config.channels))  # (B, 1 + between, C, h, w)
+    else:
+        latents = given[:, None]  # (B, 1, C, h, w)
+    yield "heads"
+    reward, end_logit = predict_outcomes(Features(history, latents[:, 0]))
+    streams = engine.dynamics.heads.sample(history.heads)
+    new = WorldState(
+        torch.stack([latents[:, 0], past[:, 0]], dim=1), state.cache,
+        Keys(keys.seed, keys.episode, keys.time + 1), state.memory, {**state.heads, **streams},
+    )  # fmt: skip
+    frames = None
+    if decode is not None:
+        yield "decoding"
+        frames = decode(latents)
+    return new, StepOutput(latents, reward, end_logit, streams, frames)
+
+
+def predict_outcomes(features: Features) -> tuple[Tensor, Tensor]:
+    """Reward and logit of the ending, (B,) each, of a step whose frame is there.
+
+    The heads of today read the history alone, and are computed with it; one that reads the frame is called here.
+    """
+    return features.history.reward, features.history.end_logit
+
+
+def finish(stages: Generator[str, None, Result]) -> Result:
+    """Go through all stages; what the step gives."""
+    while True:
+        try:
+            next(stages)
+        except StopIteration as done:
+            return done.value
+
+
+def stages_of(world: WorldProtocol, state: Any, actions: np.ndarray, **options: Any) -> Stages:
+    """The stages of a step of any world; without a method `stages` (`StagedWorld`) there is a single one."""
+    staged = getattr(world, "stages", None)
+    if staged is not None:
+        return (yield from staged(state, actions, **options))
+    return world.step(state, actions, **options)
+
+
+def rewind(state: WorldState) -> None:
+    """Take `state`, the last one that was stepped, for the current one again: that step counts as not taken.
+
+    A step overwrites only what has left the context by then, so nothing is lost; what had been made of it is void.
+    """
+    state.cache.time = state.keys.time.clone()
