@@ -10,6 +10,7 @@ from tiny import tiny_episodes, tiny_world
 
 from worldsim.cli.main import main
 from worldsim.errors import DamagedWorld, InvalidInput
+from worldsim.evaluate import probes
 from worldsim.evaluate.probes import count_in_sight, find_probes, probes_of_source
 from worldsim.weights import SHIPPED, shipped_worlds
 
@@ -110,3 +111,9 @@ def test_a_file_without_proper_probes_is_refused(text, error, tmp_path):
     (tmp_path / "probes.py").write_text(text)
     with pytest.raises(error, match="probes"):
         find_probes(tmp_path, tiny_world().config, trust=True)
+
+
+def test_evaluation_names_nothing_of_a_game():
+    core = Path(probes.__file__).parent
+    for path in (*core.glob("*.py"), core.parent / "cli" / "eval.py"):
+        assert not re.search("fireball|monster|health|harm|doom", path.read_text(encoding="utf-8").lower()), path
