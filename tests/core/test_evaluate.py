@@ -87,7 +87,7 @@ def test_the_folder_gets_sheets_and_plots(report):
 
 def test_the_tokenizer_is_measured_on_pictures_between_rows_too(world, store):
     figures = measure_tokenizer(world, store, QUICK)
-    assert figures["pictures"] == QUICK.tokenizer_runs * QUICK.tokenizer_rows * 2
+    assert figures["frames"] == QUICK.tokenizer_runs * QUICK.tokenizer_rows * 2
     assert 0 < figures["moving_share"] < 0.1  # the ball moves, the room does not
     assert figures["psnr_ci"][0] <= figures["psnr"] <= figures["psnr_ci"][1]
 

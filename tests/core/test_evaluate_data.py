@@ -35,9 +35,9 @@ def changed(config, **changes):
     [
         ({"source": {"name": "doom-take-cover"}}, "source is tiny"),
         ({"source": {"fps": 35.0}}, "steps a second is 17.5"),
-        ({"tokenizer": {"width": 64}, "dynamics": {"width": 8}}, "picture size is \\(16, 32\\)"),
+        ({"tokenizer": {"width": 64}, "dynamics": {"width": 8}}, "frame size is \\(16, 32\\)"),
         ({"actions": {"n": 4}, "dynamics": {"actions": 4}}, "actions is"),
-        ({"dynamics": {"between": 0}}, "pictures between rows is 1"),
+        ({"dynamics": {"between": 0}}, "frames between rows is 1"),
     ],
 )
 def test_a_store_that_does_not_fit_is_refused_by_name(store, config, changes, what):

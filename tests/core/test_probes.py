@@ -1,6 +1,8 @@
 """Probes are found by a world's folder, and run only where their code may run."""
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from tiny import tiny_episodes, tiny_world
 
 from worldsim.cli.main import main
 from worldsim.errors import DamagedWorld, InvalidInput
+from worldsim.evaluate import probes
 from worldsim.evaluate.probes import count_in_sight, find_probes, probes_of_source
 from worldsim.weights import SHIPPED, shipped_worlds
 
@@ -50,6 +53,13 @@ def test_probes_of_a_folder_that_is_trusted_have_their_section_sheet_and_table(f
     report, files, store = evaluate(folder, "--trust-probes")
     assert report["probes"] == {"brightness": {"mean": float(store.read("rgb", 0, 4).mean()), "quick": True}}
     assert "brightness-sheet.png" in files and "how bright it is" in capsys.readouterr().out
+
+
+def test_the_probe_of_the_documentation_measures_a_world(folder):
+    page = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    (folder / "probes.py").write_text(re.search(r"```python\n(.*?)```", page, re.DOTALL)[1])
+    report, files, _ = evaluate(folder, "--trust-probes")
+    assert set(report["probes"]["brightness"]) == {"real", "dream"} and "brightness-clips.png" in files
 
 
 def test_probes_of_a_folder_do_not_run_unless_they_are_trusted(folder, capsys):
@@ -101,3 +111,9 @@ def test_a_file_without_proper_probes_is_refused(text, error, tmp_path):
     (tmp_path / "probes.py").write_text(text)
     with pytest.raises(error, match="probes"):
         find_probes(tmp_path, tiny_world().config, trust=True)
+
+
+def test_evaluation_names_nothing_of_a_game():
+    core = Path(probes.__file__).parent
+    for path in (*core.glob("*.py"), core.parent / "cli" / "eval.py"):
+        assert not re.search("fireball|monster|health|harm|doom", path.read_text(encoding="utf-8").lower()), path

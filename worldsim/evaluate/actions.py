@@ -1,4 +1,4 @@
-"""Whether dreams obey: a probe that learned to tell the action from real pictures looks at dreams."""
+"""Whether dreams obey: a probe that learned to tell the action from real frames looks at dreams."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from worldsim.evaluate.metrics import interval, luma
 from worldsim.spec import ActionSpec
 from worldsim.world import World
 
-SEEN = 3  # pictures that the probe sees: with two it could not tell braking from speeding up
-REACH = {"across": 8, "up": 4}  # pixels by which a part of the picture is looked for in the next one
+SEEN = 3  # frames that the probe sees: with two it could not tell braking from speeding up
+REACH = {"across": 8, "up": 4}  # pixels by which a part of the frame is looked for in the next one
 CELL = 16  # pixels, side of such a part
 HIDDEN = 64
 BATCH = 128
@@ -105,9 +105,9 @@ def _guess(probe: nn.Module, frames: np.ndarray) -> np.ndarray:
 
 
 def _features(frames: np.ndarray) -> Tensor:
-    """How well each part of a picture fits the next one at every shift: (T, H, W, 3) -> (T - SEEN + 1, D).
+    """How well each part of a frame fits the next one at every shift: (T, H, W, 3) -> (T - SEEN + 1, D).
 
-    Motion lies open in these; a convolution would have to learn first to match pictures, from little data.
+    Motion lies open in these; a convolution would have to learn first to match frames, from little data.
     """
     across, up = REACH["across"], REACH["up"]
     grey = torch.from_numpy(luma(frames))[:, None]

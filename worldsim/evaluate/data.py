@@ -43,13 +43,13 @@ def open_held_out(path: Path, config: WorldConfig) -> Episodes:
     checks = [
         ("source", store.meta.source, config.source.name),
         (
-            "picture size",
+            "frame size",
             (store.meta.height, store.meta.width),
             (config.tokenizer.height, config.tokenizer.width),
         ),
         ("actions", store.meta.actions, config.actions),
         ("steps a second", store.meta.fps, config.source.fps),
-        ("pictures between rows", between, config.dynamics.between),
+        ("frames between rows", between, config.dynamics.between),
     ]
     for what, found, wanted in checks:
         if found != wanted:
@@ -64,7 +64,7 @@ def open_held_out(path: Path, config: WorldConfig) -> Episodes:
 
 
 def shown_spans(store: Episodes) -> list[Span]:
-    """Each episode without its last row where the game ended: some simulators give no picture of that row."""
+    """Each episode without its last row where the game ended: some simulators give no frame of that row."""
     terminated = store.read("terminated", 0, store.num_steps)
     ends = [int(e) for e in store.ends]
     starts = [0, *ends[:-1]]
@@ -95,7 +95,7 @@ def choose_spans(store: Episodes, count: int, rows: int, seed: int) -> list[Span
 
 
 def read_clips(store: Episodes, spans: Sequence[Span]) -> Clips:
-    """Pictures and actions of spans of equal length."""
+    """Frames and actions of spans of equal length."""
     frames = np.stack([store.read("rgb", s.start, s.stop) for s in spans])
     actions = np.stack([store.read("action", s.start, s.stop) for s in spans])
     return Clips(list(spans), frames, actions, np.array([s.age for s in spans]))

@@ -1,7 +1,7 @@
 """Whether a long dream stays sharp, alive and like the game: windows of one run without a reset.
 
-No pretrained network is used. The features of a picture are simple and fixed: the world's own encoder applied
-to the decoded picture (mean and spread of every latent channel over the grid), a histogram of each colour,
+No pretrained network is used. The features of a frame are simple and fixed: the world's own encoder applied
+to the decoded frame (mean and spread of every latent channel over the grid), a histogram of each colour,
 and a histogram of gradient sizes. Each is scaled by its spread over real frames; the distance of a window to
 real frames is the Fréchet distance of the two clouds.
 """
@@ -24,12 +24,12 @@ from worldsim.world import World
 
 COLOUR_EDGES = np.array([0, 48, 80, 120, 180, 256])
 GRADIENT_EDGES = np.array([0, 0.01, 0.03, 0.1, 0.3, 2.0])
-FROZEN = 0.1  # a step is frozen if the picture changes by less than this share of a real step's median change
+FROZEN = 0.1  # a step is frozen if the frame changes by less than this share of a real step's median change
 
 
 @dataclass(frozen=True)
 class DriftResult:
-    """The table and the pictures of a contact sheet."""
+    """The table and the frames of a contact sheet."""
 
     table: dict[str, Any]
     sheet: np.ndarray  # (worlds, windows + 1, H, W, 3) uint8: after the first step and at the end of every window
@@ -37,7 +37,7 @@ class DriftResult:
 
 @dataclass(frozen=True)
 class _Looks:
-    """Figures of looked-at pictures; the axes are worlds, looks (and features)."""
+    """Figures of looked-at frames; the axes are worlds, looks (and features)."""
 
     sharpness: np.ndarray  # mean gradient
     focus: np.ndarray  # variance of the Laplacian
@@ -89,7 +89,7 @@ def _figures(real: _Looks) -> dict[str, Callable[[_Looks], float]]:
 
 
 def _dream(world: World, store: Episodes, actions: np.ndarray, effort: Effort) -> tuple[list[_Looks], np.ndarray]:
-    """The looks of every window, and pictures for the sheet."""
+    """The looks of every window, and frames for the sheet."""
     count, steps = actions.shape[:2]
     spans = choose_spans(store, count, effort.context, effort.seed)
     clips = read_clips(store, [spans[i % len(spans)] for i in range(count)])
@@ -125,16 +125,16 @@ def _look(world: World, before: np.ndarray, now: np.ndarray) -> _Looks:
     return _Looks(edges.mean((1, 2)), laplacian_variance(now), change, _features(world, now, edges))
 
 
-def _features(world: World, pictures: np.ndarray, edges: np.ndarray) -> np.ndarray:
+def _features(world: World, frames: np.ndarray, edges: np.ndarray) -> np.ndarray:
     """(N, H, W, 3) and their gradients -> (N, D)."""
-    latents = encode(world, pictures).float().cpu().numpy()
-    colours = [_histogram(pictures[..., c], COLOUR_EDGES) for c in range(3)]
+    latents = encode(world, frames).float().cpu().numpy()
+    colours = [_histogram(frames[..., c], COLOUR_EDGES) for c in range(3)]
     parts = [latents.mean((2, 3)), latents.std((2, 3)), *colours, _histogram(edges, GRADIENT_EDGES)]
     return np.concatenate(parts, axis=1)
 
 
 def _histogram(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """Shares of each picture's values in the bins: (N, H, W) -> (N, bins - 1); the last follows from them."""
+    """Shares of each frame's values in the bins: (N, H, W) -> (N, bins - 1); the last follows from them."""
     bins = np.digitize(values.reshape(len(values), -1), edges[1:-1])
     return np.stack([(bins == k).mean(1) for k in range(len(edges) - 2)], axis=1)
 

@@ -1,9 +1,9 @@
 """When dreams end, against when games end; and whether the ending head knows it from real frames.
 
 Hazard is endings over steps at risk. It depends on the policy, so the dreams get fresh actions of the very
-policy that the real episodes were recorded with, where that policy does not look at the pictures. Actions
+policy that the real episodes were recorded with, where that policy does not look at the frames. Actions
 that were chosen by looking (a recording with `--policy mix` or `dodge`) cannot be drawn afresh: they are
-replayed, each dream until its actions run out, which favours the real game, whose fireballs they were
+replayed, each dream until its actions run out, which favours the real game, whose dangers they were
 dodging.
 
 Games get more dangerous with age, and dreams whose actions run out are seen at other ages than games. So

@@ -55,7 +55,6 @@ class Probe(ABC):
     """One measurement of a world."""
 
     name: ClassVar[str]  # of its section in the report
-    count: ClassVar[Count | None] = None  # also tells agents' evaluation what is in sight
 
     def check(self, context: ProbeContext) -> None:
         """Raise InvalidInput where the episodes hold too little; asked before anything is measured."""
@@ -64,6 +63,14 @@ class Probe(ABC):
     @abstractmethod
     def measure(self, context: ProbeContext) -> ProbeResult:
         """Measure; takes minutes with the default effort, seconds with a quick one."""
+
+
+class CountingProbe(Probe):
+    """A probe that also tells agents' evaluation how many things are in sight."""
+
+    @abstractmethod
+    def count(self, frames: np.ndarray) -> np.ndarray:
+        """Things in each of the frames (N, H, W, 3) uint8: (N,) int64."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +104,7 @@ def probes_of_source(source: str) -> tuple[Probe, ...]:
 
 def count_in_sight(source: str) -> Count | None:
     """What the probes of a source's shipped world count in a frame, if they count anything."""
-    return next((probe.count for probe in probes_of_source(source) if probe.count is not None), None)
+    return next((probe.count for probe in probes_of_source(source) if isinstance(probe, CountingProbe)), None)
 
 
 def _probe_file(folder: Path) -> Path | None:

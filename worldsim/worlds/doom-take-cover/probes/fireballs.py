@@ -20,7 +20,7 @@ from worldsim.evaluate.data import Span, shown_spans
 from worldsim.evaluate.dreams import Dreams, decode, encode
 from worldsim.evaluate.effort import Effort
 from worldsim.evaluate.metrics import interval, ratio
-from worldsim.evaluate.probes import Probe, ProbeContext, ProbeResult
+from worldsim.evaluate.probes import CountingProbe, ProbeContext, ProbeResult
 from worldsim.text import interval_text, table
 from worldsim.world import World
 
@@ -46,11 +46,14 @@ FIGURES = {
 }
 
 
-class Fireballs(Probe):
+class Fireballs(CountingProbe):
     """Counts, sizes and lifetimes in real clips, in reconstructions of some of them, and in dreams."""
 
     name = "fireballs"
-    count = staticmethod(count_blobs)
+
+    def count(self, frames: np.ndarray) -> np.ndarray:
+        """Fireballs, and the explosions that they end in."""
+        return count_blobs(frames)
 
     def check(self, context: ProbeContext) -> None:
         """See that some episode is long enough for a clip."""
