@@ -45,6 +45,10 @@ class DynamicsTask:
             raise InvalidInput(f"clip is {clip}; give at least 2 steps, so that there is a past to learn from")
         self.tokenizer, self.count, self.steps, self.seed = tokenizer, batch, clip, seed
         meta, between = stores[0].store.meta, stores[0].latents.shape[1] - 1
+        for name in stores[0].streams:
+            shapes = {store.streams[name].shape[1:] for store in stores}
+            if len(shapes) > 1:
+                raise InvalidInput(f"stream {name!r} has shapes {sorted(shapes)}; train on stores of one kind")
         grid = tokenizer.config
         statistics = _statistics(stores) if begun is None else {name: getattr(begun, name) for name in STATISTICS}
         self.settings = DynamicsConfig(
