@@ -7,11 +7,13 @@ python examples/train_in_dream.py --quick --out runs/agent-quick    # two minute
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from worldsim import World
 from worldsim.evaluate.plots import require_matplotlib
 from worldsim.evaluate.table import save_json
+from worldsim.noise_shaping import NoiseShaping
 from worldsim.policies.agent_envs import dream_envs, real_envs, tics_per_action
 from worldsim.policies.ages import format_ages
 from worldsim.policies.baselines import baselines
@@ -43,7 +45,7 @@ def arguments():
     add("--start", default="anywhere", help="where dreams begin: anywhere in a recorded episode, or at its beginning")
     add("--dream-steps", type=int, default=400, help="steps of the world after which a dream is cut off in training")
     add("--temperature", type=float, help="of the noise in training: above 1 the dream is less predictable")
-    add("--surprise", type=float, help="of the noise in training: above the world's own, more fireballs are thrown")
+    add("--noise-shaping", type=float, help="rate in training: above the world's own, rare events come more often")
     add("--ending-cost", type=float, help="in training dreams do not end: the chance of an ending costs so much reward")
     add("--change-cost", type=float, help="in training an action that is not the one before costs so much reward")
     add("--compiled", action="store_true", help="compile the world's steps first, some minutes, once: faster dreams")
@@ -63,7 +65,7 @@ def arguments():
     if args.quick:
         parser.set_defaults(**QUICK)
         args = parser.parse_args()
-    for option in ("ending_cost", "surprise", "temperature"):
+    for option in ("ending_cost", "noise_shaping", "temperature"):
         if args.real is not None and getattr(args, option) is not None:
             parser.error(f"--{option.replace('_', '-')} is of dreams; leave it out with --real")
     if args.real is not None and args.compiled:
@@ -71,6 +73,17 @@ def arguments():
     if args.steps is None and args.minutes is None and args.real is None:
         args.minutes = 20.0
     return args
+
+
+def sampling_in_training(world, args):
+    """The world's sampling, with the temperature and the rate of noise shaping that are asked for."""
+    changes = {}
+    if args.temperature is not None:
+        changes["temperature"] = args.temperature
+    if args.noise_shaping is not None:
+        shaping = world.sampling.noise_shaping or NoiseShaping()
+        changes["noise_shaping"] = replace(shaping, rate=args.noise_shaping)
+    return replace(world.sampling, **changes)
 
 
 def train(args, world, drawn, observation, judge, seed, out):
@@ -116,7 +129,7 @@ def main():
     require_matplotlib()
     world = World.from_pretrained(args.world)
     observation = ObservationConfig(kind=args.observation, stack=args.stack, hold=args.hold)
-    drawn = world.with_sampling(temperature=args.temperature, surprise=args.surprise)
+    drawn = world.with_sampling(sampling_in_training(world, args))
     if args.compiled:
         world, drawn = world.compiled(), drawn.compiled(args.num_envs)
     options = {"trained_in": drawn} if drawn.config != world.config else {}

@@ -39,6 +39,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from worldsim import noise_shaping as noise_shaping_source
 from worldsim import sampling as sampling_source
 from worldsim.captured import Captured
 from worldsim.engine import Eager
@@ -52,7 +53,10 @@ from worldsim.sampling import Drawn, SamplingConfig, StepNoise
 
 CACHE = "WORLDSIM_CACHE"  # variable of the environment: the folder of what is compiled
 CHANGED = (3, 4, 6)  # inputs of `History` that it changes: keys, values, `written`
-WRITTEN = (cache_source, dynamics_source, layers_source, sampling_source, sys.modules[__name__])  # what is compiled
+WRITTEN = (  # what is compiled
+    *(cache_source, dynamics_source, layers_source, noise_shaping_source, sampling_source),
+    sys.modules[__name__],
+)
 SETTINGS = {
     "freezing": True,  # weights as constants, laid out for the processor
     "cpp.dynamic_threads": True,  # as many as the caller has

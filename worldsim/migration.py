@@ -2,6 +2,8 @@
 
 Format 6 of worlds had `burst`, a head that drew several steps at once, and `dynamics.cycle`, the hour of a game's clock
 as an embedding. Neither was of use. What the embedding added in the mean is now part of the noise level's bias.
+
+Formats 6 and 7 had the numbers of noise shaping among those of sampling, which were 0 where there was none.
 """
 
 from __future__ import annotations
@@ -11,17 +13,30 @@ from typing import Any
 
 from torch import Tensor
 
-WORLD_FORMAT = 7
+WORLD_FORMAT = 8
 
 
 def migrate_config(values: dict[str, Any]) -> dict[str, Any]:
     """The content of a `config.json`; one of a format that is not known is given back as it is."""
-    if values.get("format_version") != 6:
-        return values
-    values = {name: value for name, value in values.items() if name != "burst"}
-    if isinstance(values.get("dynamics"), dict):
-        values["dynamics"] = migrate_sizes(values["dynamics"])
-    return values | {"format_version": 7}
+    if values.get("format_version") == 6:
+        values = {name: value for name, value in values.items() if name != "burst"} | {"format_version": 7}
+        if isinstance(values.get("dynamics"), dict):
+            values["dynamics"] = migrate_sizes(values["dynamics"])
+    if values.get("format_version") == 7:
+        values = values | {"format_version": 8}
+        if isinstance(values.get("sampling"), dict):
+            values["sampling"] = migrate_sampling(values["sampling"])
+    return values
+
+
+def migrate_sampling(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a `SamplingConfig`, of which those of noise shaping became a `NoiseShaping`."""
+    names = {
+        "surprise": "rate", "surprise_growth": "rate_growth", "surprise_rows": "rows", "spared": "protection_threshold",
+    }  # fmt: skip
+    kept = {name: value for name, value in values.items() if name not in names}
+    shaping = {new: values[old] for old, new in names.items() if old in values} | {"noise_scale": 2.0}
+    return kept | {"noise_shaping": shaping if values.get("surprise") else None}
 
 
 def migrate_sizes(values: Mapping[str, Any]) -> dict[str, Any]:

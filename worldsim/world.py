@@ -24,7 +24,7 @@ from worldsim.forking import refuse_if_forked
 from worldsim.models.cache import KVCache
 from worldsim.models.dynamics import Dynamics
 from worldsim.models.tokenizer import Tokenizer, to_frames, to_pictures
-from worldsim.sampling import empty_cache, look_back, step_noise
+from worldsim.sampling import SamplingConfig, empty_cache, look_back, step_noise
 from worldsim.spec import Pictures, Stages, WorldSpec, WorldStep
 from worldsim.stages import finish
 from worldsim.starts import Starts
@@ -89,24 +89,17 @@ class World:
         """Write the world's folder: config, weights, starts, card. All or nothing."""
         write_world(Path(folder), self._files)
 
-    def with_sampling(
-        self,
-        *,
-        temperature: float | None = None,
-        surprise: float | None = None,
-        surprise_growth: float | None = None,
-        surprise_rows: tuple[int, int] | None = None,
-        spared: float | None = None,
-        steps: int | None = None,
-        context_noise: float | None = None,
-    ) -> World:
-        """This world, drawn in another way: the given fields of `SamplingConfig` change, the weights are shared."""
-        given: dict[str, Any] = {"temperature": temperature, "surprise": surprise, "spared": spared}
-        given |= {"surprise_growth": surprise_growth, "surprise_rows": surprise_rows}
-        given |= {"steps": steps, "context_noise": context_noise}
-        changes = {name: value for name, value in given.items() if value is not None}
+    @property
+    def sampling(self) -> SamplingConfig:
+        """How its frames are drawn."""
+        return self.config.sampling
+
+    def with_sampling(self, sampling: SamplingConfig) -> World:
+        """This world, drawn in another way, the weights shared; `dataclasses.replace(world.sampling, ...)` makes one.
+
+        Raises InvalidInput for settings that do not fit the world.
+        """
         other = copy.copy(self)
-        sampling = dataclasses.replace(self.config.sampling, **changes)
         other.config = dataclasses.replace(self.config, sampling=sampling)
         other._files = dataclasses.replace(self._files, config=other.config)
         other.engine = self.engine.with_sampling(sampling)

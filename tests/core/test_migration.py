@@ -11,9 +11,17 @@ from tiny import tiny_episodes, tiny_files
 from worldsim.config import WorldConfig
 from worldsim.errors import DamagedWorld
 from worldsim.migration import WORLD_FORMAT, migrate_optimizer, migrate_weights
+from worldsim.noise_shaping import NoiseShaping
+from worldsim.sampling import SamplingConfig
 from worldsim.train.checkpoint import load_checkpoint, optimizer_tensors, save_checkpoint
 from worldsim.weights import CONFIG, read_world, write_world
 from worldsim.world import World
+
+OLD_SAMPLING = {
+    "steps": 1, "temperature": 1.1, "surprise": 0.015, "surprise_growth": 0.01, "surprise_rows": [0, 1], "spared": 8.0,
+    "context_noise": 0.04,
+}  # fmt: skip
+SAMPLING = SamplingConfig(1, 1.1, NoiseShaping(0.015, 0.01, (0, 1), 2.0, 8.0), 0.04)
 
 
 def world_of_format_6(folder):
@@ -25,6 +33,7 @@ def world_of_format_6(folder):
     write_world(folder, dataclasses.replace(files, model=old | {"burst.level.weight": torch.ones(2)}))
     values = json.loads((folder / CONFIG).read_text("utf-8"))
     values["dynamics"]["cycle"] = 5
+    values["sampling"] = OLD_SAMPLING
     (folder / CONFIG).write_text(json.dumps(values | {"burst": 3, "format_version": 6}), "utf-8")
     return files
 
@@ -32,7 +41,7 @@ def world_of_format_6(folder):
 def test_a_world_of_format_6_opens_as_one_of_today(tmp_path):
     now = world_of_format_6(tmp_path / "old")
     read = read_world(tmp_path / "old")
-    assert read.config == dataclasses.replace(now.config, sha256=read.config.sha256)
+    assert read.config == dataclasses.replace(now.config, sampling=SAMPLING, sha256=read.config.sha256)
     assert read.model.keys() == now.model.keys()
     for name, tensor in now.model.items():
         torch.testing.assert_close(read.model[name], tensor)
@@ -40,6 +49,25 @@ def test_a_world_of_format_6_opens_as_one_of_today(tmp_path):
     world.save_pretrained(tmp_path / "new")
     assert WorldConfig.read(tmp_path / "new" / CONFIG).format_version == WORLD_FORMAT
     assert world.step(world.reset([0]), world.config.actions.lowest(1))[1].frame.shape == (1, 16, 32, 3)
+
+
+@pytest.mark.parametrize(("surprise", "shaped"), [(0.015, True), (0.0, False)])
+def test_noise_shaping_of_format_7_has_a_place_of_its_own(tmp_path, surprise, shaped):
+    write_world(tmp_path, tiny_files())
+    values = json.loads((tmp_path / CONFIG).read_text("utf-8"))
+    values |= {"sampling": OLD_SAMPLING | {"surprise": surprise}, "format_version": 7}
+    (tmp_path / CONFIG).write_text(json.dumps(values), "utf-8")
+    wanted = SAMPLING if shaped else dataclasses.replace(SAMPLING, noise_shaping=None)
+    assert WorldConfig.read(tmp_path / CONFIG).sampling == wanted
+
+
+def test_settings_of_sampling_that_are_not_known_are_still_refused(tmp_path):
+    world_of_format_6(tmp_path)
+    values = json.loads((tmp_path / CONFIG).read_text("utf-8"))
+    values["sampling"] = OLD_SAMPLING | {"surprised": 1.0}
+    (tmp_path / CONFIG).write_text(json.dumps(values), "utf-8")
+    with pytest.raises(DamagedWorld, match=r"unknown fields \['surprised'\]"):
+        WorldConfig.read(tmp_path / CONFIG)
 
 
 @pytest.mark.parametrize("version", [5, WORLD_FORMAT + 1, None, "6"])
