@@ -226,7 +226,7 @@ def _kind(past: Tensor) -> tuple[int, int]:
 
 
 def _fields(seen: HistoryOut) -> tuple[Tensor, ...]:
-    return seen.tokens, seen.local, seen.cond, seen.ages, seen.reward, seen.end_logit, seen.harm_logit
+    return seen.tokens, seen.local, seen.cond, seen.ages, seen.reward, seen.end_logit, seen.event_logit
 
 
 def _to_draw(past: Tensor, seen: HistoryOut, drawn_from: StepNoise) -> tuple[Any, ...]:

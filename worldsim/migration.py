@@ -15,6 +15,22 @@ from torch import Tensor
 
 WORLD_FORMAT = 8
 
+# What the code of earlier versions trained with.
+CONSTANTS: dict[str, dict[str, Any]] = {
+    "tokenizer": {
+        "loss": {"absolute": 0.3, "squared": 5.0, "gradient": 0.3, "rate": 0.006, "moving": 5.0},
+    },
+    "dynamics": {
+        "loss": {
+            "context_noise": 0.3, "pure_noise": 0.15, "noise_level": -0.7, "change": 12.0, "own_frames_after": 1500,
+            "own_frames": 0.7, "own_frames_from": 0.5, "own_frames_depth": 3, "own_frames_error": 3.0,
+            "shortcuts": 0.5, "shortcut_weight": 0.5, "ending_weight": 2.0, "event_weight": 2.0, "reward_weight": 0.1,
+            "outcome_dropout": 0.3,
+        },
+        "clips": {"changing": 0.25, "emphasis": 4.0, "event": 0.25},
+    },
+}  # fmt: skip
+
 
 def migrate_config(values: dict[str, Any]) -> dict[str, Any]:
     """The content of a `config.json`; one of a format that is not known is given back as it is."""
@@ -42,6 +58,15 @@ def migrate_sampling(values: Mapping[str, Any]) -> dict[str, Any]:
 def migrate_sizes(values: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a `DynamicsConfig`, in a world's config or in a checkpoint's."""
     return {name: value for name, value in values.items() if name != "cycle"}
+
+
+def migrate_settings(kind: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings in a checkpoint of some kind; those that were constants of the code are named."""
+    values = dict(values)
+    if isinstance(values.get("model"), dict):
+        values["model"] = migrate_sizes(values["model"])
+    trained_here = "batch" in values  # what was unpacked from a world says nothing of how it was trained
+    return (CONSTANTS.get(kind, {}) if trained_here else {}) | values
 
 
 def migrate_weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -27,6 +27,7 @@ class Scenario:
     size: tuple[int, int]  # height and width after area averaging
     variables: tuple[str, ...]
     arena: Arena  # in map units, counted from the map
+    mirrored: tuple[tuple[str, str], ...]  # actions that change places in a mirror
 
 
 SCENARIOS = {
@@ -39,6 +40,7 @@ SCENARIOS = {
         size=(64, 128),
         variables=("HEALTH", "POSITION_Y"),
         arena=Arena({"POSITION_Y": (0.0, 768.0)}, cell=32.0, floor_cells=24),
+        mirrored=(("LEFT", "RIGHT"),),
     ),
     "my_way_home": Scenario(
         buttons=("TURN_LEFT", "TURN_RIGHT", "MOVE_FORWARD", "MOVE_LEFT", "MOVE_RIGHT"),
@@ -59,6 +61,7 @@ SCENARIOS = {
         variables=("POSITION_X", "POSITION_Y"),
         arena=Arena({"POSITION_X": (160.0, 1120.0), "POSITION_Y": (-704.0, 128.0)}, cell=32.0,
         floor_cells=275),
+        mirrored=tuple((f"{move}_LEFT", f"{move}_RIGHT") for move in ("TURN", "FORWARD", "STRAFE")),
     ),
 }  # fmt: skip
 
@@ -92,6 +95,7 @@ def source_spec(scenario: str, frame_skip: int, **streams: bool) -> SourceSpec:
         hfov_degrees=90.0,
         variable_names=shown.variables,
         arena=shown.arena,
+        augmentations={"mirror": {"actions": [list(pair) for pair in shown.mirrored]}},
         extras=extras,
         parameters={
             "scenario": scenario,

@@ -5,12 +5,12 @@ import json
 
 import pytest
 import torch
-from small_training import latent_store, narrow_dynamics_task
+from small_training import latent_store, narrow_dynamics_task, tokenizer_task
 from tiny import tiny_episodes, tiny_files
 
 from worldsim.config import WorldConfig
 from worldsim.errors import DamagedWorld
-from worldsim.migration import WORLD_FORMAT, migrate_optimizer, migrate_weights
+from worldsim.migration import WORLD_FORMAT, migrate_optimizer, migrate_settings, migrate_weights
 from worldsim.noise_shaping import NoiseShaping
 from worldsim.sampling import SamplingConfig
 from worldsim.train.checkpoint import load_checkpoint, optimizer_tensors, save_checkpoint
@@ -108,12 +108,25 @@ def test_a_checkpoint_with_the_clock_opens_without_it(tmp_path, monkeypatch):
     gone = names.index("dynamics.age.weight") + 1  # where the embedding was
     config = task.config()
     config["model"] = config["model"] | {"cycle": 5}
+    del config["loss"], config["clips"]  # which were constants
     path = tmp_path / "dynamics.safetensors"
     save_checkpoint(path, with_clock(tensors, gone), {"kind": "dynamics", "step": 7, "config": config})
     read, meta = load_checkpoint(path)
     assert meta["config"] == task.config() and read.keys() == tensors.keys()
     for name, tensor in tensors.items():
         assert torch.equal(read[name], tensor), name
+
+
+def test_a_tokenizer_that_was_trained_with_constants_says_them(tmp_path):
+    task = tokenizer_task(tiny_episodes(tmp_path / "data"))
+    config = {name: value for name, value in task.config().items() if name != "loss"}
+    assert migrate_settings("tokenizer", config) == task.config()
+    assert migrate_settings("tokenizer", config | {"loss": {"rate": 0.1}})["loss"] == {"rate": 0.1}
+
+
+def test_what_was_unpacked_from_a_world_says_no_constants(tmp_path):
+    config = {"model": {"dim": 8}, "reward_scale": 1.0}
+    assert migrate_settings("dynamics", config) == config
 
 
 def test_tensors_of_today_stay_as_they_are():

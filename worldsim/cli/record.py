@@ -147,6 +147,7 @@ def store_meta(spec: SourceSpec, *, policy: str, seed: int, leave_out: frozenset
         hfov_degrees=spec.hfov_degrees,
         variable_names=spec.variable_names,
         source_parameters=spec.parameters,
+        augmentations=spec.augmentations,
         creator=f"worldsim {version('worldsim')}",
     )
 

@@ -18,7 +18,11 @@ from worldsim.episodes import Episodes
 from worldsim.errors import InvalidInput, MissingDependency
 from worldsim.sampling import SamplingConfig
 from worldsim.train.board import logging_to
+from worldsim.train.clips import ClipConfig
+from worldsim.train.dynamics_loss import LossConfig
+from worldsim.train.events import EventSpec
 from worldsim.train.loop import LoopConfig, Task, Trainer
+from worldsim.train.tokenizer_task import TokenizerLossConfig, TokenizerTask
 
 
 @dataclass(frozen=True)
@@ -29,18 +33,19 @@ class TokenizerCommand:
     out: Path  # folder of the run; the other stages use the same one
     batch: int = 12  # pairs of successive pictures
     channels: int = 16  # of a latent
+    loss: TokenizerLossConfig = field(default_factory=TokenizerLossConfig)
     resume: bool = False
     loop: Annotated[LoopConfig, tyro.conf.arg(name="")] = field(default_factory=LoopConfig)
 
     def run(self) -> None:
         """Build the task and train it."""
         from worldsim.models.tokenizer import TokenizerConfig
-        from worldsim.train.tokenizer_task import TokenizerTask
 
         stores = open_stores(self.data)
         meta = stores[0].meta
         config = TokenizerConfig(height=meta.height, width=meta.width, channels=self.channels)
-        fit(TokenizerTask(stores, config, batch=self.batch, seed=self.loop.seed), self.loop, self.out, self.resume)
+        task = TokenizerTask(stores, config, batch=self.batch, loss=self.loss, seed=self.loop.seed)
+        fit(task, self.loop, self.out, self.resume)
 
 
 @dataclass(frozen=True)
@@ -52,8 +57,10 @@ class DynamicsCommand:
     batch: int = 2  # clips
     clip: int = 32  # steps in a clip, and so of the history that the model can use
     patch: tuple[int, int] = (8, 1)  # latents (rows, columns) in a token
-    mirror: bool = False  # learn from mirrored episodes, too: for games in which left and right are alike
-    health: str | None = None  # a recorded variable whose fall comes before an ending; teaches what leads to one
+    augment: tuple[str, ...] = ()  # learn from changed episodes, too, where the source declares it: mirror
+    event: tuple[str, ...] = ()  # VARIABLE:falls, :rises or :nonzero: recorded events that come before endings
+    loss: LossConfig = field(default_factory=LossConfig)
+    clips: ClipConfig = field(default_factory=ClipConfig)
     resume: bool = False
     loop: Annotated[LoopConfig, tyro.conf.arg(name="")] = field(default_factory=LoopConfig)
 
@@ -64,10 +71,11 @@ class DynamicsCommand:
         from worldsim.train.dynamics_task import DynamicsTask
         from worldsim.train.latents import cache_latents, load_tokenizer
 
+        events = [EventSpec.parse(text) for text in self.event]
         tokenizer = load_tokenizer(self.out, self.loop.device)
         clips = [
-            cache_latents(tokenizer, store, self.out, self.loop.device, health=self.health, mirrored=mirrored)
-            for mirrored in ((False, True) if self.mirror else (False,))
+            cache_latents(tokenizer, store, self.out, self.loop.device, events=events, augmentation=augmentation)
+            for augmentation in (None, *self.augment)
             for store in open_stores(self.data)
         ]
         path = self.out / "dynamics.safetensors"
@@ -77,7 +85,8 @@ class DynamicsCommand:
             kept["reward_scale"] = setting(path, begun, "reward_scale", float)
             kept["oldest"] = setting(path, begun, "model", DynamicsConfig).oldest
         sizes: dict[str, Any] = {"batch": self.batch, "clip": self.clip, "patch": self.patch}
-        task = DynamicsTask(clips, tokenizer, **sizes, seed=self.loop.seed, **kept)
+        recipe: dict[str, Any] = {"loss": self.loss, "clips": self.clips, "seed": self.loop.seed}
+        task = DynamicsTask(clips, tokenizer, **sizes, **recipe, **kept)
         fit(task, self.loop, self.out, self.resume)
 
 

@@ -6,7 +6,7 @@ One step, in order:
     denoiser  draws the next latents from noise, given the history's output, in a few steps
     heads     reward and ending, from the history's output
 
-What cannot be foreseen (a monster throws a fireball, a texture shimmers) is decided by the noise. The best guess of a
+What cannot be foreseen (something comes into sight, a texture shimmers) is decided by the noise. The best guess of a
 single denoising step averages it away, many small ones draw one of the things that can happen, and leaps are trained to
 end where those do.
 
@@ -44,7 +44,7 @@ from worldsim.models.layers import (
 LEVEL_FEATURES = 32
 AGE_FEATURES = 8
 FINEST_AGE = 4.0  # half turns of the finest of them: the world is to know how late it is, not which episode it saw
-SQUEEZED = 32  # features of a token that reward, ending and harm are told from
+SQUEEZED = 32  # features of a token that reward, ending and event are told from
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class HistoryOut:
     ages: Tensor  # (F,) int64, steps since the beginning of the episode at the last frame
     reward: Tensor  # (F,), in units of the reward scale
     end_logit: Tensor  # (F,)
-    harm_logit: Tensor  # (F,), of an ending or what comes before one, such as a hit that is survived
+    event_logit: Tensor  # (F,), of an ending or a precursor event, which comes before one
 
 
 @dataclass(frozen=True)
@@ -254,13 +254,13 @@ class Dynamics(nn.Module):
         return HistoryOut(tokens, local, cond, ages, *self.judge(tokens))
 
     def judge(self, tokens: Tensor, keep: Tensor | float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
-        """What a step leads to, from the history's tokens (F, N, D): reward, logits of ending and of harm, (F,) each.
+        """What a step leads to, from the history's tokens (F, N, D): reward, logits of ending and of event, (F,) each.
 
         `keep` (F, N, SQUEEZED) is for training: factors of the features, some of them 0 (dropout).
         """
         squeezed = F.gelu(self.squeeze(F.layer_norm(tokens, tokens.shape[-1:]))) * keep
-        reward, end, harm = self.outcome(squeezed.flatten(1)).float().unbind(-1)
-        return reward, end, harm
+        reward, end, event = self.outcome(squeezed.flatten(1)).float().unbind(-1)
+        return reward, end, event
 
     def remember(self, previous: Tensor, before: Tensor, actions: Tensor, level: Tensor, ages: Tensor) -> HistoryOut:
         """A whole clip at once, F = B * T frames.

@@ -21,7 +21,7 @@ from torch import Tensor
 from worldsim.config import build
 from worldsim.errors import DamagedCheckpoint, InvalidInput
 from worldsim.files import parse_json
-from worldsim.migration import migrate_optimizer, migrate_sizes, migrate_weights
+from worldsim.migration import migrate_optimizer, migrate_settings, migrate_weights
 
 T = TypeVar("T")
 FORMAT = 2
@@ -66,8 +66,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"checkpoint {path} cannot be read ({error}); restore it from a copy, or train anew without --resume"
         ) from error
     _check(path, tensors, meta, metadata)
-    if isinstance(meta["config"].get("model"), dict):
-        meta["config"]["model"] = migrate_sizes(meta["config"]["model"])
+    meta["config"] = migrate_settings(meta["kind"], meta["config"])
     return migrate_weights(migrate_optimizer(tensors)), meta
 
 
