@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from worldsim.envs.sources.base import Row, SourceSpec
+from worldsim.envs.sources.doom_take_cover import Dodge, Sweep
+from worldsim.envs.sources.wandering import Return, Spin, Wander
 from worldsim.errors import InvalidInput, MissingDependency
 from worldsim.policies.data_policy import Action, DataPolicy, DataPolicyClass, PersistentRandom, UniformRandom
-from worldsim.policies.take_cover import Dodge, Sweep
-from worldsim.policies.wandering import Return, Spin, Wander
 
 __all__ = ["MIXES", "POLICIES", "DataPolicy", "Mix", "make_policy", "policy_needs"]
 

@@ -3,9 +3,9 @@ import pytest
 
 from worldsim.envs.sources.base import Row, SourceSpec
 from worldsim.envs.sources.doom_scenarios import source_spec
+from worldsim.envs.sources.doom_take_cover import fireball_ahead
 from worldsim.errors import InvalidInput
 from worldsim.policies.data import MIXES, POLICIES, Mix, make_policy, policy_needs
-from worldsim.policies.take_cover import fireball_ahead
 from worldsim.spec import ActionSpec
 
 OFF = dict.fromkeys(("between", "depth", "pose", "sound", "labels"), False)
