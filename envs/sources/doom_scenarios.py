@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from worldsim.envs.sources.base import Arena, SourceSpec
+from worldsim.envs.sources.registry import register_source
 from worldsim.episodes import StreamSpec
 from worldsim.spec import ActionSpec
 
@@ -104,3 +105,22 @@ def source_spec(scenario: str, frame_skip: int, **streams: bool) -> SourceSpec:
             **streams,
         },
     )
+
+
+def _register() -> None:
+    """Make both scenarios known, with data policies that cover what can happen in them."""
+    take_cover, wandering = "worldsim.envs.sources.doom_take_cover", "worldsim.envs.sources.wandering"
+    make = "worldsim.envs.sources.doom:DoomSource"
+    register_source(
+        "doom-take-cover", make, options={"scenario": "take_cover"},
+        policies={"sweep": f"{take_cover}:Sweep", "dodge": f"{take_cover}:Dodge"},
+        mix=("random", "persistent", "sweep", "dodge", "dodge"),
+    )  # fmt: skip
+    register_source(
+        "doom-my-way-home", make, options={"scenario": "my_way_home"},
+        policies={name.lower(): f"{wandering}:{name}" for name in ("Wander", "Spin", "Return")},
+        mix=("persistent", "wander", "wander", "spin", "return"),
+    )  # fmt: skip
+
+
+_register()
