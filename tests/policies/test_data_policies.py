@@ -156,9 +156,8 @@ class Alternate:
 
 
 def test_a_source_from_outside_brings_its_policies(monkeypatch):
-    for table in (SOURCES, POLICIES):  # both as they were, afterwards
-        for name in ("tank", "alternate"):
-            monkeypatch.setitem(table, name, None)
+    monkeypatch.setitem(SOURCES, "tank", None)  # both tables are as they were, afterwards
+    monkeypatch.setitem(POLICIES, "alternate", None)
     spec = SourceSpec("tank", 8, 8, ActionSpec(n=3), 10.0, extras={"sonar": StreamSpec((1,), "float32")})
     register_source("tank", lambda *, beeps=1: (spec, beeps), policies={"alternate": Alternate}, mix=("alternate",))
     assert make_source("tank", beeps=4) == (spec, 4)
@@ -166,14 +165,14 @@ def test_a_source_from_outside_brings_its_policies(monkeypatch):
         make_source("tank", depth=True)
     assert policy_needs("mix", "tank") == {"sonar"}
     row = Row(np.zeros((8, 8, 3), np.uint8))
-    assert (
-        run(make_policy("alternate", spec), row, steps=4) == run(make_policy("mix", spec), row, steps=4) == [1, 2, 0, 1]
-    )
+    for name in ("alternate", "mix"):
+        assert run(make_policy(name, spec), row, steps=4) == [1, 2, 0, 1]
     with pytest.raises(InvalidInput, match="needs sonar"):
         make_policy("alternate", TAKE_COVER)
 
 
-def test_a_policy_can_be_named_by_its_place(monkeypatch):
-    monkeypatch.setitem(POLICIES, "still", None)
-    register_policy("still", "worldsim.policies.data_policy:PersistentRandom")
-    assert len(set(run(make_policy("still", TAKE_COVER), take_cover_row(), steps=3))) <= 3
+def test_a_policy_can_be_registered_by_its_place_alone(monkeypatch):
+    monkeypatch.setitem(POLICIES, "held", None)
+    register_policy("held", "worldsim.policies.data_policy:PersistentRandom")
+    row = take_cover_row()
+    assert run(make_policy("held", TAKE_COVER), row) == run(make_policy("persistent", TAKE_COVER), row)
