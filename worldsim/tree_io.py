@@ -91,7 +91,7 @@ def writing(path: Path | str) -> Iterator[None]:
 
 
 def write_atomically(path: Path | str, data: bytes) -> None:
-    """Write a file by way of a temporary one beside it, so that a kill or a full disk harms nothing.
+    """Write a file by way of a temporary one beside it, so that a kill or a full disk leaves the old one.
 
     A pipe or a device, such as /dev/stdout, is written as it is. Raises InvalidInput where that cannot be.
     """

@@ -46,11 +46,11 @@ class WorldState:
 class World:
     """A learned world. Weights never change; every step is a function of (weights, state, action, noise).
 
-    >>> world = World.from_pretrained("doom-take-cover")
+    >>> world = World.from_pretrained(shipped_worlds()[0])
     >>> state = world.reset(seed=[0, 1])
-    >>> state, step = world.step(state, np.array([1, 2]))
-    >>> step.frame.shape
-    (2, 64, 128, 3)
+    >>> state, step = world.step(state, world.spec.actions.lowest(2))
+    >>> step.frame.shape == (2, world.spec.height, world.spec.width, 3)
+    True
     """
 
     def __init__(self, files: WorldFiles, *, device: str = "auto", where: str = "the world") -> None:

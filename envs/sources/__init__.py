@@ -44,14 +44,13 @@ def make_source(source: str | gym.Env[Any, Any], **options: Any) -> Source:
 
 
 def _maker(source: str | gym.Env[Any, Any]) -> partial[Source]:
-    if not isinstance(source, str) or source.startswith("gym:"):
-        from worldsim.envs.sources.gym_source import GymSource
-
-        return partial(GymSource, source.removeprefix("gym:") if isinstance(source, str) else source)
-    if source not in SOURCES:
+    if isinstance(source, str) and source in SOURCES:
+        entry = SOURCES[source]
+        return partial(resolve(entry.make), **entry.options)
+    if isinstance(source, str) and not source.startswith("gym:"):
         raise InvalidInput(f"unknown source {source!r}; the sources are {', '.join(SOURCES)}, gym:ID")
-    entry = SOURCES[source]
-    return partial(resolve(entry.make), **entry.options)
+    gym_source = resolve("worldsim.envs.sources.gym_source:GymSource")
+    return partial(gym_source, source.removeprefix("gym:") if isinstance(source, str) else source)
 
 
 def find_modules_here() -> None:

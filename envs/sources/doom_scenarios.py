@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from worldsim.envs.sources.base import Arena, SourceSpec
-from worldsim.envs.sources.registry import register_source
+from worldsim.envs.sources.registry import Package, register_source
 from worldsim.episodes import StreamSpec
 from worldsim.spec import ActionSpec
 
@@ -111,13 +111,14 @@ def _register() -> None:
     """Make both scenarios known, with data policies that cover what can happen in them."""
     take_cover, wandering = "worldsim.envs.sources.doom_take_cover", "worldsim.envs.sources.wandering"
     make = "worldsim.envs.sources.doom:DoomSource"
+    package = Package("vizdoom", 'pip install "worldsim[doom]"', "vizdoom")
     register_source(
-        "doom-take-cover", make, options={"scenario": "take_cover"},
+        "doom-take-cover", make, package=package, options={"scenario": "take_cover"},
         policies={"sweep": f"{take_cover}:Sweep", "dodge": f"{take_cover}:Dodge"},
         mix=("random", "persistent", "sweep", "dodge", "dodge"),
     )  # fmt: skip
     register_source(
-        "doom-my-way-home", make, options={"scenario": "my_way_home"},
+        "doom-my-way-home", make, package=package, options={"scenario": "my_way_home"},
         policies={name.lower(): f"{wandering}:{name}" for name in ("Wander", "Spin", "Return")},
         mix=("persistent", "wander", "wander", "spin", "return"),
     )  # fmt: skip

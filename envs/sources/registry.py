@@ -21,10 +21,20 @@ Named = Callable[..., Any] | str  # something callable, or "module:name" of it, 
 
 
 @dataclass(frozen=True)
+class Package:
+    """What has to be installed for a source; `worldsim info` reports it."""
+
+    name: str  # of the distribution
+    fix: str  # how to get it
+    module: str  # what to import to see whether it loads
+
+
+@dataclass(frozen=True)
 class SourceEntry:
     """How a source is made, and which data policies suit it."""
 
     make: Callable[..., Source] | str
+    package: Package | None = None
     options: dict[str, Any] = field(default_factory=dict)  # given to `make` besides those of the recording
     mix: tuple[str, ...] = DEFAULT_MIX  # what `mix` draws from for each episode; twice as often what stands twice
 
@@ -40,16 +50,17 @@ def register_source(
     name: str,
     make: Callable[..., Source] | str,
     *,
+    package: Package | None = None,
     options: Mapping[str, Any] | None = None,
     policies: Mapping[str, Named] | None = None,
     mix: tuple[str, ...] = DEFAULT_MIX,
 ) -> None:
     """Make a simulator known as the source `name`, and the data policies that come with it.
 
-    `make` gives a `Source` and is called with `options` and those of the recording. `policies` are classes as
-    `worldsim.policies.data_policy.DataPolicyClass`; `mix` says which of all suit this source.
+    `make` gives a `Source` and is called with `options` and those of the recording; it needs `package`. `policies` are
+    classes as `worldsim.policies.data_policy.DataPolicyClass`; `mix` says which of all suit this source.
     """
-    SOURCES[name] = SourceEntry(make, dict(options or {}), mix)
+    SOURCES[name] = SourceEntry(make, package, dict(options or {}), mix)
     for policy, where in (policies or {}).items():
         register_policy(policy, where)
 

@@ -47,7 +47,7 @@ def evaluate(
     Args:
         world: name of a shipped world, folder, or hub id.
         data: episodes that the world was not trained on.
-        random_data: more, recorded with --policy persistent, to count endings and fireballs (default: data).
+        random_data: more, recorded with --policy persistent, to count endings and objects (default: data).
         probe_data: episodes to train the action probe on (default: half of the episodes of data).
         json: write the figures here.
         out: write report.json, contact sheets and plots into this folder.

@@ -31,7 +31,7 @@ META = {"kind": str, "step": int, "config": dict}  # what every checkpoint says 
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
     """Write a checkpoint next to `path`, then put it in place in one rename: a kill leaves the old one or the new.
 
-    `meta` has the fields of `META`. Raises InvalidInput where it cannot be written; an older checkpoint is unharmed.
+    `meta` has the fields of `META`. Raises InvalidInput where it cannot be written; an older checkpoint stays as it is.
     """
     temporary = path.with_suffix(".partial")
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}

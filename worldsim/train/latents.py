@@ -22,7 +22,7 @@ from worldsim.episodes import Episodes
 from worldsim.errors import DamagedCheckpoint, InvalidInput
 from worldsim.files import read_json
 from worldsim.models.tokenizer import Tokenizer, TokenizerConfig, to_pictures
-from worldsim.train.augment import augment
+from worldsim.train.augment import Streams, augment
 from worldsim.train.checkpoint import load_checkpoint, setting
 from worldsim.train.events import EventSpec, find_events
 
@@ -151,7 +151,7 @@ def _encode_store(tokenizer: Tokenizer, store: Episodes, folder: Path, augmentat
     named = f"latents of {store.path.name}" + (f", {augmentation}" if augmentation else "")
     for start in tqdm(range(0, store.num_steps, ROWS), desc=named, unit_scale=ROWS, unit="row"):
         stop = min(start + ROWS, store.num_steps)
-        streams = {name: store.read(name, start, stop) for name in ("rgb", "between") if name in store.streams}
+        streams: Streams = {n: store.read(n, start, stop) for n in ("rgb", "between") if n in store.streams}
         if augmentation is not None:
             streams = augment(augmentation, store.meta, streams)
         frames = streams["rgb"][:, None]  # (B, 1 + between, H, W, 3)
