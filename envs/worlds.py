@@ -46,10 +46,10 @@ def load_world(
         known = ", ".join(map(repr, world.spec.starts or (DEFAULT_START,)))
         raise InvalidInput(f"world {world.spec.name!r} offers no start {start!r}; it offers {known}")
     if temperature is not None:
-        with_sampling = getattr(world, "with_sampling", None)
-        if with_sampling is None:
+        sampling, with_sampling = (getattr(world, name, None) for name in ("sampling", "with_sampling"))
+        if sampling is None or with_sampling is None:
             raise InvalidInput(f"world {world.spec.name!r} has no temperature; leave temperature out")
-        world = with_sampling(temperature=temperature)
+        world = with_sampling(dataclasses.replace(sampling, temperature=temperature))
     if compiled_for:
         compile_it = getattr(world, "compiled", None)
         if compile_it is None:

@@ -1,4 +1,4 @@
-"""Do dreams get as dangerous with age as games do? Deaths, and what is in sight, by the age of a game.
+"""Do dreams get as dangerous with age as games do? Terminations, and what is in sight, by the age of a game.
 
 The mean survival of an agent cannot tell a dream that is too kind from one that forgets to get harder: this can.
 """
@@ -25,15 +25,15 @@ class Age:
 
     first: int
     last: int  # exclusive
-    tics: int  # lived by all of them together
-    deaths: int
+    tics: int  # played by all of them together
+    terminations: int
     looks: int  # at pictures
     seen: int  # things in them
 
     @property
     def hazard(self) -> float:
-        """Deaths in 1,000 tics."""
-        return ratio(1000 * self.deaths, self.tics)
+        """Terminations in 1,000 tics."""
+        return ratio(1000 * self.terminations, self.tics)
 
     @property
     def in_sight(self) -> float:
@@ -46,7 +46,7 @@ class Ages:
 
     def __init__(self, tics_per_action: int, count: Count | None) -> None:
         self._tics, self._count = tics_per_action, count
-        self._bins = np.zeros((len(EDGES) - 1, 4), np.int64)  # decisions, deaths, looks, seen
+        self._bins = np.zeros((len(EDGES) - 1, 4), np.int64)  # decisions, terminations, looks, seen
         self._counted: tuple[Any, np.ndarray] = (None, np.zeros(0))  # observations, and what was seen beside them
 
     def __call__(self, local: dict[str, Any], _: dict[str, Any]) -> None:
@@ -69,8 +69,8 @@ class Ages:
     def rows(self) -> tuple[Age, ...]:
         """What was counted up to now, at ages that somebody reached."""
         return tuple(
-            Age(first, last, int(decisions) * self._tics, int(deaths), int(looks), int(seen))
-            for (first, last), (decisions, deaths, looks, seen) in zip(pairwise(EDGES), self._bins, strict=True)
+            Age(first, last, int(decisions) * self._tics, int(terminations), int(looks), int(seen))
+            for (first, last), (decisions, terminations, looks, seen) in zip(pairwise(EDGES), self._bins, strict=True)
             if decisions
         )
 
@@ -78,7 +78,7 @@ class Ages:
 def format_ages(places: Mapping[str, tuple[Age, ...]]) -> str:
     """A Markdown table, by age, of an agent in several places ("dream", "real")."""
     seen = any(age.looks for ages in places.values() for age in ages)
-    kinds = ["deaths in 1,000 tics", *(["fireballs in sight"] if seen else [])]
+    kinds = ["terminations in 1,000 tics", *(["objects in sight"] if seen else [])]
     lines = [
         "| age, tics | " + " | ".join(f"{kind}, {place}" for kind in kinds for place in places) + " |",
         "|---" * (1 + len(kinds) * len(places)) + "|",

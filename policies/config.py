@@ -37,7 +37,7 @@ class DreamConfig:
     dream_steps: int = 400  # steps of the world after which an episode is cut off in training
     start: str = "anywhere"  # where episodes begin: "anywhere" in a recorded one, or at its "beginning"
     temperature: float | None = None  # of the noise in training: above 1 the world is less predictable
-    surprise: float | None = None  # of the noise in training: above the world's own, rare events come more often
+    noise_shaping: float | None = None  # rate in training: above the world's own, rare events come more often
     ending_cost: float | None = None  # episodes do not end in training: the chance of an ending costs so much reward
     compiled: bool = False  # compile the world's steps first, some minutes, once
 
@@ -46,7 +46,7 @@ class DreamConfig:
 
     def used(self) -> list[str]:
         """The options that were set and that the real game has not."""
-        names = ("ending_cost", "surprise", "temperature")
+        names = ("ending_cost", "noise_shaping", "temperature")
         return [name for name in names if getattr(self, name) is not None] + ["compiled"] * self.compiled
 
 

@@ -1,32 +1,21 @@
-"""Policies that play real simulators for data, by name: they cover what can happen there."""
+"""Policies that play real simulators for data, by name: they cover what can happen there.
+
+Sources bring policies of their own and say which suit them (`worldsim.envs.sources.registry`).
+"""
 
 from __future__ import annotations
+
+from typing import cast
 
 import numpy as np
 
 from worldsim.envs.sources.base import Row, SourceSpec
+from worldsim.envs.sources.registry import POLICIES, mix_of, resolve
 from worldsim.errors import InvalidInput, MissingDependency
-from worldsim.policies.data_policy import Action, DataPolicy, DataPolicyClass, PersistentRandom, UniformRandom
-from worldsim.policies.take_cover import Dodge, Sweep
-from worldsim.policies.wandering import Return, Spin, Wander
+from worldsim.policies.data_policy import Action, DataPolicy, DataPolicyClass
 
-__all__ = ["MIXES", "POLICIES", "DataPolicy", "Mix", "make_policy", "policy_needs"]
+__all__ = ["DataPolicy", "Mix", "make_policy", "policy_needs"]
 
-POLICIES: dict[str, DataPolicyClass] = {
-    "random": UniformRandom,
-    "persistent": PersistentRandom,
-    "sweep": Sweep,
-    "dodge": Dodge,
-    "wander": Wander,
-    "spin": Spin,
-    "return": Return,
-}
-# What `mix` draws from for each episode, by source; a name that stands twice is drawn twice as often.
-MIXES = {
-    "doom-take-cover": ("random", "persistent", "sweep", "dodge", "dodge"),
-    "doom-my-way-home": ("persistent", "wander", "wander", "spin", "return"),
-}
-DEFAULT_MIX = ("random", "persistent")
 AGENT = "agent:"  # and the path of a saved agent
 
 
@@ -35,7 +24,7 @@ class Mix:
 
     def __init__(self, names: tuple[str, ...], spec: SourceSpec) -> None:
         self._names = names
-        self._policies = {name: POLICIES[name](spec) for name in names}
+        self._policies = {name: _policy_class(name)(spec) for name in names}
         self.current = names[0]  # name of the policy of this episode
 
     def reset(self, rng: np.random.Generator) -> None:
@@ -52,7 +41,7 @@ def policy_needs(name: str, source: str) -> frozenset[str]:
     """Optional streams that a policy must see, known before the source is made."""
     if name.startswith(AGENT):
         return frozenset()
-    return frozenset(need for part in _parts(name, source) for need in POLICIES[part].needs)
+    return frozenset(need for part in _parts(name, source) for need in _policy_class(part).needs)
 
 
 def make_policy(name: str, spec: SourceSpec) -> DataPolicy:
@@ -68,7 +57,15 @@ def make_policy(name: str, spec: SourceSpec) -> DataPolicy:
         raise InvalidInput(
             f"policy {name!r} needs {', '.join(sorted(missing))}, which {spec.name!r} does not give; use another policy"
         )
-    return Mix(parts, spec) if name == "mix" else POLICIES[name](spec)
+    return Mix(parts, spec) if name == "mix" else _policy_class(name)(spec)
+
+
+def _policy_class(name: str) -> DataPolicyClass:
+    if name not in POLICIES:
+        raise InvalidInput(
+            f"unknown policy {name!r}; the policies are mix, {', '.join(POLICIES)}, agent:PATH.safetensors"
+        )
+    return cast(DataPolicyClass, resolve(POLICIES[name]))
 
 
 def _agent_policy(spec: SourceSpec, path: str) -> DataPolicy:
@@ -82,10 +79,4 @@ def _agent_policy(spec: SourceSpec, path: str) -> DataPolicy:
 
 
 def _parts(name: str, source: str) -> tuple[str, ...]:
-    if name == "mix":
-        return MIXES.get(source, DEFAULT_MIX)
-    if name not in POLICIES:
-        raise InvalidInput(
-            f"unknown policy {name!r}; the policies are mix, {', '.join(POLICIES)}, agent:PATH.safetensors"
-        )
-    return (name,)
+    return mix_of(source) if name == "mix" else (name,)

@@ -91,8 +91,8 @@ def evaluate(
             callback=see,
         )  # fmt: skip
     assert isinstance(returns, list) and isinstance(lengths, list)
-    lived = tuple(int(n) * tics_per_action for n in lengths)
-    return Score(tuple(map(float, returns)), lived, ages.rows(), runs.rows())
+    tics = tuple(int(n) * tics_per_action for n in lengths)
+    return Score(tuple(map(float, returns)), tics, ages.rows(), runs.rows())
 
 
 def _interval(values: tuple[float, ...] | tuple[int, ...]) -> list[float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,13 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from worldsim.evaluate.plots import require_matplotlib
 from worldsim.evaluate.table import save_json
+from worldsim.noise_shaping import NoiseShaping
 from worldsim.policies.agent import Agent
 from worldsim.policies.agent_envs import dream_envs, real_envs, tics_per_action
 from worldsim.policies.ages import format_ages
 from worldsim.policies.baselines import baselines
 from worldsim.policies.change_cost import ChangeCost
-from worldsim.policies.config import Effort, EvaluateConfig, TrainConfig, effort
+from worldsim.policies.config import DreamConfig, Effort, EvaluateConfig, TrainConfig, effort
 from worldsim.policies.controls import ShuffledActions
 from worldsim.policies.curves import format_stages, save_curves
 from worldsim.policies.judge import Judge, Scores, format_table, pooled
@@ -23,6 +24,7 @@ from worldsim.policies.observation import ObservationConfig
 from worldsim.policies.runs import format_runs
 from worldsim.policies.training import Training
 from worldsim.policies.video import film
+from worldsim.sampling import SamplingConfig
 from worldsim.world import World
 
 MOST_GAMES = 8  # simulators in one batch
@@ -63,6 +65,15 @@ def format_details(name: str, scores: Scores) -> str:
     return f"{name}, by the age of the game:\n{ages}\n\n{name}, by how long it has kept up an action:\n{runs}"
 
 
+def sampling_in_training(sampling: SamplingConfig, dream: DreamConfig) -> SamplingConfig:
+    """A world's sampling with the temperature and the rate of noise shaping that training asks for."""
+    changes: dict[str, Any] = {} if dream.temperature is None else {"temperature": dream.temperature}
+    if dream.noise_shaping is not None:
+        shaping = sampling.noise_shaping or NoiseShaping()
+        changes["noise_shaping"] = replace(shaping, rate=dream.noise_shaping)
+    return replace(sampling, **changes)
+
+
 class Experiment:
     """Trains agents in the world called `name`, each in a folder of its own in `out`, and evaluates them.
 
@@ -78,7 +89,7 @@ class Experiment:
         self.effort: Effort = effort(train, evaluate)
         self.world = World.from_pretrained(name)
         dream = train.dream
-        self.drawn = self.world.with_sampling(temperature=dream.temperature, surprise=dream.surprise)
+        self.drawn = self.world.with_sampling(sampling_in_training(self.world.sampling, dream))
         if dream.compiled:
             self.world, self.drawn = self.world.compiled(), self.drawn.compiled(self.effort.num_envs)
         self._judge = Judge(

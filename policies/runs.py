@@ -1,4 +1,4 @@
-"""Is what an agent does as dangerous in the dream as in the game? Deaths by how long an action has been kept up.
+"""Is what an agent does as dangerous in the dream as in the game? Terminations by how long an action has been kept up.
 
 An agent learns from a dream when to keep going and when to turn, so the two must be right beside each other. An agent
 that turns more often in one of the places sees something else there.
@@ -24,14 +24,14 @@ class Run:
 
     first: int  # tics that it had been kept up, at least
     last: int  # exclusive
-    tics: int  # lived in such decisions, by all episodes together
-    deaths: int
+    tics: int  # spent in such decisions, by all episodes together
+    terminations: int
     share: float  # of all tics
 
     @property
     def hazard(self) -> float:
-        """Deaths in 1,000 tics."""
-        return ratio(1000 * self.deaths, self.tics)
+        """Terminations in 1,000 tics."""
+        return ratio(1000 * self.terminations, self.tics)
 
 
 class Runs:
@@ -39,7 +39,7 @@ class Runs:
 
     def __init__(self, tics_per_action: int) -> None:
         self._tics = tics_per_action
-        self._bins = np.zeros((len(EDGES) - 1, 2), np.int64)  # decisions, deaths
+        self._bins = np.zeros((len(EDGES) - 1, 2), np.int64)  # decisions, terminations
         self._kept: dict[int, tuple[Any, int]] = {}  # by environment: its last action and the decisions for it
 
     def __call__(self, local: dict[str, Any], _: dict[str, Any]) -> None:
@@ -58,15 +58,15 @@ class Runs:
         """What was counted up to now, for runs as long as there were."""
         total = int(self._bins[:, 0].sum())
         return tuple(
-            Run(first * self._tics, last * self._tics, int(decisions) * self._tics, int(deaths), decisions / total)
-            for (first, last), (decisions, deaths) in zip(pairwise(EDGES), self._bins.tolist(), strict=True)
+            Run(first * self._tics, last * self._tics, int(decisions) * self._tics, int(ended), decisions / total)
+            for (first, last), (decisions, ended) in zip(pairwise(EDGES), self._bins.tolist(), strict=True)
             if decisions
         )
 
 
 def format_runs(places: Mapping[str, tuple[Run, ...]]) -> str:
     """A Markdown table, by how long an action has been kept up, of an agent in several places ("dream", "real")."""
-    titles = [f"{kind}, {place}" for kind in ("share of all tics", "deaths in 1,000 tics") for place in places]
+    titles = [f"{kind}, {place}" for kind in ("share of all tics", "terminations in 1,000 tics") for place in places]
     lines = ["| kept up for, tics | " + " | ".join(titles) + " |", "|---" * (1 + len(titles)) + "|"]
     for first, last in sorted({(run.first, run.last) for runs in places.values() for run in runs}):
         found = [next((run for run in runs if run.first == first), None) for runs in places.values()]

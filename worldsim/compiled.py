@@ -38,6 +38,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from worldsim import noise_shaping as noise_shaping_source
 from worldsim import sampling as sampling_source
 from worldsim.errors import InvalidInput, MissingDependency
 from worldsim.files import replacing
@@ -52,10 +53,10 @@ from worldsim.models.registry import Streams
 from worldsim.sampling import Eager, SamplingConfig, StepNoise
 
 CACHE = "WORLDSIM_CACHE"  # variable of the environment: the folder of what is compiled
-WRITTEN = (
-    cache_source, conditions_source, dynamics_source, heads_source, layers_source, sampling_source,
-    sys.modules[__name__],
-)  # fmt: skip  # what is compiled
+WRITTEN = (  # what is compiled
+    *(cache_source, conditions_source, dynamics_source, heads_source, layers_source),
+    *(noise_shaping_source, sampling_source, sys.modules[__name__]),
+)
 SETTINGS = {
     "freezing": True,  # weights as constants, laid out for the processor
     "cpp.dynamic_threads": True,  # as many as the caller has

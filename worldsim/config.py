@@ -69,9 +69,9 @@ class WorldConfig:
         check_bounds("world", self, reward_scale=(1e-12, 1e12))
         if not all(low <= high for low, high in zip(a.low, a.high, strict=False)):
             raise InvalidInput(f"actions have bounds from {a.low} to {a.high}; give numbers, none above its other one")
-        rows = self.sampling.surprise_rows
+        rows = self.sampling.noise_shaping.rows if self.sampling.noise_shaping else None
         if rows is not None and rows[1] > d.height:
-            raise InvalidInput(f"surprise_rows of world {self.name!r} are {rows}; its latents have {d.height} rows")
+            raise InvalidInput(f"noise shaping of world {self.name!r} has rows {rows}; give some of {d.height}")
         for name, made, taken in (
             (
                 "latents (channels, height, width)",

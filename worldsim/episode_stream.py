@@ -66,7 +66,7 @@ class ChunkFiles:
     def write(self, index: int, values: np.ndarray, rows: int) -> Path:
         """Put a whole chunk (rows, ...) in place, of which the first `rows` count; returns its path.
 
-        Raises OSError where it cannot be written; the file that was there is then unharmed.
+        Raises OSError where it cannot be written; the file that was there is then whole.
         """
         raw = np.ascontiguousarray(values, np.dtype(self.spec.dtype).newbyteorder("<"))
         body = bytes(Zstd(level=COMPRESSION).encode(raw.reshape(-1).view(np.uint8)))

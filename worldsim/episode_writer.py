@@ -168,6 +168,8 @@ class EpisodeWriter:
 
     def _require_same(self, stored: EpisodesMeta) -> None:
         ours, theirs = _flat(self.meta.to_json()), _flat(stored.to_json())
+        if stored.augmentations is None:  # a store of an earlier version, which does not say
+            ours = {name: value for name, value in ours.items() if not name.startswith("augmentations")}
         for name in sorted(ours.keys() | theirs.keys()):
             if not _is_description(name) and ours.get(name) != theirs.get(name):
                 raise InvalidInput(

@@ -55,7 +55,7 @@ UNCOMMITTED = -1  # fill value of `episode_ends`
 class EpisodesMeta:
     """What was recorded and how; the same for every episode of a store."""
 
-    source: str  # name of the simulator, such as "doom-take-cover"
+    source: str  # name of the simulator, as `worldsim record` takes it
     actions: ActionSpec
     streams: dict[str, StreamSpec]
     fps: float  # steps in one second of the game's time
@@ -67,6 +67,7 @@ class EpisodesMeta:
     hfov_degrees: float | None = None  # horizontal field of view of the camera
     variable_names: tuple[str, ...] = ()
     source_parameters: dict[str, Any] = field(default_factory=dict)
+    augmentations: dict[str, Any] | None = None  # that the source declares (`worldsim.train.augment`); None: not said
     creator: str = ""  # version of the program that made the store
 
     @property
@@ -85,6 +86,8 @@ class EpisodesMeta:
         for name, usual in (("start", 0), ("box_dtype", "float32")):  # stores older than these fields lack them
             if values["actions"][name] == usual:
                 del values["actions"][name]
+        if self.augmentations is None:
+            del values["augmentations"]
         return values
 
     @classmethod

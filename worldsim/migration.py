@@ -5,6 +5,8 @@ Format 7 had conditions and heads as fixed parts of the dynamics; now they are m
 Format 6 of worlds had `burst`, a head that drew several steps at once, and `dynamics.cycle`, the hour of a game's clock
 as an embedding. Neither was of use. What the embedding added in the mean is now part of the noise level's bias.
 The states of such worlds had seed, episode and time beside the cache, not under `keys`.
+
+Formats 6 and 7 had the numbers of noise shaping among those of sampling, which were 0 where there was none.
 """
 
 from __future__ import annotations
@@ -24,6 +26,22 @@ MOVED = {  # modules of the dynamics: where they were, where they are
     "outcome.2.": "heads.last.",
 }
 
+# What the code of earlier versions trained with.
+CONSTANTS: dict[str, dict[str, Any]] = {
+    "tokenizer": {
+        "loss": {"absolute": 0.3, "squared": 5.0, "gradient": 0.3, "rate": 0.006, "moving": 5.0},
+    },
+    "dynamics": {
+        "loss": {
+            "context_noise": 0.3, "pure_noise": 0.15, "noise_level": -0.7, "change": 12.0, "own_frames_after": 1500,
+            "own_frames": 0.7, "own_frames_from": 0.5, "own_frames_depth": 3, "own_frames_error": 3.0,
+            "shortcuts": 0.5, "shortcut_weight": 0.5, "ending_weight": 2.0, "event_weight": 2.0, "reward_weight": 0.1,
+            "stream_noise": 0.05, "outcome_dropout": 0.3,
+        },
+        "clips": {"changing": 0.25, "emphasis": 4.0, "event": 0.25},
+    },
+}  # fmt: skip
+
 
 def migrate_config(values: dict[str, Any]) -> dict[str, Any]:
     """The content of a `config.json`; one of a format that is not known is given back as it is."""
@@ -33,12 +51,33 @@ def migrate_config(values: dict[str, Any]) -> dict[str, Any]:
     values = {name: value for name, value in values.items() if name != "burst"}
     if isinstance(values.get("dynamics"), dict):
         values["dynamics"] = migrate_sizes(values["dynamics"])
+    if isinstance(values.get("sampling"), dict):
+        values["sampling"] = migrate_sampling(values["sampling"])
     return values | {"format_version": WORLD_FORMAT}
+
+
+def migrate_sampling(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a `SamplingConfig`, of which those of noise shaping became a `NoiseShaping`."""
+    names = {
+        "surprise": "rate", "surprise_growth": "rate_growth", "surprise_rows": "rows", "spared": "protection_threshold",
+    }  # fmt: skip
+    kept = {name: value for name, value in values.items() if name not in names}
+    shaping = {new: values[old] for old, new in names.items() if old in values} | {"noise_scale": 2.0}
+    return kept | {"noise_shaping": shaping if values.get("surprise") else None}
 
 
 def migrate_sizes(values: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a `DynamicsConfig`, in a world's config or in a checkpoint's."""
     return {name: value for name, value in values.items() if name != "cycle"}
+
+
+def migrate_settings(kind: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings in a checkpoint of some kind; those that were constants of the code are named."""
+    values = dict(values)
+    if isinstance(values.get("model"), dict):
+        values["model"] = migrate_sizes(values["model"])
+    trained_here = "batch" in values  # what was unpacked from a world says nothing of how it was trained
+    return (CONSTANTS.get(kind, {}) if trained_here else {}) | values
 
 
 def migrate_weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -9,14 +9,14 @@ from itertools import pairwise
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from worldsim import noise
-from worldsim.errors import InvalidInput, check_bounds
+from worldsim.errors import check_bounds
 from worldsim.models.cache import KVCache
 from worldsim.models.dynamics import Dynamics, HistoryOut
 from worldsim.models.registry import Streams
+from worldsim.noise_shaping import NoiseShaping
 
 FINE = 16  # denoising steps that draw well without having learned to leap: with fewer, rare events come too seldom
 SETTLED = 0.8  # the level from which a picture is drawn in one step
@@ -27,25 +27,12 @@ class SamplingConfig:
     """How a step is drawn."""
 
     steps: int = 2  # denoising steps: 1, 2 and 4 are learned as leaps, from 16 on they are small; others lie between
-    temperature: float = 1.0  # size of the noise that a picture is drawn from: what is rare comes more often above 1
-    # Chance of a place to be the middle of a patch of three by three with twice the noise, for each unit of length by
-    # which the latents of a place last changed, in the mean over places.
-    surprise: float = 0.0
-    surprise_growth: float = 0.0  # by what share of itself `surprise` grows with every step of an episode
-    surprise_rows: tuple[int, int] | None = None  # of latents, the first and the one after the last with such middles
-    spared: float = 9.0  # length of latents beyond which they, and their neighbours, are left without surprise
+    temperature: float = 1.0  # scale of the noise that a frame is drawn from: what is rare comes more often above 1
+    noise_shaping: NoiseShaping | None = None  # larger noise in some patches; None: the same everywhere
     context_noise: float = 0.05  # level of noise put on the last frames, as in training; holds drift back
 
     def __post_init__(self) -> None:
-        check_bounds(
-            "sampling", self, steps=(1, 1000), temperature=(0, 100), surprise=(0, 1), surprise_growth=(0, 1000),
-            spared=(0, 1e6), context_noise=(0, 1),
-        )  # fmt: skip
-        rows = self.surprise_rows
-        if rows is not None and not (len(rows) == 2 and 0 <= rows[0] < rows[1]):
-            raise InvalidInput(
-                f"sampling surprise_rows is {rows}; give the first, 0 or more, and the one after the last"
-            )
+        check_bounds("sampling", self, steps=(1, 1000), temperature=(0, 100), context_noise=(0, 1))
 
 
 @dataclass(frozen=True)
@@ -54,7 +41,7 @@ class StepNoise:
 
     context: Tensor  # (F, 2, C, h, w) standard normal
     picture: Tensor  # (F, drawn, h, w) standard normal
-    place: Tensor  # (F, 1, h, w) uniform from 0 to 1: where the picture's noise is larger
+    place: Tensor  # (F, 1, h, w) uniform from 0 to 1: what noise shaping chooses patches by
 
 
 def empty_cache(dynamics: Dynamics, ages: Tensor) -> KVCache:
@@ -77,7 +64,7 @@ def step_noise(dynamics: Dynamics, seeds: Tensor, episodes: Tensor, steps: Tenso
     return StepNoise(
         to_weights(noise.normal(*keys, noise.STREAM_CONTEXT, (2, c.channels, *grid))),
         to_weights(noise.normal(*keys, noise.STREAM_PICTURE, (c.drawn_channels, *grid))),
-        torch.as_tensor(noise.uniform(*keys, noise.STREAM_SURPRISE, (1, *grid))).to(weight.device),
+        torch.as_tensor(noise.uniform(*keys, noise.STREAM_SHAPING, (1, *grid))).to(weight.device),
     )
 
 
@@ -112,39 +99,10 @@ def draw(dynamics: Dynamics, config: SamplingConfig, past: Tensor, seen: History
     def predict(z: Tensor, tau: float) -> Tensor:
         return dynamics.denoise(canvas, z, torch.full(past.shape[:1], tau, device=past.device), leap)
 
-    taus = [*levels(config.steps), 1.0]
-    return follow(predict, first_noise(config, past, seen.ages, drawn_from), taus, small=config.steps >= FINE)
-
-
-def first_noise(config: SamplingConfig, past: Tensor, ages: Tensor, drawn_from: StepNoise) -> Tensor:
-    """What a picture is drawn from, (F, drawn, h, w); `ages` (F,) are steps since the beginning of the episode.
-
-    Noise with heavy tails makes what is rare more frequent and leaves the rest as it is (compare Pandey et al., 2024,
-    "Heavy-tailed diffusion models"); a higher temperature makes all of the picture less certain. The more of a picture
-    moves, the more seldom does something new come of plain noise, and the more places are surprised; and so they are
-    the later it is in a game, where more happens than the weights alone draw. What is there already is spared, lest it
-    vanish: thrown things have longer latents than what stands. Surprised rows from which nothing comes in a game make
-    what is never there, such as fireballs in mid-air.
-    """
     z = config.temperature * drawn_from.picture
-    if not config.surprise:
-        return z
-    last, before = past.unbind(1)  # (F, C, h, w)
-    motion = torch.linalg.vector_norm(last - before, dim=1, keepdim=True).mean((2, 3), keepdim=True)
-    rate = config.surprise * (1 + config.surprise_growth * ages[:, None, None, None])
-    middles = drawn_from.place < rate * motion  # (F, 1, h, w)
-    if config.surprise_rows is not None:
-        first, stop = config.surprise_rows
-        middles[:, :, :first] = False
-        middles[:, :, stop:] = False
-    surprised = _around(middles)
-    spared = _around(torch.linalg.vector_norm(last, dim=1, keepdim=True) > config.spared)
-    return torch.where(surprised & ~spared, 2 * z, z)
-
-
-def _around(places: Tensor) -> Tensor:
-    """The places (F, 1, h, w) and their neighbours."""
-    return F.max_pool2d(places.float(), 3, stride=1, padding=1) > 0
+    if config.noise_shaping is not None:
+        z = config.noise_shaping.apply(z, past, seen.ages, drawn_from.place)
+    return follow(predict, z, [*levels(config.steps), 1.0], small=config.steps >= FINE)
 
 
 def follow(predict: Callable[[Tensor, float], Tensor], z: Tensor, taus: list[float], *, small: bool) -> Tensor:

@@ -24,7 +24,7 @@ HELD_SECONDS, HELD_SPREAD = 0.4, 0.7  # median of how long a key is held, and th
 class Trace:
     """What was played in one world, piece by piece: a new one begins with every episode and every return to a moment.
 
-    >>> trace = Trace("doom-take-cover", 17.5)
+    >>> trace = Trace(shipped_worlds()[0], 17.5)
     >>> trace.begin(seed=0)
     >>> trace.add(np.int64(1))
     >>> trace.save(Path("mine.json"))

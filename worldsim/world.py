@@ -23,7 +23,7 @@ from worldsim.models.dynamics import Dynamics
 from worldsim.models.registry import Scale
 from worldsim.models.tokenizer import Tokenizer, to_frames, to_pictures
 from worldsim.rollout import Decode, Keys, StepOutput, WorldState, advance, finish
-from worldsim.sampling import Eager, Engine
+from worldsim.sampling import Eager, Engine, SamplingConfig
 from worldsim.spec import Pictures, Stages, WorldSpec, WorldStep
 from worldsim.starts import Starts
 from worldsim.tree import put_rows
@@ -33,11 +33,11 @@ from worldsim.weights import MODEL, WorldFiles, find_world, load_strictly, read_
 class World:
     """A learned world. Weights never change; every step is a function of (weights, state, action, noise).
 
-    >>> world = World.from_pretrained("doom-take-cover")
+    >>> world = World.from_pretrained(shipped_worlds()[0])
     >>> state = world.reset(seed=[0, 1])
-    >>> state, step = world.step(state, np.array([1, 2]))
-    >>> step.frame.shape
-    (2, 64, 128, 3)
+    >>> state, step = world.step(state, world.spec.actions.lowest(2))
+    >>> step.frame.shape == (2, world.spec.height, world.spec.width, 3)
+    True
     """
 
     def __init__(self, files: WorldFiles, *, device: str = "auto", where: str = "the world") -> None:
@@ -76,24 +76,17 @@ class World:
         """Write the world's folder: config, weights, starts, card. All or nothing."""
         write_world(Path(folder), self._files)
 
-    def with_sampling(
-        self,
-        *,
-        temperature: float | None = None,
-        surprise: float | None = None,
-        surprise_growth: float | None = None,
-        surprise_rows: tuple[int, int] | None = None,
-        spared: float | None = None,
-        steps: int | None = None,
-        context_noise: float | None = None,
-    ) -> World:
-        """This world, drawn in another way: the given fields of `SamplingConfig` change, the weights are shared."""
-        given: dict[str, Any] = {"temperature": temperature, "surprise": surprise, "spared": spared}
-        given |= {"surprise_growth": surprise_growth, "surprise_rows": surprise_rows}
-        given |= {"steps": steps, "context_noise": context_noise}
-        changes = {name: value for name, value in given.items() if value is not None}
+    @property
+    def sampling(self) -> SamplingConfig:
+        """How its frames are drawn."""
+        return self.config.sampling
+
+    def with_sampling(self, sampling: SamplingConfig) -> World:
+        """This world, drawn in another way, the weights shared; `dataclasses.replace(world.sampling, ...)` makes one.
+
+        Raises InvalidInput for settings that do not fit the world.
+        """
         other = copy.copy(self)
-        sampling = dataclasses.replace(self.config.sampling, **changes)
         other.config = dataclasses.replace(self.config, sampling=sampling)
         other._files = dataclasses.replace(self._files, config=other.config)
         other.engine = self.engine.with_sampling(sampling)

@@ -22,7 +22,7 @@ from worldsim import World
 from worldsim.cli.output import require_writable
 from worldsim.envs.play.status import Settings
 from worldsim.envs.play.window import Window
-from worldsim.policies.take_cover import fireball_ahead
+from worldsim.envs.sources.doom_take_cover import fireball_ahead
 from worldsim.traces import Trace
 
 # (median, spread of the logarithm) of times in seconds. Reaction times are log-normal (Ulrich and Miller 1993, Journal

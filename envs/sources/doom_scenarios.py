@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from worldsim.envs.sources.base import Arena, SourceSpec
+from worldsim.envs.sources.registry import Package, register_source
 from worldsim.spec import ActionSpec, StreamSpec
 
 TICS_PER_SECOND = 35
@@ -26,6 +27,7 @@ class Scenario:
     size: tuple[int, int]  # height and width after area averaging
     variables: tuple[str, ...]
     arena: Arena  # in map units, counted from the map
+    mirrored: tuple[tuple[str, str], ...]  # actions that change places in a mirror
 
 
 SCENARIOS = {
@@ -38,6 +40,7 @@ SCENARIOS = {
         size=(64, 128),
         variables=("HEALTH", "POSITION_Y"),
         arena=Arena({"POSITION_Y": (0.0, 768.0)}, cell=32.0, floor_cells=24),
+        mirrored=(("LEFT", "RIGHT"),),
     ),
     "my_way_home": Scenario(
         buttons=("TURN_LEFT", "TURN_RIGHT", "MOVE_FORWARD", "MOVE_LEFT", "MOVE_RIGHT"),
@@ -58,6 +61,7 @@ SCENARIOS = {
         variables=("POSITION_X", "POSITION_Y"),
         arena=Arena({"POSITION_X": (160.0, 1120.0), "POSITION_Y": (-704.0, 128.0)}, cell=32.0,
         floor_cells=275),
+        mirrored=tuple((f"{move}_LEFT", f"{move}_RIGHT") for move in ("TURN", "FORWARD", "STRAFE")),
     ),
 }  # fmt: skip
 
@@ -93,6 +97,7 @@ def source_spec(scenario: str, frame_skip: int, **streams: bool) -> SourceSpec:
         hfov_degrees=90.0,
         variable_names=shown.variables,
         arena=shown.arena,
+        augmentations={"mirror": {"actions": [list(pair) for pair in shown.mirrored]}},
         extras=extras,
         parameters={
             "scenario": scenario,
@@ -101,3 +106,23 @@ def source_spec(scenario: str, frame_skip: int, **streams: bool) -> SourceSpec:
             **streams,
         },
     )
+
+
+def _register() -> None:
+    """Make both scenarios known, with data policies that cover what can happen in them."""
+    take_cover, wandering = "worldsim.envs.sources.doom_take_cover", "worldsim.envs.sources.wandering"
+    make = "worldsim.envs.sources.doom:DoomSource"
+    package = Package("vizdoom", 'pip install "worldsim[doom]"', "vizdoom")
+    register_source(
+        "doom-take-cover", make, package=package, options={"scenario": "take_cover"},
+        policies={"sweep": f"{take_cover}:Sweep", "dodge": f"{take_cover}:Dodge"},
+        mix=("random", "persistent", "sweep", "dodge", "dodge"),
+    )  # fmt: skip
+    register_source(
+        "doom-my-way-home", make, package=package, options={"scenario": "my_way_home"},
+        policies={name.lower(): f"{wandering}:{name}" for name in ("Wander", "Spin", "Return")},
+        mix=("persistent", "wander", "wander", "spin", "return"),
+    )  # fmt: skip
+
+
+_register()

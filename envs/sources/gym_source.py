@@ -28,9 +28,10 @@ class GymSource:
     `env` is a gymnasium id, made here with `env_kwargs`, or an environment with `render_mode="rgb_array"`, which its
     owner closes. `streams` adds what the environment observes: a vector as "proprio", of a dict each vector and each
     image, as another camera of (height, width), under its own name. Actions are discrete, or a box of bounded floats
-    or integers of one dimension; they are named as the environment names them. Raises InvalidInput for an id that
-    gymnasium does not know, an environment without `rgb_array` rendering, another kind of action, and, here or in a
-    step, for a frame that is no uint8 image or a reward that is no finite float32.
+    or integers of one dimension; they are named as the environment names them. Its metadata may declare
+    `augmentations`. Raises InvalidInput for an id that gymnasium does not know, an environment without `rgb_array`
+    rendering, another kind of action, and, here or in a step, for a frame that is no uint8 image or a reward that is
+    no finite float32.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class GymSource:
                 actions=_action_spec(self._name, self._env),
                 fps=_steps_per_second(self._env),
                 max_episode_steps=self._env.spec.max_episode_steps if self._env.spec else None,
+                augmentations=dict(self._env.metadata.get("augmentations", {})),
                 extras=_streams(self._name, self._env, height, width) if streams else {},
                 parameters={**parameters, "height": height, "width": width, **({"streams": True} if streams else {})},
             )

@@ -9,6 +9,7 @@ from small_training import brief, tokenizer_task, train
 from tiny import tiny_episodes
 
 from worldsim.errors import DamagedCheckpoint, DamagedWorld, InvalidInput
+from worldsim.migration import migrate_settings
 from worldsim.train import checkpoint
 from worldsim.train.checkpoint import load_checkpoint, save_checkpoint
 from worldsim.train.export import read_records
@@ -120,7 +121,8 @@ def test_a_checkpoint_of_the_first_format_is_still_read(tmp_path, checksum):
     save_format_1(tmp_path / "x", META, checksum=checksum)
     tensors, meta = load_checkpoint(tmp_path / "x")
     assert_same(tensors, TENSORS)
-    assert {name: meta[name] for name in META} == META
+    settings = migrate_settings(META["kind"], META["config"])
+    assert {name: meta[name] for name in META} == META | {"config": settings} and settings["batch"] == 4
 
 
 @pytest.mark.parametrize(("old", "new"), [(b"sha256", b"sha257"), (b'\\"sha256\\": \\"', b'\\"sha256\\": \\"x')])

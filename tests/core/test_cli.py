@@ -16,6 +16,8 @@ from tiny import ACTIONS, tiny_files
 from worldsim.cli import info as doctor
 from worldsim.cli.main import COMMANDS, main
 from worldsim.cli.rollout import choose_actions, idle_action
+from worldsim.envs import sources
+from worldsim.envs.sources.registry import Package, SourceEntry
 from worldsim.errors import InvalidInput
 from worldsim.spec import ActionSpec
 from worldsim.weights import write_world
@@ -321,6 +323,12 @@ def test_info_reports_versions_and_optional_parts(tmp_path, capsys):
     for part in report["optional"]:
         assert part["name"] in printed
         assert part["state"] == "ok" or part["fix"] in printed
+
+
+def test_info_names_what_registered_simulators_need_once(monkeypatch):
+    package = Package("arcade", "pip install arcade", "arcade")
+    monkeypatch.setattr(sources, "SOURCES", {n: SourceEntry("m:C", package) for n in "ab"} | {"c": SourceEntry("m:C")})
+    assert doctor.simulators() == [doctor.Part("arcade", "recording a and b", "pip install arcade", "arcade")]
 
 
 def test_info_says_how_to_get_a_missing_part():

@@ -9,8 +9,10 @@ import torch
 from small_training import CLIP, latent_store, narrow_dynamics_task
 from tiny import tiny_episodes
 
-from worldsim.train import clips as clips_module
-from worldsim.train.clips import changes
+from worldsim.errors import InvalidInput
+from worldsim.train.clips import ClipConfig, changes
+
+PLAIN = ClipConfig(changing=0.0, event=0.0)
 
 pytestmark = pytest.mark.usefixtures("float32")
 
@@ -29,10 +31,8 @@ def clips(store, tmp_path_factory):
 @pytest.fixture
 def numbered(clips, monkeypatch):
     """A task of plain clips whose rewards are the numbers of the rows."""
-    monkeypatch.setattr(clips_module, "EVENTFUL", 0.0)
-    monkeypatch.setattr(clips_module, "HARMFUL", 0.0)
     rows = np.arange(len(clips.rewards), dtype=np.float32)
-    return narrow_dynamics_task([dataclasses.replace(clips, rewards=rows)], monkeypatch, batch=500)
+    return narrow_dynamics_task([dataclasses.replace(clips, rewards=rows)], monkeypatch, batch=500, clips=PLAIN)
 
 
 def test_a_clip_is_a_run_of_rows_of_one_episode(numbered, store):
@@ -79,27 +79,26 @@ def test_change_is_counted_from_the_row_before_but_not_from_another_episode(clip
     assert (changes(dataclasses.replace(clips, latents=0 * latents)) == 1).all()
 
 
-def test_of_eventful_clips_what_follows_the_change_is_learned_and_not_what_leads_to_it(clips, monkeypatch):
-    monkeypatch.setattr(clips_module, "EVENTFUL", 1.0)
+def test_of_changing_clips_what_follows_the_change_is_learned_and_not_what_leads_to_it(clips, monkeypatch):
     latents = np.zeros(clips.latents.shape, np.float16)
     latents[80:, 0] = 1.0  # the last episode has rows 60 to 99
     rows = np.arange(len(clips.rewards), dtype=np.float32)
-    task = narrow_dynamics_task([dataclasses.replace(clips, latents=latents, rewards=rows)], monkeypatch, batch=200)
+    numbered = dataclasses.replace(clips, latents=latents, rewards=rows)
+    task = narrow_dynamics_task([numbered], monkeypatch, batch=200, clips=ClipConfig(changing=1.0))
     batch = task.batch(0, 0)
     row = batch["rewards"].int()
     assert torch.equal(batch["valid"], row > 80) and batch["valid"].any(1).all()
     assert set((row == 80).float().argmax(1).tolist()) == set(range(1, CLIP // 2 + 1))
 
 
-def test_clips_with_harm_come_more_often_and_count_the_less(clips, store, monkeypatch):
-    monkeypatch.setattr(clips_module, "EVENTFUL", 0.0)
+def test_clips_with_events_come_more_often_and_count_the_less(clips, store, monkeypatch):
     rows = np.arange(len(clips.rewards), dtype=np.float32)
-    harmed = np.isin(rows, (70, int(store.ends[3]) - 1))  # in the midst and at the end of the last episode
+    event = np.isin(rows, (70, int(store.ends[3]) - 1))  # in the midst and at the end of the last episode
 
     def met(share):
-        monkeypatch.setattr(clips_module, "HARMFUL", share)
-        numbered = dataclasses.replace(clips, rewards=rows, harmed=harmed)
-        batch = narrow_dynamics_task([numbered], monkeypatch, batch=6000).batch(0, 0)
+        numbered = dataclasses.replace(clips, rewards=rows, event=event)
+        config = ClipConfig(changing=0.0, event=share)
+        batch = narrow_dynamics_task([numbered], monkeypatch, batch=6000, clips=config).batch(0, 0)
         row, valid = batch["rewards"][:, 1:].int(), batch["valid"][:, 1:]
         often = torch.bincount(row[valid], minlength=len(rows))
         counted = torch.bincount(row[valid], batch["weight"][:, 1:][valid], minlength=len(rows))
@@ -107,25 +106,29 @@ def test_clips_with_harm_come_more_often_and_count_the_less(clips, store, monkey
 
     (plain, same), (often, counted) = met(0.0), met(0.5)
     assert (plain == same).all()
-    assert (often[harmed] > 3 * plain[harmed]).all()
+    assert (often[event] > 3 * plain[event]).all()
     np.testing.assert_allclose(counted, plain, rtol=0.25)
     np.testing.assert_allclose(counted.sum(), plain.sum(), rtol=0.03)
 
 
-def test_data_without_harm_makes_plain_clips(clips, monkeypatch):
-    nothing = np.zeros_like(clips.harmed)
-    batch = narrow_dynamics_task([dataclasses.replace(clips, harmed=nothing)], monkeypatch, batch=50).batch(0, 0)
-    assert (batch["weight"] == 1).all() and not batch["harmed"].any()
+def test_data_without_events_makes_plain_clips(clips, monkeypatch):
+    nothing = np.zeros_like(clips.event)
+    batch = narrow_dynamics_task([dataclasses.replace(clips, event=nothing)], monkeypatch, batch=50).batch(0, 0)
+    assert (batch["weight"] == 1).all() and not batch["event"].any()
 
 
 def test_stores_are_drawn_from_by_their_size(clips, store, monkeypatch):
     few = int(store.ends[0])
     small = dataclasses.replace(
         clips, latents=clips.latents[:few], ends=store.ends[:1], rewards=clips.rewards[:few] * 0 + 9,
-        terminated=clips.terminated[:few], harmed=clips.harmed[:few],
+        terminated=clips.terminated[:few], event=clips.event[:few],
     )  # fmt: skip
-    monkeypatch.setattr(clips_module, "EVENTFUL", 0.0)
-    monkeypatch.setattr(clips_module, "HARMFUL", 0.0)
-    task = narrow_dynamics_task([clips, small], monkeypatch, batch=1000)
+    task = narrow_dynamics_task([clips, small], monkeypatch, batch=1000, clips=PLAIN)
     share = (task.batch(0, 0)["rewards"][:, 1] == 9).float().mean()
     assert share == pytest.approx(few / (few + int(store.ends[-1])), abs=0.04)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
+def test_a_share_of_clips_that_is_none_is_refused(share):
+    with pytest.raises(InvalidInput, match="clips changing"):
+        ClipConfig(changing=share)

@@ -20,6 +20,7 @@ import worldsim.compiled
 from worldsim.cli.main import main
 from worldsim.envs import WorldEnv, WorldVectorEnv
 from worldsim.errors import InvalidInput, MissingDependency
+from worldsim.noise_shaping import NoiseShaping
 from worldsim.sampling import Eager, SamplingConfig
 from worldsim.speculation import Speculation
 from worldsim.tree import clone, select_rows, tree_map
@@ -27,7 +28,8 @@ from worldsim.world import World
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler here")
 WINDOW_TWICE = 9  # steps of a world that remembers four
-SURPRISED = SamplingConfig(surprise=0.3, surprise_rows=(0, 1))  # that no option of the drawing goes untested
+HOT = SamplingConfig(temperature=1.5)
+SHAPED = SamplingConfig(noise_shaping=NoiseShaping(0.3, rows=(0, 1)))  # that no option of the drawing goes untested
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +43,7 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def uncompiled():
-    return lively_world(sampling=SURPRISED)
+    return lively_world(sampling=SHAPED)
 
 
 @pytest.fixture(scope="module")
@@ -78,13 +80,13 @@ def test_it_draws_what_it_draws_uncompiled_but_for_rounding(compiled, uncompiled
 
 @needs_compiler
 def test_the_world_that_it_was_compiled_from_stays_as_it_was(compiled, uncompiled):
-    fresh = lively_world(sampling=SURPRISED)
+    fresh = lively_world(sampling=SHAPED)
     assert identical(play(uncompiled, uncompiled.reset([2]))[1], play(fresh, fresh.reset([2]))[1])
 
 
 @needs_compiler
 def test_the_same_seed_gives_the_same_bytes_in_another_instance(compiled, cache):
-    again = World(lively_files(sampling=SURPRISED), device="cpu").compiled(1)
+    again = World(lively_files(sampling=SHAPED), device="cpu").compiled(1)
     assert identical(play(compiled, compiled.reset([5]))[1], play(again, again.reset([5]))[1])
 
 
@@ -113,13 +115,13 @@ def test_what_was_compiled_is_loaded_from_disk(compiled, cache, monkeypatch):
         raise AssertionError("compiled again")
 
     monkeypatch.setattr(worldsim.compiled, "_compile", fail)
-    lively_world(sampling=SURPRISED).compiled(1)
+    lively_world(sampling=SHAPED).compiled(1)
     assert sorted(path.suffix for path in cache.iterdir()) == [".pt2", ".pt2"]
-    for other in (lively_world(1, sampling=SURPRISED), lively_world()):  # other weights, another sampling
+    for other in (lively_world(1, sampling=SHAPED), lively_world()):  # other weights, another sampling
         with pytest.raises(AssertionError, match="compiled again"):
             other.compiled(1)
     with pytest.raises(AssertionError, match="compiled again"):
-        lively_world(sampling=SURPRISED).compiled(2)
+        lively_world(sampling=SHAPED).compiled(2)
 
 
 def not_a_library(path):
@@ -157,7 +159,7 @@ def test_a_damaged_library_is_compiled_again(compiled, cache, monkeypatch, damag
         path.write_bytes(whole)
 
     monkeypatch.setattr(worldsim.compiled, "_compile", compile_again)
-    again = lively_world(sampling=SURPRISED).compiled(1)
+    again = lively_world(sampling=SHAPED).compiled(1)
     assert len(asked) == 1
     assert identical(play(compiled, compiled.reset([6]))[1], play(again, again.reset([6]))[1])
 
@@ -169,7 +171,7 @@ def test_a_library_that_cannot_be_loaded_even_anew_is_named(compiled, cache, mon
     not_a_library(path)
     monkeypatch.setattr(worldsim.compiled, "_compile", lambda *_: None)
     with pytest.raises(InvalidInput, match=r"cannot be loaded; set WORLDSIM_CACHE"):
-        lively_world(sampling=SURPRISED).compiled(1)
+        lively_world(sampling=SHAPED).compiled(1)
     path.write_bytes(whole)
 
 
@@ -182,9 +184,9 @@ def test_what_was_compiled_is_only_its_owners_to_change(compiled, cache, monkeyp
         for others in (stat.S_IWGRP, stat.S_IWOTH):
             path.chmod(mode | others)
             with pytest.raises(InvalidInput, match=r"can be written by other users.*chmod go-w"):
-                lively_world(sampling=SURPRISED).compiled(1)
+                lively_world(sampling=SHAPED).compiled(1)
         path.chmod(mode)
-    lively_world(sampling=SURPRISED).compiled(1)
+    lively_world(sampling=SHAPED).compiled(1)
 
 
 def test_a_folder_of_another_user_is_refused(tmp_path, monkeypatch):
@@ -236,7 +238,7 @@ def test_a_library_that_computes_something_else_is_not_kept(compiled, cache, mon
 
     monkeypatch.setattr("torch._inductor.aoti_compile_and_package", make)
     with pytest.raises(InvalidInput, match=r"makes a step here that is off by \S+, where .*uncompiled"):
-        lively_world(2, sampling=SURPRISED).compiled(1)
+        lively_world(2, sampling=SHAPED).compiled(1)
     assert sorted(cache.iterdir()) == before
 
 
@@ -274,8 +276,8 @@ def test_what_the_compiler_cannot_do_is_said(tmp_path, monkeypatch):
 
 def test_a_world_is_drawn_otherwise_by_the_engine_that_it_has(cache):
     world = lively_world()
-    assert isinstance(world.with_sampling(temperature=1.5).engine, Eager)
-    assert isinstance(world.compiled().with_sampling(temperature=1.5).engine, worldsim.compiled.Compiled)
+    assert isinstance(world.with_sampling(HOT).engine, Eager)
+    assert isinstance(world.compiled().with_sampling(HOT).engine, worldsim.compiled.Compiled)
     assert isinstance(world.engine, Eager)
 
 

@@ -9,6 +9,7 @@ from tiny import tiny_files
 from worldsim.config import WorldConfig
 from worldsim.errors import DamagedWorld, InvalidInput
 from worldsim.migration import WORLD_FORMAT
+from worldsim.noise_shaping import NoiseShaping
 from worldsim.sampling import SamplingConfig
 
 
@@ -27,7 +28,9 @@ def edit(path, change):
 
 @pytest.mark.parametrize("steering", [False, True])
 def test_a_config_survives_the_file(tmp_path, steering):
-    config = lively_files(steering=steering, sampling=SamplingConfig(2, 0.5, 0.1), reward_scale=0.25).config
+    config = lively_files(
+        steering=steering, sampling=SamplingConfig(2, 0.5, NoiseShaping(rows=(0, 1))), reward_scale=0.25
+    ).config
     (tmp_path / "config.json").write_text(config.to_json())
     assert WorldConfig.read(tmp_path / "config.json") == config
 
@@ -100,16 +103,6 @@ def test_an_absent_config_is_refused(tmp_path):
         {"steps": 0},
         {"temperature": -1.0},
         {"temperature": float("inf")},
-        {"surprise": -0.1},
-        {"surprise": 1.5},
-        {"surprise_growth": -0.1},
-        {"surprise_growth": float("nan")},
-        {"surprise_rows": (2, 2)},
-        {"surprise_rows": (-1, 2)},
-        {"surprise_rows": (1,)},
-        {"surprise_rows": (1, 2, 3)},
-        {"spared": -1.0},
-        {"spared": float("nan")},
         {"context_noise": -0.1},
         {"context_noise": 2.0},
     ],
@@ -117,6 +110,27 @@ def test_an_absent_config_is_refused(tmp_path):
 def test_sampling_settings_out_of_range_are_refused(settings):
     with pytest.raises(InvalidInput, match=next(iter(settings))):
         SamplingConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"rate": -0.1},
+        {"rate": 1.5},
+        {"rate_growth": -0.1},
+        {"rate_growth": float("nan")},
+        {"rows": (2, 2)},
+        {"rows": (-1, 2)},
+        {"rows": (1,)},
+        {"rows": (1, 2, 3)},
+        {"noise_scale": -1.0},
+        {"protection_threshold": -1.0},
+        {"protection_threshold": float("nan")},
+    ],
+)
+def test_noise_shaping_out_of_range_is_refused(settings):
+    with pytest.raises(InvalidInput, match=f"noise shaping {next(iter(settings))} is"):
+        NoiseShaping(**settings)
 
 
 def test_parts_that_do_not_fit_each_other_are_refused(path):

@@ -1,6 +1,5 @@
 """Latents of whole stores: the right ones, computed once, and made again when they are not whole."""
 
-import dataclasses
 import json
 import os
 import shutil
@@ -8,17 +7,11 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from recordings import META, STREAMS, rows
 from small_training import fixed_tokenizer, latent_store
 from tiny import tiny_episodes
 
-from worldsim.episode_writer import EpisodeWriter
-from worldsim.episodes import Episodes
-from worldsim.errors import InvalidInput
-from worldsim.spec import ActionSpec, StreamSpec
 from worldsim.train import latents
-from worldsim.train.latents import cache_latents, encode_frames, harms
-from worldsim.train.mirror import mirror_actions
+from worldsim.train.latents import cache_latents, encode_frames
 
 LENGTHS = (30, 5, 25, 40)
 
@@ -146,52 +139,10 @@ def test_stores_of_one_name_and_length_are_not_mixed_up(store, tmp_path):
     assert (latent_store(store, tmp_path).latents == one.latents).all()
 
 
-def test_harm_is_an_ending_or_a_loss_of_health(tmp_path):
-    levels = [[100, 100, 79, 79], [100, 37, 58], [40, 40]]  # the last episode begins with less than the one before had
-    streams = {**STREAMS, "variables": StreamSpec("vector", (2,), "float32")}
-    meta = dataclasses.replace(META, streams=streams, variable_names=("ARMOR", "HEALTH"))
-    with EpisodeWriter(tmp_path / "hurt", meta) as writer:
-        for level in levels:
-            for row, health in zip(rows(len(level)), level, strict=True):
-                writer.append({**row, "variables": np.array([health % 7, health], np.float32)})
-            writer.end_episode()
-    store = Episodes.open(tmp_path / "hurt")
-    assert np.flatnonzero(harms(store, None)).tolist() == [3, 6, 8]  # the endings
-    assert np.flatnonzero(harms(store, "HEALTH")).tolist() == [2, 3, 5, 6, 8]
-    with pytest.raises(InvalidInput, match="no variable 'LIVES'; its variables are ARMOR, HEALTH"):
-        harms(store, "LIVES")
-
-
-def test_a_store_without_variables_says_so(store):
-    with pytest.raises(InvalidInput, match="its variables are none"):
-        harms(store, "HEALTH")
-
-
-# -- in the mirror
-
-
 def test_mirrored_episodes_show_the_other_side_and_the_other_action(store, tmp_path, float32):
     plain = latent_store(store, tmp_path)
-    mirrored = cache_latents(fixed_tokenizer(), store, tmp_path, "cpu", mirrored=True)
+    mirrored = cache_latents(fixed_tokenizer(), store, tmp_path, "cpu", augmentation="mirror")
     expected = encode_frames(fixed_tokenizer(), np.ascontiguousarray(store.read("rgb", 20, 40)[:, :, ::-1])).numpy()
     np.testing.assert_allclose(mirrored.latents[20:40, 0], expected, rtol=1e-3, atol=1e-4)
     assert (mirrored.actions == np.array([0, 2, 1])[plain.actions]).all() and (mirrored.ends == plain.ends).all()
     assert (latent_store(store, tmp_path).latents == plain.latents).all()  # the two are kept apart
-
-
-@pytest.mark.parametrize(
-    ("meanings", "mirrored"),
-    [(("NOOP", "UPLEFT", "UPRIGHT", "FIRE"), [0, 2, 1, 3]), (("RIGHT", "LEFT"), [1, 0]), (("NOOP",), [0])],
-    ids=str,
-)
-def test_left_and_right_change_places_in_the_mirror(meanings, mirrored):
-    spec = ActionSpec(n=len(meanings), meanings=meanings)
-    assert mirror_actions(spec, np.arange(spec.n)).tolist() == mirrored
-
-
-@pytest.mark.parametrize(
-    "spec", [ActionSpec(n=2), ActionSpec(n=2, meanings=("NOOP", "LEFT")), ActionSpec(low=(-1.0,), high=(1.0,))], ids=str
-)
-def test_actions_without_a_mirror_image_are_refused(spec):
-    with pytest.raises(InvalidInput, match="--mirror"):
-        mirror_actions(spec, np.zeros(3, np.int64))

@@ -6,16 +6,31 @@ import json
 import numpy as np
 import pytest
 import torch
-from small_training import latent_store, narrow_dynamics_task
+from small_training import latent_store, narrow_dynamics_task, tokenizer_task
 from tiny import tiny_episodes, tiny_files, tiny_world
 
 from worldsim.config import WorldConfig
 from worldsim.errors import DamagedWorld
-from worldsim.migration import MOVED, WORLD_FORMAT, migrate_optimizer, migrate_state, migrate_weights
+from worldsim.migration import (
+    MOVED,
+    WORLD_FORMAT,
+    migrate_optimizer,
+    migrate_settings,
+    migrate_state,
+    migrate_weights,
+)
+from worldsim.noise_shaping import NoiseShaping
+from worldsim.sampling import SamplingConfig
 from worldsim.train.checkpoint import load_checkpoint, optimizer_tensors, save_checkpoint
 from worldsim.tree_io import load_tree, save_tree
 from worldsim.weights import CONFIG, read_world, write_world
 from worldsim.world import World
+
+OLD_SAMPLING = {
+    "steps": 1, "temperature": 1.1, "surprise": 0.015, "surprise_growth": 0.01, "surprise_rows": [0, 1], "spared": 8.0,
+    "context_noise": 0.04,
+}  # fmt: skip
+SAMPLING = SamplingConfig(1, 1.1, NoiseShaping(0.015, 0.01, (0, 1), 2.0, 8.0), 0.04)
 
 
 def as_in_format_7(tensors):
@@ -51,6 +66,7 @@ def world_of_format_6(folder):
     write_world(folder, dataclasses.replace(files, model=old | {"burst.level.weight": torch.ones(2)}))
     values = json.loads((folder / CONFIG).read_text("utf-8"))
     values["dynamics"]["cycle"] = 5
+    values["sampling"] = OLD_SAMPLING
     (folder / CONFIG).write_text(json.dumps(values | {"burst": 3, "format_version": 6}), "utf-8")
     return files
 
@@ -58,7 +74,7 @@ def world_of_format_6(folder):
 def test_a_world_of_format_6_opens_as_one_of_today(tmp_path):
     now = world_of_format_6(tmp_path / "old")
     read = read_world(tmp_path / "old")
-    assert read.config == dataclasses.replace(now.config, sha256=read.config.sha256)
+    assert read.config == dataclasses.replace(now.config, sampling=SAMPLING, sha256=read.config.sha256)
     assert read.model.keys() == now.model.keys()
     for name, tensor in now.model.items():
         torch.testing.assert_close(read.model[name], tensor)
@@ -66,6 +82,25 @@ def test_a_world_of_format_6_opens_as_one_of_today(tmp_path):
     world.save_pretrained(tmp_path / "new")
     assert WorldConfig.read(tmp_path / "new" / CONFIG).format_version == WORLD_FORMAT
     assert world.step(world.reset([0]), world.config.actions.lowest(1))[1].frame.shape == (1, 16, 32, 3)
+
+
+@pytest.mark.parametrize(("surprise", "shaped"), [(0.015, True), (0.0, False)])
+def test_noise_shaping_of_format_7_has_a_place_of_its_own(tmp_path, surprise, shaped):
+    write_world(tmp_path, tiny_files())
+    values = json.loads((tmp_path / CONFIG).read_text("utf-8"))
+    values |= {"sampling": OLD_SAMPLING | {"surprise": surprise}, "format_version": 7}
+    (tmp_path / CONFIG).write_text(json.dumps(values), "utf-8")
+    wanted = SAMPLING if shaped else dataclasses.replace(SAMPLING, noise_shaping=None)
+    assert WorldConfig.read(tmp_path / CONFIG).sampling == wanted
+
+
+def test_settings_of_sampling_that_are_not_known_are_still_refused(tmp_path):
+    world_of_format_6(tmp_path)
+    values = json.loads((tmp_path / CONFIG).read_text("utf-8"))
+    values["sampling"] = OLD_SAMPLING | {"surprised": 1.0}
+    (tmp_path / CONFIG).write_text(json.dumps(values), "utf-8")
+    with pytest.raises(DamagedWorld, match=r"unknown fields \['surprised'\]"):
+        WorldConfig.read(tmp_path / CONFIG)
 
 
 @pytest.mark.parametrize("version", [5, WORLD_FORMAT + 1, None, "6"])
@@ -107,12 +142,25 @@ def test_a_checkpoint_with_the_clock_opens_without_it(tmp_path, monkeypatch):
     gone = names.index("dynamics.conditions.episode_time.embed.weight") + 1  # where the embedding was
     config = task.config()
     config["model"] = config["model"] | {"cycle": 5}
+    del config["loss"], config["clips"]  # which were constants
     path = tmp_path / "dynamics.safetensors"
     save_checkpoint(path, with_clock(tensors, gone), {"kind": "dynamics", "step": 7, "config": config})
     read, meta = load_checkpoint(path)
     assert meta["config"] == task.config() and read.keys() == tensors.keys()
     for name, tensor in tensors.items():
         assert torch.equal(read[name], tensor), name
+
+
+def test_a_tokenizer_that_was_trained_with_constants_says_them(tmp_path):
+    task = tokenizer_task(tiny_episodes(tmp_path / "data"))
+    config = {name: value for name, value in task.config().items() if name != "loss"}
+    assert migrate_settings("tokenizer", config) == task.config()
+    assert migrate_settings("tokenizer", config | {"loss": {"rate": 0.1}})["loss"] == {"rate": 0.1}
+
+
+def test_what_was_unpacked_from_a_world_says_no_constants(tmp_path):
+    config = {"model": {"dim": 8}, "reward_scale": 1.0}
+    assert migrate_settings("dynamics", config) == config
 
 
 def test_tensors_of_today_stay_as_they_are():

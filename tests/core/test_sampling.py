@@ -12,9 +12,7 @@ from worldsim.sampling import (
     FINE,
     Eager,
     SamplingConfig,
-    StepNoise,
     empty_cache,
-    first_noise,
     follow,
     levels,
     look_back,
@@ -135,70 +133,6 @@ def test_the_temperature_is_the_size_of_the_noise_that_a_picture_is_drawn_from(m
         draw(model, SamplingConfig(1, temperature))
     torch.testing.assert_close(got[1], 1.5 * got[0])
     assert got[0].std() > 0.5 and not got[2].any()
-
-
-class Surprises:
-    """The noise that pictures are drawn from, where the latents last changed by a length of 4 at every place."""
-
-    def __init__(self, model, monkeypatch) -> None:
-        self.model, self.got = model, []
-        monkeypatch.setattr(model, "denoise", lambda canvas, z, tau, leap: self.got.append(z) or torch.zeros_like(z))
-        self.past = torch.zeros((BATCH, 2, SIZES.channels, SIZES.height, SIZES.width))
-        self.past[:, 0] = 4 / SIZES.channels**0.5
-        noise = step_noise(model, torch.arange(BATCH), ZEROS, ZEROS)
-        self.place = torch.full_like(noise.place, 0.9)
-        self.noise = dataclasses.replace(noise, place=self.place)
-
-    def __call__(self, surprise: float, **options) -> torch.Tensor:
-        config = SamplingConfig(1, surprise=surprise, **options)
-        step(self.model, config, self.past, ZEROS, empty_cache(self.model, ZEROS), self.noise)
-        return self.got[-1].clone()
-
-
-@pytest.fixture
-def surprises(model, monkeypatch):
-    return Surprises(model, monkeypatch)
-
-
-def test_surprise_doubles_the_noise_in_patches_and_leaves_the_rest(surprises):
-    surprises.place[1, 0, 0, 0] = 0.041  # the middle of a patch, in a corner of the picture
-    plain = surprises(0.0)
-    assert torch.equal(surprises(0.010), plain) and torch.equal(surprises(1.0), 2 * plain)
-    plain[1, :, :2, :2] *= 2
-    assert torch.equal(surprises(0.0105), plain)
-
-
-def test_the_more_moves_the_more_is_surprised(surprises):
-    plain = surprises(0.0)
-    surprises.past[0, 1] = surprises.past[0, 0]  # nothing moves in the first world
-    assert torch.equal(surprises(0.3)[0], plain[0]) and torch.equal(surprises(0.3)[1:], 2 * plain[1:])
-
-
-def test_surprise_grows_with_the_age_of_an_episode(surprises, model):
-    surprises.place[:] = 0.05  # at a motion of 4, surprise 0.01 takes places below 0.04
-    plain = surprises(0.0)
-    cache = empty_cache(model, torch.tensor([0, 24, 26][:BATCH]))
-    config = SamplingConfig(1, surprise=0.01, surprise_growth=0.01)
-    step(model, config, surprises.past, ZEROS, cache, surprises.noise)
-    assert torch.equal(surprises.got[-1][:2], plain[:2]) and torch.equal(surprises.got[-1][2:], 2 * plain[2:])
-
-
-def test_only_the_rows_that_are_named_are_surprised_and_those_beside_them():
-    past = torch.zeros(1, 2, 4, 6, 5)
-    past[:, 0] = 1.0
-    drawn_from = StepNoise(torch.zeros_like(past), torch.ones(1, 8, 6, 5), torch.zeros(1, 1, 6, 5))
-    z = first_noise(SamplingConfig(surprise=0.1, surprise_rows=(2, 3)), past, torch.zeros(1), drawn_from)
-    rows = torch.tensor([1.0, 2.0, 2.0, 2.0, 1.0, 1.0])  # patches of three by three about row 2
-    assert torch.equal(z, rows[:, None].expand(1, 8, 6, 5))
-
-
-def test_what_stands_out_and_its_neighbours_are_spared_surprise(surprises):
-    surprises.past[2, :, 0, 0, 0] = 10.0  # in both frames: it makes no motion
-    plain = surprises(0.0)
-    assert torch.equal(surprises(1.0, spared=11.0), 2 * plain)
-    spared = 2 * plain
-    spared[2, :, :2, :2] /= 2
-    assert torch.equal(surprises(1.0), spared)
 
 
 def test_the_noise_of_a_world_is_a_function_of_its_key(model):

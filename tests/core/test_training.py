@@ -12,6 +12,7 @@ from tiny import tiny_episodes
 from worldsim.errors import InvalidInput
 from worldsim.models.dynamics import Canvas
 from worldsim.train import dynamics_loss, dynamics_task
+from worldsim.train.dynamics_loss import LossConfig
 
 pytestmark = pytest.mark.usefixtures("float32")
 LENGTHS = (30, 5, 25, 40)  # one is shorter than a clip
@@ -92,7 +93,7 @@ def altered(batch, **changes):
 
 
 def test_the_history_gets_each_frame_with_the_action_that_leads_on_from_it(task, batch, monkeypatch):
-    monkeypatch.setattr(dynamics_loss, "MAX_CONTEXT_NOISE", 0.0)
+    task.model.config = LossConfig(context_noise=0.0)
     got, remember = {}, task.model.dynamics.remember
 
     def spy(previous, before, actions, level, ages, streams):
@@ -142,7 +143,7 @@ def test_a_level_of_zero_is_pure_noise(task, batch, monkeypatch):
 def test_places_count_more_where_the_picture_has_just_changed_and_nowhere_else():
     frames = torch.zeros(1, 4, 2, 5, 6)
     frames[0, 2:, :, 1, 4] = 2.0  # appears in the third frame and stays
-    weight = dynamics_loss._weight(frames)
+    weight = dynamics_loss._weight(frames, 12.0)
     assert weight.shape == (4, 1, 5, 6)
     expected = torch.ones(4, 1, 5, 6)
     expected[2, :, 0:3, 3:6] = 1 + 4.0  # what comes after that frame, there and beside
@@ -167,7 +168,7 @@ def test_a_leap_counts_more_where_it_leads_to_a_change(task, monkeypatch):
     canvas = Canvas(torch.zeros(2, 1, 1), numbers, torch.zeros(grid), torch.zeros(2, 1, 1, 1))
     goal = torch.zeros(2, sizes.drawn_channels, *grid[2:])
     goal[1, : sizes.channels, 0, 0] = 2.0
-    monkeypatch.setattr(dynamics_loss, "LEAPS", 1.0)
+    task.model.config = LossConfig(shortcuts=1.0)
     for place, counts in (((0, 0), 1 + 4.0), ((0, 1), 1.0)):
         drawn = goal.clone()
         drawn[1, :, *place] += 1.0  # the only error
@@ -182,7 +183,7 @@ def test_a_leap_counts_more_where_it_leads_to_a_change(task, monkeypatch):
 
 
 def test_own_frames_stand_where_the_frames_they_were_drawn_for_stood(task, batch, monkeypatch):
-    monkeypatch.setattr(dynamics_loss, "OWN_FRAMES", 1.0)
+    task.model.config = LossConfig(own_frames=1.0)
     frames, target = (
         batch["latents"][:, :-1, 0].float(),
         batch["latents"][:, 1:].float().flatten(0, 1).flatten(1, 2),
@@ -201,11 +202,11 @@ def test_own_frames_know_what_happened(task, batch, monkeypatch):
     task.model._own_frames(
         frames, target, batch["actions"][:, 1:], batch["ages"][:, :-1], {}, torch.Generator().manual_seed(0)
     )
-    assert 0 < torch.cat(got).mean() < torch.cat(got).max() <= dynamics_loss.OWN_FROM
+    assert 0 < torch.cat(got).mean() < torch.cat(got).max() <= task.model.config.own_frames_from
 
 
 def test_own_frames_err_by_less_than_what_can_happen_in_a_place(task, batch, monkeypatch):
-    monkeypatch.setattr(dynamics_loss, "OWN_FRAMES", 1.0)
+    task.model.config = LossConfig(own_frames=1.0)
     frames, target = batch["latents"][:, :-1, 0].float(), batch["latents"][:, 1:].float().flatten(0, 1).flatten(1, 2)
     there = torch.zeros_like(target)
     there[:, :, 0, 0] = 40 / target.shape[1] ** 0.5  # something that the model made up in one place
@@ -215,7 +216,7 @@ def test_own_frames_err_by_less_than_what_can_happen_in_a_place(task, batch, mon
         frames, target, batch["actions"][:, 1:], batch["ages"][:, :-1], {}, torch.Generator().manual_seed(0)
     )
     error = (own - frames)[:, 1:].norm(dim=2)
-    torch.testing.assert_close(error[..., 0, 0], torch.full_like(error[..., 0, 0], dynamics_loss.MAX_OWN_ERROR))
+    torch.testing.assert_close(error[..., 0, 0], torch.full_like(error[..., 0, 0], task.model.config.own_frames_error))
     torch.testing.assert_close(error[..., 1, 1], torch.full_like(error[..., 1, 1], 0.1))
 
 
@@ -223,7 +224,7 @@ def test_own_frames_come_in_every_other_step_once_there_is_something_to_see(task
     called = []
     own = task.model._own_frames
     monkeypatch.setattr(task.model, "_own_frames", lambda *args: called.append(1) or own(*args))
-    after = dynamics_loss.OWN_FRAMES_AFTER
+    after = task.model.config.own_frames_after
     counts = []
     for step in (0, 1, after, after + 1):
         evaluate(task, batch, step=step)
@@ -252,11 +253,11 @@ def test_rows_beyond_an_episode_carry_no_loss_at_all(task, batch):
     other["latents"][:, -2:] += 1
     other["rewards"][:, -2:] += 5
     other["terminated"][:, -2:] = True
-    other["harmed"][:, -2:] = ~other["harmed"][:, -2:]
+    other["event"][:, -2:] = ~other["event"][:, -2:]
     other["actions"][:, -2:] = (other["actions"][:, -2:] + 1) % 3
     assert evaluate(task, masked) == evaluate(task, other)
     other["ages"][:, -2:] += 1
-    for name in ("latents", "rewards", "terminated", "harmed", "actions", "ages"):
+    for name in ("latents", "rewards", "terminated", "event", "actions", "ages"):
         changed = altered(batch, **{name: other[name]})
         assert evaluate(task, changed)["loss"] != evaluate(task, batch)["loss"], name
 
@@ -266,7 +267,7 @@ def test_a_batch_in_which_nothing_counts_is_no_harm(task, batch):
     assert nothing["loss"] == nothing["picture"] == nothing["ending"] == nothing["event"] == nothing["reward"] == 0
 
 
-@pytest.mark.parametrize(("metric", "name"), [("reward", "rewards"), ("ending", "terminated"), ("event", "harmed")])
+@pytest.mark.parametrize(("metric", "name"), [("reward", "rewards"), ("ending", "terminated"), ("event", "event")])
 def test_rewards_and_endings_belong_to_the_row_they_are_in(task, batch, metric, name):
     first, last = batch[name].clone(), batch[name].clone()
     first[:, 0], last[:, -1] = 1 - first[:, 0].float(), 1 - last[:, -1].float()
@@ -293,7 +294,7 @@ def test_what_a_step_leads_to_is_told_without_some_features_in_training(task, ba
     monkeypatch.setattr(task.model.dynamics.heads, "forward", spy)
     evaluate(task, batch)
     dropped = (kept[-1] == 0).float().mean()
-    assert dropped == pytest.approx(dynamics_loss.OUTCOME_DROPOUT, abs=0.05)
+    assert dropped == pytest.approx(task.model.config.outcome_dropout, abs=0.05)
     assert kept[-1].mean() == pytest.approx(1.0, abs=0.05)
 
 

@@ -40,7 +40,7 @@ def run(data, tmp_path_factory):
         patched.setattr(dynamics_task, "DynamicsConfig", narrow)
         for stage, *own in (
             ["tokenizer", "--channels", "4"],
-            ["dynamics", "--clip", "8", "--patch", "2", "1", "--mirror"],
+            ["dynamics", "--clip", "8", "--patch", "2", "1", "--augment", "mirror"],
         ):
             main(
                 [

@@ -8,9 +8,10 @@ import torch
 from small_training import brief, latent_store, loss_of, narrow_dynamics_task, tokenizer_task, train
 from tiny import tiny_episodes
 
-from worldsim.errors import InvalidInput, TrainingError
-from worldsim.train import dynamics_loss
+from worldsim.errors import DamagedCheckpoint, InvalidInput, TrainingError
 from worldsim.train.checkpoint import load_checkpoint
+from worldsim.train.clips import ClipConfig
+from worldsim.train.dynamics_loss import LossConfig
 from worldsim.train.interrupts import Interrupted, Interrupts
 from worldsim.train.loop import Budget, LoopConfig, Trainer
 from worldsim.train.prefetch import Prefetch
@@ -28,9 +29,8 @@ def make_task(request, store, tmp_path, monkeypatch):
     """A function that makes the task anew, as another process would."""
     if request.param == "tokenizer":
         return lambda **options: tokenizer_task(store, **options)
-    monkeypatch.setattr(dynamics_loss, "OWN_FRAMES_AFTER", 2)
-    clips = latent_store(store, tmp_path / "cache")
-    return lambda **options: narrow_dynamics_task([clips], monkeypatch, **options)
+    clips, loss = latent_store(store, tmp_path / "cache"), LossConfig(own_frames_after=2)
+    return lambda **options: narrow_dynamics_task([clips], monkeypatch, loss=loss, **options)
 
 
 def state(trainer):
@@ -122,6 +122,14 @@ def test_a_checkpoint_older_than_a_setting_is_gone_on_with(store, tmp_path, monk
     monkeypatch.setattr(task, "config", lambda: older)
     train(task, brief(2), tmp_path / "run")
     train(narrow_dynamics_task([clips], monkeypatch), brief(3), tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize("changed", [{"loss": LossConfig(reward_weight=0.2)}, {"clips": ClipConfig(changing=0.5)}])
+def test_training_does_not_go_on_with_another_recipe(store, tmp_path, monkeypatch, changed):
+    clips = latent_store(store, tmp_path / "cache")
+    train(narrow_dynamics_task([clips], monkeypatch), brief(1), tmp_path / "run")
+    with pytest.raises(DamagedCheckpoint, match=f"trained with another {next(iter(changed))}"):
+        train(narrow_dynamics_task([clips], monkeypatch, **changed), brief(2), tmp_path / "run", resume=True)
 
 
 def test_a_failure_inside_a_step_does_not_overwrite_the_checkpoint(make_task, tmp_path):

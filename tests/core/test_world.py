@@ -12,6 +12,7 @@ from lively import lively_files, lively_world
 
 from worldsim.errors import InvalidInput, InvalidState
 from worldsim.models.tokenizer import to_frames
+from worldsim.noise_shaping import NoiseShaping
 from worldsim.sampling import SamplingConfig
 from worldsim.spec import WorldProtocol
 from worldsim.tree import clone, put_rows, select_rows, tree_map
@@ -239,16 +240,16 @@ def test_pictures_are_encoded_as_a_start_from_them_is(world):
 
 
 def test_sampling_changes_in_a_copy_that_shares_the_weights(world):
-    other = world.with_sampling(temperature=0.0, surprise=0.5, steps=3)
+    wanted = SamplingConfig(steps=3, temperature=0.0, noise_shaping=NoiseShaping(0.5))
+    other = world.with_sampling(wanted)
     assert other.dynamics is world.dynamics and other.spec == world.spec
-    assert other.config.sampling == SamplingConfig(steps=3, temperature=0.0, surprise=0.5)
+    assert other.sampling == other.config.sampling == wanted
     assert (world.config.sampling.temperature, world.config.sampling.steps) == (1.0, 2)
-    with pytest.raises(InvalidInput, match="surprise_rows"):
-        world.with_sampling(surprise_rows=(0, world.config.dynamics.height + 1))
+    rows = (0, world.config.dynamics.height + 1)
+    with pytest.raises(InvalidInput, match="has rows"):
+        world.with_sampling(SamplingConfig(noise_shaping=NoiseShaping(rows=rows)))
     actions = actions_of(3, 2)
     assert play(other, other.reset(seed=[3, 4]), actions)[1] != play(world, world.reset(seed=[3, 4]), actions)[1]
-    with pytest.raises(InvalidInput, match="temperature is -1"):
-        world.with_sampling(temperature=-1)
 
 
 def test_a_long_run_needs_no_more_memory(world):

@@ -11,6 +11,7 @@ from tiny import tiny_episodes, tiny_files
 from worldsim.cli.main import COMMANDS
 from worldsim.envs import WorldEnv, WorldVectorEnv
 from worldsim.envs.play.keys import COMMANDS as WINDOW_COMMANDS
+from worldsim.noise_shaping import NoiseShaping
 from worldsim.registration import WORLDS
 from worldsim.sampling import SamplingConfig
 from worldsim.weights import write_world
@@ -39,7 +40,8 @@ def test_options_of_environments_exist():
 
 
 def test_the_concepts_have_every_field_of_sampling():
-    assert {field.name for field in fields(SamplingConfig)} <= set(inline_code(REPOSITORY / "docs" / "concepts.md"))
+    named = {field.name for config in (SamplingConfig, NoiseShaping) for field in fields(config)}
+    assert named <= set(inline_code(REPOSITORY / "docs" / "concepts.md"))
 
 
 def test_the_key_table_is_the_windows():

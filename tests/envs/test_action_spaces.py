@@ -24,7 +24,6 @@ from worldsim.models.tokenizer import Tokenizer, TokenizerConfig
 from worldsim.spec import ActionSpec
 from worldsim.train.checkpoint import save_checkpoint
 from worldsim.train.export import export_world
-from worldsim.train.mirror import mirror_actions
 from worldsim.world import World
 
 LATER = ActionSpec(n=3, start=-1, meanings=("LEFT", "NOOP", "RIGHT"), keys=(("left",), (), ("right",)))
@@ -98,7 +97,6 @@ def test_drawn_lowest_and_played_actions_are_of_the_space():
             check_action(spec, action)
     assert ActionKeys(LATER).action(("left",)).tolist() == [-1]
     assert ActionKeys(LATER).action(()).tolist() == [0]
-    assert mirror_actions(LATER, np.array([-1, 0, 1])).tolist() == [1, 0, -1]
 
 
 def test_stable_baselines_counts_from_zero_whatever_the_first_action_is():

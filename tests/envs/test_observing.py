@@ -109,8 +109,9 @@ def test_episodes_begin_where_they_are_told_to():
 def test_the_temperature_is_the_worlds():
     world = LatentToy()
     env = gym.make("worldsim/DoomTakeCover-v0", world=world, temperature=1.3).unwrapped
-    assert env.world.temperature == 1.3 and world.temperature == 1.0
-    assert gym.make_vec("worldsim/DoomTakeCover-v0", num_envs=2, world=world, temperature=1.3).world.temperature == 1.3
+    assert env.world.sampling.temperature == 1.3 and world.sampling.temperature == 1.0
+    envs = gym.make_vec("worldsim/DoomTakeCover-v0", num_envs=2, world=world, temperature=1.3)
+    assert envs.world.sampling.temperature == 1.3
 
 
 def test_stable_baselines_gets_latents():

@@ -9,9 +9,16 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.wrappers import TimeLimit
 
 from worldsim.envs import WorldEnv, WorldVectorEnv
-from worldsim.registration import WORLDS, register_worlds
+from worldsim.registration import WORLDS, env_id_of, register_worlds
+from worldsim.weights import shipped_worlds
 
 IDS = sorted(WORLDS)
+
+
+def test_every_shipped_world_has_an_id_that_follows_from_its_name():
+    assert sorted(WORLDS.values()) == shipped_worlds()
+    assert WORLDS["worldsim/DoomTakeCover-v0"] == "doom-take-cover"
+    assert env_id_of("a") == "worldsim/A-v0" and env_id_of("pick-place-v3") == "worldsim/PickPlace-v3"
 
 
 @pytest.mark.parametrize("env_id", IDS)

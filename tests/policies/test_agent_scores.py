@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -76,7 +78,7 @@ def test_the_judge_plays_both_and_the_table_has_both(world):
 
 
 def test_an_agent_is_also_judged_in_the_dream_that_it_was_trained_in(world):
-    judge = Judge(world, CONFIG, episodes=4, trained_in=world.with_sampling(temperature=1.4))
+    judge = Judge(world, CONFIG, episodes=4, trained_in=world.with_sampling(replace(world.sampling, temperature=1.4)))
     scores = judge(Always(1))
     assert list(scores) == ["dream", TRAINED_IN, "real"] and len(scores[TRAINED_IN].returns) == 4
     title, _, row = format_table({"seed 0": scores}, {}).splitlines()

@@ -38,13 +38,13 @@ def decide(ages, envs, lengths, done=(False, False), cut=False):
         )  # fmt: skip
 
 
-def test_lives_deaths_and_what_is_in_sight_are_counted_by_age():
+def test_steps_terminations_and_what_is_in_sight_are_counted_by_age():
     ages, envs = Ages(10, count_in_sight("doom-take-cover")), Envs()
     for length in range(1, 16):
         decide(ages, envs, (length, length), done=(length == 15, False))
     first, second = ages.rows()
-    assert (first.first, first.last, first.tics, first.deaths) == (0, 100, 200, 0)
-    assert (second.first, second.last, second.tics, second.deaths) == (100, 200, 100, 1)
+    assert (first.first, first.last, first.tics, first.terminations) == (0, 100, 200, 0)
+    assert (second.first, second.last, second.tics, second.terminations) == (100, 200, 100, 1)
     looks = 15 // LOOK_EVERY
     assert first.looks + second.looks == 2 * looks and first.seen + second.seen == looks
     assert envs.asked == looks  # once for all rows
@@ -54,7 +54,7 @@ def test_lives_deaths_and_what_is_in_sight_are_counted_by_age():
 def test_an_episode_that_was_cut_off_is_no_death():
     ages = Ages(10, None)
     decide(ages, Envs(), (5, 5), done=(True, True), cut=True)
-    assert [(age.deaths, age.looks) for age in ages.rows()] == [(0, 0)]
+    assert [(age.terminations, age.looks) for age in ages.rows()] == [(0, 0)]
 
 
 def test_nothing_is_looked_at_in_a_game_in_which_nothing_is_counted():
@@ -71,7 +71,7 @@ def test_a_score_tells_ages_of_all_its_episodes(world, make):
         count=lambda pictures: np.arange(len(pictures)),
     )  # fmt: skip
     assert sum(age.tics for age in score.ages) == sum(score.tics)
-    assert sum(age.deaths for age in score.ages) <= 5 and len(score.to_json()["ages"]) == len(score.ages)
+    assert sum(age.terminations for age in score.ages) <= 5 and len(score.to_json()["ages"]) == len(score.ages)
 
 
 def test_the_table_has_a_line_for_each_age_that_somebody_reached():
@@ -81,4 +81,4 @@ def test_the_table_has_a_line_for_each_age_that_somebody_reached():
     assert table[2] == "| 0 to 100 | 1.00 | 1.00 | 0.50 | 0.50 |"
     assert table[3] == "| 100 to 200 | - | 4.00 | - | - |"
     unseen = format_ages({"dream": (Age(1600, 1 << 31, 10, 0, 0, 0),)}).splitlines()
-    assert unseen[0] == "| age, tics | deaths in 1,000 tics, dream |" and unseen[2] == "| from 1600 | 0.00 |"
+    assert unseen[0] == "| age, tics | terminations in 1,000 tics, dream |" and unseen[2] == "| from 1600 | 0.00 |"

@@ -1,11 +1,14 @@
 import numpy as np
 import pytest
 
+from worldsim.envs.sources import make_source
 from worldsim.envs.sources.base import Row, SourceSpec
 from worldsim.envs.sources.doom_scenarios import source_spec
+from worldsim.envs.sources.doom_take_cover import fireball_ahead
+from worldsim.envs.sources.registry import POLICIES, SOURCES, mix_of, register_policy, register_source
+from worldsim.episodes import StreamSpec
 from worldsim.errors import InvalidInput
-from worldsim.policies.data import MIXES, POLICIES, Mix, make_policy, policy_needs
-from worldsim.policies.take_cover import fireball_ahead
+from worldsim.policies.data import Mix, make_policy, policy_needs
 from worldsim.spec import ActionSpec
 
 OFF = dict.fromkeys(("between", "depth", "pose", "sound", "labels"), False)
@@ -32,7 +35,7 @@ def run(policy, row, steps=200, seed=0):
 @pytest.mark.parametrize("spec", [TAKE_COVER, MY_WAY_HOME], ids=lambda spec: spec.name)
 def test_every_policy_of_a_mix_acts_and_follows_its_generator(spec):
     row = take_cover_row() if spec is TAKE_COVER else room_row()
-    for name in (*MIXES[spec.name], "mix"):
+    for name in (*mix_of(spec.name), "mix"):
         policy = make_policy(name, spec)
         actions = run(policy, row)
         assert all(0 <= action < spec.actions.n for action in actions), name
@@ -117,7 +120,7 @@ def test_a_mix_draws_each_of_its_policies():
     for seed in range(60):
         mix.reset(np.random.default_rng(seed))
         drawn.add(mix.current)
-    assert drawn == set(MIXES[TAKE_COVER.name])
+    assert drawn == set(mix_of(TAKE_COVER.name))
 
 
 def test_what_a_policy_looks_at_is_known_beforehand():
@@ -133,4 +136,43 @@ def test_a_policy_that_does_not_suit_the_source_is_refused():
         make_policy("wander", TAKE_COVER)
     with pytest.raises(InvalidInput, match="LEFT, RIGHT, which 'doom-my-way-home' lacks"):
         make_policy("sweep", MY_WAY_HOME)
-    assert set(POLICIES) >= {part for parts in MIXES.values() for part in parts}
+    assert set(POLICIES) >= {part for entry in SOURCES.values() for part in entry.mix}
+
+
+class Alternate:
+    """A data policy from outside of the package."""
+
+    needs = frozenset({"sonar"})
+
+    def __init__(self, spec):
+        self.n = spec.actions.n
+
+    def reset(self, rng):
+        self.last = 0
+
+    def act(self, row):
+        self.last = (self.last + 1) % self.n
+        return self.last
+
+
+def test_a_source_from_outside_brings_its_policies(monkeypatch):
+    monkeypatch.setitem(SOURCES, "tank", None)  # both tables are as they were, afterwards
+    monkeypatch.setitem(POLICIES, "alternate", None)
+    spec = SourceSpec("tank", 8, 8, ActionSpec(n=3), 10.0, extras={"sonar": StreamSpec((1,), "float32")})
+    register_source("tank", lambda *, beeps=1: (spec, beeps), policies={"alternate": Alternate}, mix=("alternate",))
+    assert make_source("tank", beeps=4) == (spec, 4)
+    with pytest.raises(InvalidInput, match="'tank' does not take depth; it takes beeps"):
+        make_source("tank", depth=True)
+    assert policy_needs("mix", "tank") == {"sonar"}
+    row = Row(np.zeros((8, 8, 3), np.uint8))
+    for name in ("alternate", "mix"):
+        assert run(make_policy(name, spec), row, steps=4) == [1, 2, 0, 1]
+    with pytest.raises(InvalidInput, match="needs sonar"):
+        make_policy("alternate", TAKE_COVER)
+
+
+def test_a_policy_can_be_registered_by_its_place_alone(monkeypatch):
+    monkeypatch.setitem(POLICIES, "held", None)
+    register_policy("held", "worldsim.policies.data_policy:PersistentRandom")
+    row = take_cover_row()
+    assert run(make_policy("held", TAKE_COVER), row) == run(make_policy("persistent", TAKE_COVER), row)

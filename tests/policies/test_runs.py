@@ -19,11 +19,11 @@ def play(runs, actions, *, row=0, ends=False, cut=False):
         runs({"i": row, "actions": taken, "done": done, "info": {"TimeLimit.truncated": cut}}, {})
 
 
-def test_decisions_and_deaths_are_counted_by_how_long_an_action_was_kept_up():
+def test_decisions_and_terminations_are_counted_by_how_long_an_action_was_kept_up():
     runs = Runs(20)
     play(runs, [1, 1, 1, 2, 2], ends=True)  # died at the second decision for 2
     play(runs, [2], ends=True)  # of another episode, in which it is a new action
-    assert [(run.first, run.last, run.tics, run.deaths) for run in runs.rows()] == [
+    assert [(run.first, run.last, run.tics, run.terminations) for run in runs.rows()] == [
         (0, 20, 60, 1), (20, 40, 40, 1), (40, 60, 20, 0),
     ]  # fmt: skip
     assert [run.share for run in runs.rows()] == pytest.approx([3 / 6, 2 / 6, 1 / 6])
@@ -36,7 +36,8 @@ def test_environments_keep_up_their_own_actions_and_a_cut_is_no_death():
         play(runs, [action])
         play(runs, [action % 2], row=1)
     play(runs, [0], ends=True, cut=True)
-    assert [(run.first, run.tics, run.deaths) for run in runs.rows()] == [(0, 2, 0), (1, 2, 0), (2, 2, 0), (3, 1, 0)]
+    found = [(run.first, run.tics, run.terminations) for run in runs.rows()]
+    assert found == [(0, 2, 0), (1, 2, 0), (2, 2, 0), (3, 1, 0)]
 
 
 def test_actions_that_are_arrays_change_with_any_of_their_numbers():

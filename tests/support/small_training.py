@@ -51,10 +51,10 @@ def latent_store(store: Episodes, run: Path) -> LatentEpisodes:
 
 
 def narrow_dynamics_task(
-    stores: list[LatentEpisodes], monkeypatch: Any, *, batch: int = 4, clip: int = CLIP, seed: int = 0
+    stores: list[LatentEpisodes], monkeypatch: Any, *, batch: int = 4, clip: int = CLIP, seed: int = 0, **recipe: Any
 ) -> DynamicsTask:
     monkeypatch.setattr(dynamics_task, "DynamicsConfig", narrow)
-    return DynamicsTask(stores, fixed_tokenizer(), batch=batch, clip=clip, patch=PATCH, seed=seed)
+    return DynamicsTask(stores, fixed_tokenizer(), batch=batch, clip=clip, patch=PATCH, seed=seed, **recipe)
 
 
 def train(task: Any, config: LoopConfig, out: Path, *, resume: bool = False) -> Trainer:

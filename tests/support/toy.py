@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from worldsim import noise
+from worldsim.sampling import SamplingConfig
 from worldsim.spec import ActionSpec, WorldSpec, WorldStep
 
 DISCRETE = ActionSpec(n=3, meanings=("NOOP", "LEFT", "RIGHT"), keys=((), ("left",), ("right", "d")))
@@ -83,7 +84,7 @@ class LatentToy(ToyWorld):
         self.asked: list[str] = []
         self.begun: list[str] = []
         self.renders = 0
-        self.temperature = 1.0
+        self.sampling = SamplingConfig()
 
     def reset(self, seed, *, start="beginning", **options):
         self.begun += [start] * len(seed)
@@ -103,7 +104,7 @@ class LatentToy(ToyWorld):
     def latents(self, state):
         return np.tile(state.position.numpy().reshape(-1, 1, 1, 1), (1, *self.spec.latent_shape)).astype(np.float32)
 
-    def with_sampling(self, *, temperature):
+    def with_sampling(self, sampling):
         other = copy.copy(self)
-        other.temperature = temperature
+        other.sampling = sampling
         return other

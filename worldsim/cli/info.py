@@ -38,7 +38,6 @@ PROBE_SECONDS = 60
 PARTS = (
     Part("pygame-ce", "worldsim play", 'pip install "worldsim[play]"', "pygame"),
     Part("stable-baselines3", "training agents", 'pip install "worldsim[rl]"'),
-    Part("vizdoom", "recording Doom, real Doom in play", 'pip install "worldsim[doom]"', "vizdoom"),
     Part("tensorboard", "worldsim train", 'pip install "worldsim[train]"'),
     Part("matplotlib", "plots", 'pip install "worldsim[eval]"'),
     Part("scipy", "worldsim eval, scores of agents", 'pip install "worldsim[eval]"'),
@@ -66,12 +65,25 @@ def info(json: Path | None = None) -> None:
         json: also write the report to this file.
     """
     machine, required = describe_machine(), required_versions()
-    findings = [*(examine(part) for part in PARTS), examine_sound(), examine_compiler(), examine_display()]
+    findings = [examine(part) for part in (*PARTS, *simulators())]
+    findings += [examine_sound(), examine_compiler(), examine_display()]
     warnings = conflicts()
     print(_report(machine, required, findings, warnings))
     if json is not None:
         optional = [asdict(finding) for finding in findings]
         write_json(json, {**machine, "required": required, "optional": optional, "warnings": warnings})
+
+
+def simulators() -> list[Part]:
+    """What the registered sources need, one part for all that need the same."""
+    from worldsim.envs.sources import SOURCES
+
+    needed = dict.fromkeys(entry.package for entry in SOURCES.values() if entry.package)
+    return [
+        Part(package.name, f"recording {' and '.join(served)}", package.fix, package.module)
+        for package in needed
+        if (served := [name for name, entry in SOURCES.items() if entry.package == package])
+    ]
 
 
 def describe_machine() -> dict[str, Any]:
@@ -164,7 +176,7 @@ def repair(distribution: str, trouble: str) -> str:
 
 
 def examine_sound() -> Finding:
-    """OpenAL, without which ViZDoom records silence."""
+    """OpenAL, without which simulators record silence."""
     found = ctypes.util.find_library("openal")
     serves = "recording sound"
     if found:

@@ -15,7 +15,7 @@ from worldsim.text import printable
 from worldsim.train.interrupts import Interrupted, signals_raise
 
 # command -> (module, function, one line of help); a module is imported only when its command runs, so that
-# `worldsim info` works on a machine without pygame or ViZDoom.
+# `worldsim info` works on a machine without pygame or simulators.
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "record": ("worldsim.cli.record", "record", "play a real simulator with a data policy and write episodes"),
     "import": ("worldsim.cli.import_videos", "import_videos", "make episodes of video files and a table of actions"),

@@ -54,21 +54,21 @@ def record(
     goes on with --resume as if it had not been interrupted. Ctrl-C, SIGTERM and SIGHUP keep the finished episodes.
 
     Args:
-        source: doom-take-cover, doom-my-way-home, or gym: and a gymnasium id: gym:ALE/Pong-v5, or gym:MODULE:ID of
-            a module that registers it, here or installed; from Python also a gymnasium environment.
+        source: a registered simulator (an unknown name lists them), or gym: and a gymnasium id: gym:ALE/Pong-v5, or
+            gym:MODULE:ID of a module that registers it, here or installed; from Python also a gymnasium environment.
         steps: record at least this many steps, up to the end of an episode.
         out: folder of the store; must be empty or absent, unless --resume.
         seed: names the whole recording.
         policy: data policy, mix to draw a suitable one for each episode, or agent:PATH.safetensors, a trained agent.
         resume: go on after the last finished episode of the store.
-        frame_skip: Doom: tics of 1/35 s in a step (default 2).
-        between: Doom: also the pictures of the tics inside a step.
-        depth: Doom: also depth, in map units.
-        pose: Doom: also x, y, z, yaw of the camera.
-        sound: Doom: also the sound of each step.
-        labels: Doom: also the boxes of fireballs, to measure a detector with.
-        height: gym: height of the pictures (default 64).
-        width: gym: width of the pictures (default 64).
+        frame_skip: ticks of the simulator in a step, where it can be chosen.
+        between: also the frames of the ticks inside a step, where the simulator gives them, as of the next four.
+        depth: also depth, in the simulator's units.
+        pose: also x, y, z, yaw of the camera.
+        sound: also the sound of each step.
+        labels: also the boxes of objects, to measure a detector with.
+        height: gym: height of the frames (default 64).
+        width: gym: width of the frames (default 64).
         streams: gym: also what the environment observes: vectors, such as joints, and images of other cameras.
         env_kwargs: gym: what gymnasium.make is given besides the id, as a JSON object ('{"env_name": "reach-v3"}').
     """
@@ -150,6 +150,7 @@ def store_meta(spec: SourceSpec, *, policy: str, seed: int, leave_out: frozenset
         hfov_degrees=spec.hfov_degrees,
         variable_names=spec.variable_names,
         source_parameters=spec.parameters,
+        augmentations=spec.augmentations,
         creator=f"worldsim {version('worldsim')}",
     )
 

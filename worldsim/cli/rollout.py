@@ -146,7 +146,7 @@ def run(env: WorldEnv, actions: Iterator[int | np.ndarray], steps: int, seed: in
 
 
 class Clip:
-    """The video and its contact sheet; put in place when both are whole, so that a failed run harms nothing."""
+    """The video and its contact sheet; put in place when both are whole, so that a failed run changes nothing."""
 
     def __init__(self, out: Path, spec: WorldSpec, scale: int) -> None:
         self.out, self.sheet = out, out.with_suffix(".png")

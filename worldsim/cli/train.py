@@ -18,7 +18,11 @@ from worldsim.episodes import Episodes, EpisodesMeta
 from worldsim.errors import InvalidInput, MissingDependency
 from worldsim.sampling import SamplingConfig
 from worldsim.train.board import logging_to
+from worldsim.train.clips import ClipConfig
+from worldsim.train.dynamics_loss import LossConfig
+from worldsim.train.events import EventSpec
 from worldsim.train.loop import LoopConfig, Task, Trainer
+from worldsim.train.tokenizer_task import TokenizerLossConfig, TokenizerTask
 
 
 @dataclass(frozen=True)
@@ -30,20 +34,21 @@ class TokenizerCommand:
     batch: int = 12  # pairs of successive pictures
     channels: int = 16  # of a latent
     cameras: tuple[str, ...] = ("rgb",)  # recorded image streams that make a frame, one above the other
+    loss: TokenizerLossConfig = field(default_factory=TokenizerLossConfig)
     resume: bool = False
     loop: Annotated[LoopConfig, tyro.conf.arg(name="")] = field(default_factory=LoopConfig)
 
     def run(self) -> None:
         """Build the task and train it."""
         from worldsim.models.tokenizer import TokenizerConfig
-        from worldsim.train.tokenizer_task import TokenizerTask
 
         stores = open_stores(self.data)
         meta = stores[0].meta
         check_cameras(meta, self.cameras)
         height = meta.height * len(self.cameras)
         config = TokenizerConfig(height=height, width=meta.width, channels=self.channels, cameras=self.cameras)
-        fit(TokenizerTask(stores, config, batch=self.batch, seed=self.loop.seed), self.loop, self.out, self.resume)
+        task = TokenizerTask(stores, config, batch=self.batch, loss=self.loss, seed=self.loop.seed)
+        fit(task, self.loop, self.out, self.resume)
 
 
 @dataclass(frozen=True)
@@ -55,9 +60,11 @@ class DynamicsCommand:
     batch: int = 2  # clips
     clip: int = 32  # steps in a clip, and so of the history that the model can use
     patch: tuple[int, int] = (8, 1)  # latents (rows, columns) in a token
-    mirror: bool = False  # learn from mirrored episodes, too: for games in which left and right are alike
+    augment: tuple[str, ...] = ()  # learn from changed episodes, too, where the source declares it: mirror
+    event: tuple[str, ...] = ()  # VARIABLE:falls, :rises or :nonzero: recorded events that come before endings
     streams: tuple[str, ...] = ()  # recorded vectors to learn and to dream, such as proprio; a token is a task
-    health: str | None = None  # a recorded variable whose fall comes before an ending; teaches what leads to one
+    loss: LossConfig = field(default_factory=LossConfig)
+    clips: ClipConfig = field(default_factory=ClipConfig)
     resume: bool = False
     loop: Annotated[LoopConfig, tyro.conf.arg(name="")] = field(default_factory=LoopConfig)
 
@@ -68,8 +75,7 @@ class DynamicsCommand:
         from worldsim.train.dynamics_task import DynamicsTask, modules_of
         from worldsim.train.latents import cache_latents, load_tokenizer
 
-        if self.mirror and self.streams:
-            raise InvalidInput(f"streams {', '.join(self.streams)} have no mirror image; train without --mirror")
+        events = [EventSpec.parse(text) for text in self.event]
         tokenizer = load_tokenizer(self.out, self.loop.device)
         clips = [
             cache_latents(
@@ -77,11 +83,11 @@ class DynamicsCommand:
                 store,
                 self.out,
                 self.loop.device,
-                health=self.health,
-                mirrored=mirrored,
+                events=events,
+                augmentation=augmentation,
                 streams=self.streams,
             )
-            for mirrored in ((False, True) if self.mirror else (False,))
+            for augmentation in (None, *self.augment)
             for store in open_stores(self.data)
         ]
         path = self.out / "dynamics.safetensors"
@@ -91,7 +97,8 @@ class DynamicsCommand:
             kept["reward_scale"] = setting(path, begun, "reward_scale", float)
             kept["begun"] = setting(path, begun, "model", DynamicsConfig)
         sizes: dict[str, Any] = {"batch": self.batch, "clip": self.clip, "patch": self.patch}
-        task = DynamicsTask(clips, tokenizer, **sizes, **modules_of(clips), seed=self.loop.seed, **kept)
+        recipe: dict[str, Any] = {"loss": self.loss, "clips": self.clips, "seed": self.loop.seed}
+        task = DynamicsTask(clips, tokenizer, **sizes, **modules_of(clips), **recipe, **kept)
         fit(task, self.loop, self.out, self.resume)
 
 

@@ -6,7 +6,7 @@ One step, in order:
     denoiser  draws the next latents from noise, given the history's output, in a few steps
     heads     reward, ending and what else the config names, from the history's output
 
-What cannot be foreseen (a monster throws a fireball, a texture shimmers) is decided by the noise. The best guess of a
+What cannot be foreseen (something comes into sight, a texture shimmers) is decided by the noise. The best guess of a
 single denoising step averages it away, many small ones draw one of the things that can happen, and leaps are trained to
 end where those do.
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from worldsim.config import build
 from worldsim.errors import DamagedCheckpoint, InvalidInput
 from worldsim.files import parse_json, replacing
-from worldsim.migration import migrate_optimizer, migrate_sizes, migrate_weights
+from worldsim.migration import migrate_optimizer, migrate_settings, migrate_weights
 
 T = TypeVar("T")
 FORMAT = 2
@@ -31,7 +31,7 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str
     """Write a checkpoint, whole or not at all: a kill leaves the old one or the new.
 
     `meta` has the fields of `META`, or others that `load_checkpoint` is told of. Raises InvalidInput where it cannot be
-    written; an older checkpoint is unharmed.
+    written; an older checkpoint stays as it is.
     """
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     content = json.dumps({"format": FORMAT, **meta})
@@ -62,8 +62,8 @@ def load_checkpoint(path: Path, fields: Mapping[str, type] = META) -> tuple[dict
             f"checkpoint {path} cannot be read ({error}); restore it from a copy, or train anew without --resume"
         ) from error
     _check(path, tensors, meta, metadata, fields)
-    if "config" in fields and isinstance(meta["config"].get("model"), dict):
-        meta["config"]["model"] = migrate_sizes(meta["config"]["model"])
+    if "config" in fields:
+        meta["config"] = migrate_settings(meta["kind"], meta["config"])
     return migrate_weights(migrate_optimizer(tensors)), meta
 
 

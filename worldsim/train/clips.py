@@ -2,71 +2,83 @@
 
 A clip is one of three kinds, by chance:
 
-    eventful  chosen for a row where much changes: an explosion fills the picture in one row of a hundred, and a dream
+    changing  chosen for a row where much of the frame changes: rows in which all of it does are rare, and a rollout
               that errs there is lost. Only what comes after that row is learned from: to learn from what leads up to
-              it, in clips chosen because it came, would make it come too often in dreams.
-    harmful   chosen because the player is harmed in it, in one row of a hundred. Its rows count the less for being
-              chosen more often (importance sampling), so that all of it is learned from and nothing comes too often.
+              it, in clips chosen because it came, would make it come too often in rollouts.
+    event     chosen for a row with a precursor event, which are rare, too. Its rows count the less for being chosen
+              more often (importance sampling), so that all of it is learned from and nothing comes too often.
     plain     anywhere; every row of the data is met about equally often.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
+from worldsim.errors import check_bounds
 from worldsim.train.latents import LatentEpisodes
 
-EVENTFUL = 0.25  # share of the clips
-EMPHASIS = 4  # an eventful row's chance grows with its change to this power
 STREAM = "stream."  # before the name of a recorded stream in a batch
-HARMFUL = 0.25  # share of the clips that are not eventful
+
+
+@dataclass(frozen=True)
+class ClipConfig:
+    """How often each kind of clip is drawn."""
+
+    changing: float = 0.25  # share of the clips that are chosen for a change
+    emphasis: float = 4.0  # a row's chance to be chosen for its change grows with that to this power
+    event: float = 0.25  # share of the other clips that are chosen for an event
+
+    def __post_init__(self) -> None:
+        check_bounds("clips", self, changing=(0, 1), emphasis=(0, 100), event=(0, 1))
 
 
 class Clips:
     """Draws clips of `steps` + 1 successive rows of one episode."""
 
-    def __init__(self, stores: list[LatentEpisodes], steps: int) -> None:
-        self.stores, self.steps = stores, steps
+    def __init__(self, stores: list[LatentEpisodes], steps: int, config: ClipConfig) -> None:
+        self.stores, self.steps, self.config = stores, steps, config
         self._rows = np.array([len(s.latents) for s in stores])
         # Running sums, to draw rows by how much changes in them.
-        self._changes = [np.cumsum(changes(s) ** EMPHASIS) for s in stores]
-        self._events = np.array([running[-1] for running in self._changes])
-        self._harms = [np.flatnonzero(s.harmed) for s in stores]
-        self._harmed = np.array([len(rows) for rows in self._harms])
-        self._harmful = HARMFUL if self._harmed.any() else 0.0
-        self._weights = [self._count(store, harms) for store, harms in zip(stores, self._harms, strict=True)]
+        self._changes = [np.cumsum(changes(s) ** config.emphasis) for s in stores]
+        self._changed = np.array([running[-1] for running in self._changes])
+        self._events = [np.flatnonzero(s.event) for s in stores]
+        self._event_counts = np.array([len(rows) for rows in self._events])
+        self._event_share = config.event if self._event_counts.any() else 0.0
+        self._weights = [self._count(store, events) for store, events in zip(stores, self._events, strict=True)]
 
     def draw(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """What the stores hold of a clip, and of each row whether to learn from it (`valid`) and its `weight`."""
-        eventful = rng.random() < EVENTFUL
-        harmful = not eventful and rng.random() < self._harmful
-        number = _pick(self._events if eventful else self._harmed if harmful else self._rows, rng)
+        changing = rng.random() < self.config.changing
+        event = not changing and rng.random() < self._event_share
+        number = _pick(self._changed if changing else self._event_counts if event else self._rows, rng)
         store = self.stores[number]
-        row = self._row(number, rng, eventful=eventful, harmful=harmful)
+        row = self._row(number, rng, changing=changing, event=event)
         episode = int(np.searchsorted(store.ends, row, side="right"))
         first, end = int(store.ends[episode - 1]) if episode else 0, int(store.ends[episode])
         low, high = first - self.steps + 1, end - 1
-        if eventful or harmful:
-            low, high = row - (self.steps // 2 if eventful else self.steps), row
+        if changing or event:
+            low, high = row - (self.steps // 2 if changing else self.steps), row
         start = int(np.clip(rng.integers(low, high), first, max(first, end - 1 - self.steps)))
         clip = np.arange(start, start + self.steps + 1)
         rows = np.minimum(clip, end - 1)  # a short episode repeats its last row
         return {
             "latents": store.latents[rows], "actions": store.actions[rows], "rewards": store.rewards[rows],
-            "terminated": store.terminated[rows], "harmed": store.harmed[rows], "ages": rows - first,
-            "valid": (clip < end) & (clip > row if eventful else True),
-            "weight": np.ones(len(rows), np.float32) if eventful else self._weights[number][rows],
+            "terminated": store.terminated[rows], "event": store.event[rows], "ages": rows - first,
+            "valid": (clip < end) & (clip > row if changing else True),
+            "weight": np.ones(len(rows), np.float32) if changing else self._weights[number][rows],
             **{f"{STREAM}{name}": values[rows] for name, values in store.streams.items()},
         }  # fmt: skip
 
-    def _row(self, number: int, rng: np.random.Generator, *, eventful: bool, harmful: bool) -> int:
+    def _row(self, number: int, rng: np.random.Generator, *, changing: bool, event: bool) -> int:
         """The row of a store that a clip is chosen for; of a plain one, any row of its episode."""
-        if eventful:
+        if changing:
             return int(np.searchsorted(self._changes[number], rng.random() * self._changes[number][-1]))
-        return int(rng.choice(self._harms[number])) if harmful else int(rng.integers(self._rows[number]))
+        return int(rng.choice(self._events[number])) if event else int(rng.integers(self._rows[number]))
 
-    def _count(self, store: LatentEpisodes, harms: np.ndarray) -> np.ndarray:
-        """What each row counts in clips that are not eventful, (T,) float32.
+    def _count(self, store: LatentEpisodes, events: np.ndarray) -> np.ndarray:
+        """What each row counts in clips that are not chosen for a change, (T,) float32.
 
         The chance that a plain clip shows it over the chance that one of either kind does.
         """
@@ -76,11 +88,11 @@ class Clips:
         nth = np.arange(len(episodes)) - np.repeat(np.cumsum(ways) - ways, ways)
         starts = (store.ends - lengths)[episodes] - self.steps + 1 + nth
         plain = self._shown(store, episodes, starts, (lengths / ways)[episodes] / self._rows.sum())
-        episodes = np.repeat(np.searchsorted(store.ends, harms, side="right"), self.steps)
-        starts = (harms[:, None] - np.arange(1, self.steps + 1)).ravel()
-        chance = 1 / (self.steps * max(self._harmed.sum(), 1))
-        either = (1 - self._harmful) * plain
-        either += self._harmful * self._shown(store, episodes, starts, np.full(len(starts), chance))
+        episodes = np.repeat(np.searchsorted(store.ends, events, side="right"), self.steps)
+        starts = (events[:, None] - np.arange(1, self.steps + 1)).ravel()
+        chance = 1 / (self.steps * max(self._event_counts.sum(), 1))
+        either = (1 - self._event_share) * plain
+        either += self._event_share * self._shown(store, episodes, starts, np.full(len(starts), chance))
         return np.divide(plain, either, out=np.ones_like(plain), where=either > 0).astype(np.float32)
 
     def _shown(self, store: LatentEpisodes, episodes: np.ndarray, starts: np.ndarray, chance: np.ndarray) -> np.ndarray:

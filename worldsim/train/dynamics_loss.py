@@ -3,62 +3,82 @@
 Every frame of a clip is predicted at once from the true frames before it (teacher forcing), made imperfect in two
 ways so that dreams do not drift: noise of a known level (diffusion forcing, Chen et al. 2024; GameNGen), and, for
 half of the batches, the model's own predictions in place of true frames (scheduled sampling, Bengio et al. 2015, in
-parallel over the clip). The drawn latents start from pure noise or from a random level between noise and picture, and
+parallel over the clip). The drawn latents start from pure noise or from a random level between noise and frame, and
 the network predicts the clean latents. Some frames teach it to do so in few steps, too (`leaps`).
 
-Own predictions are held near the truth, so that what happened in them is what happened in truth: a fireball that the
-model made up, in a clip that goes on without it, would teach it that fireballs vanish, and one that it lost, that they
-come from nowhere. They are drawn from a mixture of truth and noise, and where they still err by as much as a fireball,
-they err by less.
+Own predictions are held near the truth, so that what happened in them is what happened in truth: a small object that
+the model made up, in a clip that goes on without it, would teach it that such objects vanish, and one that it lost,
+that they come from nowhere. They are drawn from a mixture of truth and noise, and where they still err by as much as an
+object, they err by less.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from worldsim.errors import check_bounds
 from worldsim.models.dynamics import Canvas, Dynamics, HistoryOut
 from worldsim.models.heads import SQUEEZED, Targets
 from worldsim.models.registry import StepInputs, Streams
 from worldsim.train.clips import STREAM
 from worldsim.train.leaps import leap
 
-MAX_CONTEXT_NOISE = 0.3  # most frames get far less: the level is drawn squared
-PURE_NOISE = 0.15  # share of frames that are drawn from pure noise
-LEVEL_MEAN = -0.7  # of the others' levels, as a logit: most lie where it is decided what comes, from 0.1 to 0.6
-MAX_CHANGE = 12.0  # extra weight of places that have changed, as much as they did, up to this: most stand still
-OWN_FRAMES_AFTER = 1500  # training steps before own predictions are worth seeing
-OWN_FRAMES = 0.7  # share of a clip's frames that are replaced by own predictions, where they are
-OWN_FROM = 0.5  # own predictions start from levels up to this
-MAX_OWN_ERROR = 3.0  # length of a place's error: its latents are about 4 long, the smallest fireball makes 6 to 11
-MAX_DEPTH = 3  # steps that own predictions are made of own predictions, 1 to this
-LEAPS = 0.5  # share of the frames that are drawn once more, in a leap, in two batches of four
-LEAP_WEIGHT = 0.5
-OUTCOME_DROPOUT = 0.3  # share of the features that heads are told without: endings are few
-STREAM_NOISE = 0.05  # on normalised vectors at the last frame, so that a dream's own errors do not grow
+
+@dataclass(frozen=True)
+class LossConfig:
+    """What the dynamics is trained on and how much each part of its loss counts."""
+
+    context_noise: float = 0.3  # highest level of noise on past frames; most get far less, the level is drawn squared
+    pure_noise: float = 0.15  # share of frames that are drawn from pure noise
+    noise_level: float = -0.7  # mean of the others' levels, as a logit: most lie where it is decided what comes
+    change: float = 12.0  # highest extra weight of places that have changed, as much as they did: most stand still
+    own_frames_after: int = 1500  # training steps before own predictions are worth seeing
+    own_frames: float = 0.7  # share of a clip's frames that are replaced by own predictions, where they are
+    own_frames_from: float = 0.5  # own predictions start from noise levels up to this
+    own_frames_depth: int = 3  # steps that own predictions are made of own predictions, 1 to this
+    own_frames_error: float = 3.0  # longest error of a place; shorter than what the smallest object changes there
+    shortcuts: float = 0.5  # share of the frames that are drawn once more in a shortcut step, in two batches of four
+    shortcut_weight: float = 0.5
+    ending_weight: float = 2.0
+    event_weight: float = 2.0
+    reward_weight: float = 0.1
+    stream_noise: float = 0.05  # on normalised vectors at the last frame, so that a dream's own errors do not grow
+    outcome_dropout: float = 0.3  # share of the features that ending, event and reward are predicted without
+
+    def __post_init__(self) -> None:
+        share, weight = (0, 1), (0, 1e6)
+        check_bounds(
+            "loss", self, context_noise=share, pure_noise=share, noise_level=(-100, 100), change=weight,
+            own_frames_after=(0, 10**12), own_frames=share, own_frames_from=share, own_frames_depth=(1, 1000),
+            own_frames_error=weight, shortcuts=share, shortcut_weight=weight, ending_weight=weight,
+            event_weight=weight, reward_weight=weight, stream_noise=weight, outcome_dropout=(0, 0.99),
+        )  # fmt: skip
 
 
 class DynamicsLoss(nn.Module):
     """Called by the loop with (batch, step, generator)."""
 
-    def __init__(self, dynamics: Dynamics, reward_scale: float) -> None:
+    def __init__(self, dynamics: Dynamics, reward_scale: float, config: LossConfig) -> None:
         super().__init__()
-        self.dynamics = dynamics
+        self.dynamics, self.config = dynamics, config
         self.reward_scale = reward_scale
 
     def forward(
         self, batch: dict[str, Tensor], step: int, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """`latents` (B, T + 1, 1 + between, C, h, w); the others as in `Clips.draw`, (B, T + 1, ...)."""
-        latents = batch["latents"].float()
+        c, latents = self.config, batch["latents"].float()
         frames = latents[:, :-1, 0]  # (B, T, C, h, w), what each step comes from
         target = latents[:, 1:].flatten(0, 1).flatten(1, 2)  # (F, drawn, h, w), F = B * T
         actions, ages = batch["actions"][:, 1:], batch["ages"][:, :-1]
         known = {name: values[:, :-1] for name, values in self._streams(batch).items()}
         given = actions, ages, self._noisy(known, generator)
         context = frames
-        if step >= OWN_FRAMES_AFTER and step % 2:
+        if step >= c.own_frames_after and step % 2:
             context = self._own_frames(frames, target, *given, generator)
         seen = self._remember(context, *given, generator)
         canvas = self.dynamics.prepare(seen, context.flatten(0, 1))
@@ -67,14 +87,15 @@ class DynamicsLoss(nn.Module):
         shown = _shown(batch)
         counted = batch["weight"][:, 1:].flatten()
         part = counted * shown / shown.sum().clamp(min=1)  # of the loss
-        weight = _weight(frames)
+        weight = _weight(frames, c.change)
         error = (drawn - target).square()
         picture = (part * (weight * error).mean((1, 2, 3))).sum()
         leaps = self._leaps(canvas, target, weight, part, generator) if step // 2 % 2 else torch.zeros_like(picture)
         heads = self._outcome(batch, seen, given, generator)
-        loss = picture + LEAP_WEIGHT * leaps
+        loss = picture + c.shortcut_weight * leaps
+        own = {"reward": c.reward_weight, "ending": c.ending_weight, "event": c.event_weight}
         for name, head in self.dynamics.heads.named():
-            loss = loss + head.weight * heads[name]
+            loss = loss + own.get(name, head.weight) * heads[name]
         one_step = shown * (tau == 0)
         mse = (one_step * error.mean((1, 2, 3))).sum() / one_step.sum().clamp(min=1)
         named = {"picture": picture, "one_step_mse": mse, "leaps": leaps, **heads}
@@ -82,8 +103,8 @@ class DynamicsLoss(nn.Module):
 
     def _levels(self, count: int, generator: torch.Generator) -> Tensor:
         """Pure noise, or levels of a logit-normal distribution (Esser et al., 2024)."""
-        logit = LEVEL_MEAN + torch.randn(count, generator=generator, device=generator.device)
-        pure = torch.rand(count, generator=generator, device=generator.device) < PURE_NOISE
+        logit = self.config.noise_level + torch.randn(count, generator=generator, device=generator.device)
+        pure = torch.rand(count, generator=generator, device=generator.device) < self.config.pure_noise
         return torch.sigmoid(logit) * ~pure
 
     def _streams(self, batch: dict[str, Tensor]) -> Streams:
@@ -96,7 +117,8 @@ class DynamicsLoss(nn.Module):
         for name, scale in self.dynamics.config.scales.items():
             values = known[name].float()
             noise = torch.randn(values.shape, generator=generator, device=values.device)
-            noisy[name] = values + STREAM_NOISE * noise * noise.new_tensor(scale.std).reshape(values.shape[2:])
+            unit = noise.new_tensor(scale.std).reshape(values.shape[2:])
+            noisy[name] = values + self.config.stream_noise * noise * unit
         return noisy
 
     def _remember(
@@ -104,7 +126,7 @@ class DynamicsLoss(nn.Module):
     ) -> HistoryOut:
         """Run the history over noised frames (B, T, C, h, w)."""
         shape = context.shape[:2]
-        level = MAX_CONTEXT_NOISE * torch.rand(shape, generator=generator, device=context.device).square()
+        level = self.config.context_noise * torch.rand(shape, generator=generator, device=context.device).square()
         noise = torch.randn(context.shape, generator=generator, device=context.device)
         noisy = context + level[..., None, None, None] * noise
         before = torch.cat([noisy[:, :1], noisy[:, :-1]], dim=1)
@@ -119,12 +141,12 @@ class DynamicsLoss(nn.Module):
         self, canvas: Canvas, target: Tensor, weight: Tensor, part: Tensor, generator: torch.Generator
     ) -> Tensor:
         """The loss of some frames' leaps; the history learns from pictures alone."""
-        count = max(round(LEAPS * len(target)), 1)
+        count = max(round(self.config.shortcuts * len(target)), 1)
         rows = torch.randperm(len(target), generator=generator, device=target.device)[:count]
         some = canvas.rows(rows).detach()
         drawn, goal = leap(self.dynamics, some, target[rows], generator)
         # Where a leap has to end follows from where it begins, so what is to come may have a say here.
-        coming = _change(goal[:, : some.previous.shape[1]] - some.previous)
+        coming = _change(goal[:, : some.previous.shape[1]] - some.previous, self.config.change)
         error = ((weight[rows] + coming) * (drawn - goal).square()).mean((1, 2, 3))
         return (part[rows] * error).sum() * len(target) / count
 
@@ -132,18 +154,19 @@ class DynamicsLoss(nn.Module):
     def _own_frames(
         self, frames: Tensor, target: Tensor, actions: Tensor, ages: Tensor, known: Streams, generator: torch.Generator
     ) -> Tensor:
-        """The clip's frames, most of them replaced by what the model draws for them, 1 to MAX_DEPTH steps on."""
-        depth = int(torch.randint(1, MAX_DEPTH + 1, (), generator=generator, device=frames.device))
+        """The clip's frames, most of them replaced by what the model draws for them, some steps on."""
+        c = self.config
+        depth = int(torch.randint(1, c.own_frames_depth + 1, (), generator=generator, device=frames.device))
         own = frames
         for _ in range(depth):
             seen = self._remember(own, actions, ages, known, generator)
             canvas = self.dynamics.prepare(seen, own.flatten(0, 1))
-            told = OWN_FROM * torch.rand(len(target), generator=generator, device=target.device)
+            told = c.own_frames_from * torch.rand(len(target), generator=generator, device=target.device)
             drawn = self._draw(canvas, target, told, generator)
             drawn = drawn[:, : frames.shape[2]].unflatten(0, frames.shape[:2])
             drawn = torch.cat([frames[:, :1], drawn[:, :-1]], dim=1)  # the first frame stays
-            drawn = frames + _shorten(drawn - frames, MAX_OWN_ERROR)
-            replace = torch.rand(frames.shape[:2], generator=generator, device=frames.device) < OWN_FRAMES
+            drawn = frames + _shorten(drawn - frames, c.own_frames_error)
+            replace = torch.rand(frames.shape[:2], generator=generator, device=frames.device) < c.own_frames
             own = torch.where(replace[..., None, None, None], drawn, frames)
         return own
 
@@ -153,16 +176,16 @@ class DynamicsLoss(nn.Module):
     ) -> dict[str, Tensor]:  # fmt: skip
         """The loss of each head."""
         actions, ages, known = given
-        shape = (*seen.tokens.shape[:2], SQUEEZED)
-        kept = torch.rand(shape, generator=generator, device=seen.tokens.device) >= OUTCOME_DROPOUT
+        shape, dropout = (*seen.tokens.shape[:2], SQUEEZED), self.config.outcome_dropout
+        kept = torch.rand(shape, generator=generator, device=seen.tokens.device) >= dropout
         level = torch.zeros_like(ages, dtype=torch.float32)  # no head needs that of the context
         streams = {name: values.flatten(0, 1) for name, values in known.items()}
         inputs = StepInputs(actions.flatten(0, 1), level.flatten(), ages.flatten(), streams)
-        said = self.dynamics.heads(seen.tokens, inputs, kept / (1 - OUTCOME_DROPOUT))
+        said = self.dynamics.heads(seen.tokens, inputs, kept / (1 - dropout))
         targets = Targets(
             reward=batch["rewards"][:, 1:].flatten() / self.reward_scale,
             terminated=batch["terminated"][:, 1:].flatten(),
-            event=batch["harmed"][:, 1:].flatten(),
+            event=batch["event"][:, 1:].flatten(),
             counted=batch["valid"][:, 1:].flatten() * batch["weight"][:, 1:].flatten(),
             streams={name: values[:, 1:].flatten(0, 1) for name, values in self._streams(batch).items()},
         )
@@ -174,20 +197,20 @@ def _shorten(error: Tensor, longest: float) -> Tensor:
     return error * (longest / error.norm(dim=2, keepdim=True).clamp(min=1e-6)).clamp(max=1.0)
 
 
-def _weight(frames: Tensor) -> Tensor:
+def _weight(frames: Tensor, most: float) -> Tensor:
     """What a place of clips (B, T, C, h, w) counts when the next frames are drawn, (F, 1, h, w).
 
-    More where the picture has just changed, there or beside. What is to come must have no say: were the places that
-    will change to count more, then what appears or vanishes would do so too often.
+    More, by up to `most`, where the frame has just changed, there or beside. What is to come must have no say: were
+    the places that will change to count more, then what appears or vanishes would do so too often.
     """
-    change = _change((frames[:, 1:] - frames[:, :-1]).flatten(0, 1))
+    change = _change((frames[:, 1:] - frames[:, :-1]).flatten(0, 1), most)
     near = F.max_pool2d(change, 3, stride=1, padding=1).unflatten(0, (len(frames), -1))  # (B, T - 1, 1, h, w)
     return 1 + torch.cat([torch.zeros_like(near[:, :1]), near], dim=1).flatten(0, 1)
 
 
-def _change(difference: Tensor) -> Tensor:
-    """How much each place of pictures changed by (F, C, h, w), up to MAX_CHANGE: (F, 1, h, w)."""
-    return difference.square().mean(1, keepdim=True).clamp(max=MAX_CHANGE)
+def _change(difference: Tensor, most: float) -> Tensor:
+    """How much each place of frames changed by (F, C, h, w), up to `most`: (F, 1, h, w)."""
+    return difference.square().mean(1, keepdim=True).clamp(max=most)
 
 
 def _shown(batch: dict[str, Tensor]) -> Tensor:

@@ -16,9 +16,9 @@ from worldsim.models.dynamics import CONDITIONS, HEADS, Dynamics, DynamicsConfig
 from worldsim.models.registry import Scale
 from worldsim.models.tokenizer import Tokenizer, to_frames
 from worldsim.sampling import SamplingConfig
-from worldsim.train.clips import STREAM, Clips
+from worldsim.train.clips import STREAM, ClipConfig, Clips
 from worldsim.train.dream import dream
-from worldsim.train.dynamics_loss import DynamicsLoss
+from worldsim.train.dynamics_loss import DynamicsLoss, LossConfig
 from worldsim.train.latents import LatentEpisodes, weights_digest
 
 STATISTICS = ("oldest", "action_scale", "scales")  # fields of `DynamicsConfig` that say something of the data
@@ -33,6 +33,7 @@ class DynamicsTask:
     def __init__(
         self, stores: list[LatentEpisodes], tokenizer: Tokenizer,
         *, batch: int = 2, clip: int = 32, patch: tuple[int, int] = (8, 1), seed: int = 0,
+        loss: LossConfig | None = None, clips: ClipConfig | None = None,
         reward_scale: float | None = None, begun: DynamicsConfig | None = None,
         conditions: tuple[str, ...] = CONDITIONS, heads: tuple[str, ...] = HEADS,
     ) -> None:  # fmt: skip
@@ -62,16 +63,17 @@ class DynamicsTask:
         sizes = np.concatenate([np.abs(s.rewards) for s in stores])
         usual = float(sizes[sizes > 0].mean()) if (sizes > 0).any() else 1.0
         self.reward_scale = usual if reward_scale is None else reward_scale
-        self.model = DynamicsLoss(Dynamics(self.settings), self.reward_scale)
+        self.model = DynamicsLoss(Dynamics(self.settings), self.reward_scale, loss or LossConfig())
         self.frames_per_batch = batch * clip
-        self._clips = Clips(stores, clip)
+        self._clips = Clips(stores, clip, clips or ClipConfig())
 
     def config(self) -> dict[str, Any]:
         """What a resumed run must share."""
         return {
             "model": json.loads(json.dumps(asdict(self.settings))),
             "batch": self.count, "clip": self.steps, "seed": self.seed, "reward_scale": self.reward_scale,
-            "tokenizer": weights_digest(self.tokenizer),
+            "tokenizer": weights_digest(self.tokenizer), "loss": asdict(self.model.config),
+            "clips": asdict(self._clips.config),
         }  # fmt: skip
 
     def batch(self, step: int, rank: int) -> dict[str, Tensor]:

@@ -22,8 +22,9 @@ from worldsim.episodes import REQUIRED_STREAMS, Episodes
 from worldsim.errors import DamagedCheckpoint, InvalidInput
 from worldsim.files import read_json
 from worldsim.models.tokenizer import Tokenizer, TokenizerConfig, to_pictures
+from worldsim.train.augment import Streams, augment
 from worldsim.train.checkpoint import load_checkpoint, setting
-from worldsim.train.mirror import mirror_actions, mirror_frames
+from worldsim.train.events import EventSpec, find_events
 
 ROWS = 64  # encoded at a time
 LATENTS, DONE = "latents.npy", "done.json"  # the second one is written last
@@ -37,7 +38,7 @@ class LatentEpisodes:
     actions: np.ndarray  # (T,) int64 or (T, A) float32
     rewards: np.ndarray  # (T,) float32
     terminated: np.ndarray  # (T,) bool
-    harmed: np.ndarray  # (T,) bool, an ending or, where the health is recorded, a loss of it
+    event: np.ndarray  # (T,) bool, an ending or a precursor event
     ends: np.ndarray  # (episodes,) int64
     store: Episodes
     streams: dict[str, np.ndarray] = field(default_factory=dict)  # (T, ...), as recorded, of those that are learned
@@ -81,23 +82,27 @@ def encode_frames(tokenizer: Tokenizer, frames: np.ndarray) -> Tensor:
 
 def cache_latents(
     tokenizer: Tokenizer, store: Episodes, run: Path, device: str = "auto",
-    *, health: str | None = None, mirrored: bool = False, streams: Sequence[str] = (),
+    *, events: Sequence[EventSpec] = (), augmentation: str | None = None, streams: Sequence[str] = (),
 ) -> LatentEpisodes:  # fmt: skip
     """Encode a store, or open what an earlier call encoded with the same tokenizer from the same rows.
 
     What is kept is read once to compare its checksum; where it is not whole it is computed anew, and stderr says so.
 
-    `health` names a recorded variable whose fall comes before an ending; `mirrored` gives the episodes as a mirror
-    shows them; `streams` names the recorded vectors and tokens that come with them.
-    Of several processes on one machine, the first one encodes and the others wait for it.
+    `events` come before endings; `augmentation` names one that the episodes are seen through; `streams` names the
+    recorded vectors and tokens that come with them. Of several processes on one machine, the first one encodes and the
+    others wait for it. Raises InvalidInput for variables and streams that the store does not have and for augmentations
+    that its source does not declare.
     """
-    harmed, rows = harms(store, health), store.num_steps
+    event, rows = find_events(store, events), store.num_steps
     actions = store.read("action", 0, rows)
-    if mirrored:
-        actions = mirror_actions(store.meta.actions, actions)
-    made_of = {"rows": rows, "store": _rows_digest(store), "tokenizer": weights_digest(tokenizer), "mirrored": mirrored}
+    if augmentation is not None:
+        actions = augment(augmentation, store.meta, {"action": actions})["action"]
+    made_of = {
+        "rows": rows, "store": _rows_digest(store), "tokenizer": weights_digest(tokenizer),
+        "augmentation": augmentation,
+    }  # fmt: skip
     name = f"{store.path.name}-{made_of['tokenizer']}-{rows}"
-    folder = run / "latents" / (f"{name}-mirrored" if mirrored else name)
+    folder = run / "latents" / (name if augmentation is None else f"{name}-{augmentation}")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.parent / ".lock"):
         if not _is_whole(folder, made_of):
@@ -105,7 +110,7 @@ def cache_latents(
                 tqdm.write(
                     f"the latents in {folder} are not whole, or of another store: computing them", file=sys.stderr
                 )
-            _encode_store(tokenizer, store, folder, mirrored)
+            _encode_store(tokenizer, store, folder, augmentation)
             done = json.dumps({**made_of, "sha256": _file_digest(folder / LATENTS)})
             (folder / DONE).write_text(done, encoding="utf-8")
     return LatentEpisodes(
@@ -113,7 +118,7 @@ def cache_latents(
         actions=actions,
         rewards=store.read("reward", 0, rows),
         terminated=store.read("terminated", 0, rows),
-        harmed=harmed,
+        event=event,
         ends=store.ends,
         store=store,
         streams=read_streams(store, streams),
@@ -139,25 +144,6 @@ def read_streams(store: Episodes, names: Sequence[str]) -> dict[str, np.ndarray]
     return values
 
 
-def harms(store: Episodes, health: str | None) -> np.ndarray:
-    """The rows that ended the episode or came with less of the variable `health` than the row before, (T,) bool.
-
-    Raises InvalidInput if the store has no such variable.
-    """
-    harmed = store.read("terminated", 0, store.num_steps)
-    if health is None:
-        return harmed
-    names = store.meta.variable_names if "variables" in store.streams else ()
-    if health not in names:
-        raise InvalidInput(
-            f"episode store {store.path} has no variable {health!r}; its variables are {', '.join(names) or 'none'}"
-        )
-    level = store.read("variables", 0, store.num_steps)[:, names.index(health)]
-    fell = np.concatenate([[False], level[1:] < level[:-1]])
-    fell[store.ends - store.lengths] = False  # an episode may begin with less than the one before ended with
-    return harmed | fell
-
-
 def _rows_digest(store: Episodes) -> str:
     """Tells apart stores of one name and length, such as `a/data` and `b/data`."""
     ends = np.ascontiguousarray(store.ends, np.int64).tobytes()
@@ -177,20 +163,23 @@ def _file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _encode_store(tokenizer: Tokenizer, store: Episodes, folder: Path, mirrored: bool) -> None:
+def _encode_store(tokenizer: Tokenizer, store: Episodes, folder: Path, augmentation: str | None) -> None:
     shutil.rmtree(folder, ignore_errors=True)  # an interrupted attempt has no done.json
     folder.mkdir()
     c, between = tokenizer.config, store.meta.streams["between"].shape[0] if "between" in store.streams else 0
     shape = (store.num_steps, 1 + between, c.channels, c.latent_height, c.latent_width)
     array = np.lib.format.open_memmap(folder / LATENTS, mode="w+", dtype=np.float16, shape=shape)
-    named = f"latents of {store.path.name}" + (" in the mirror" if mirrored else "")
+    named = f"latents of {store.path.name}" + (f", {augmentation}" if augmentation else "")
     for start in tqdm(range(0, store.num_steps, ROWS), desc=named, unit_scale=ROWS, unit="row"):
         stop = min(start + ROWS, store.num_steps)
-        frames = store.frames(c.cameras, start, stop)[:, None]
+        streams: Streams = {"rgb": store.frames(c.cameras, start, stop)}
         if between:
-            frames = np.concatenate([frames, store.read("between", start, stop)], axis=1)
-        if mirrored:
-            frames = mirror_frames(frames)
+            streams["between"] = store.read("between", start, stop)
+        if augmentation is not None:
+            streams = augment(augmentation, store.meta, streams)
+        frames = streams["rgb"][:, None]  # (B, 1 + between, H, W, 3)
+        if between:
+            frames = np.concatenate([frames, streams["between"]], axis=1)
         encoded = encode_frames(tokenizer, frames.reshape(-1, *frames.shape[2:]))
         array[start:stop] = encoded.cpu().numpy().reshape(stop - start, *shape[1:])
     array.flush()

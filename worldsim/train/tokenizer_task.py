@@ -7,7 +7,7 @@ nothing where nothing does.
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -15,27 +15,40 @@ import torch
 from torch import Tensor, nn
 
 from worldsim.episodes import Episodes
-from worldsim.errors import InvalidInput
+from worldsim.errors import InvalidInput, check_bounds
 from worldsim.media import contact_sheet
 from worldsim.models.tokenizer import Tokenizer, TokenizerConfig, to_frames, to_pictures
 
-RATE_WEIGHT = 0.006  # nats a latent number -> loss
-MOVING_WEIGHT = 5.0  # extra weight of pixels that changed since the picture before: small moving things are rare
-RUN = 2  # pictures taken in a row, to see what moves
+RUN = 2  # frames taken in a row, to see what moves
+
+
+@dataclass(frozen=True)
+class TokenizerLossConfig:
+    """How much each part of the reconstruction loss counts."""
+
+    absolute: float = 0.3  # of the errors' absolute values
+    squared: float = 5.0  # of their squares
+    gradient: float = 0.3  # of the differences between neighbouring errors: keeps edges sharp
+    rate: float = 0.006  # nats a latent number -> loss
+    moving: float = 5.0  # extra weight of pixels that changed since the frame before: small moving things are rare
+
+    def __post_init__(self) -> None:
+        weight = (0, 1e6)
+        check_bounds("loss", self, absolute=weight, squared=weight, gradient=weight, rate=weight, moving=weight)
 
 
 class TokenizerLoss(nn.Module):
     """Reconstruction loss; called by the loop with (batch, step, generator)."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, config: TokenizerLossConfig) -> None:
         super().__init__()
-        self.tokenizer = tokenizer
+        self.tokenizer, self.config = tokenizer, config
 
     def forward(
         self, batch: dict[str, Tensor], step: int, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """`frames` (B, RUN, H, W, 3) uint8 -> loss and metrics."""
-        frames = batch["frames"]
+        c, frames = self.config, batch["frames"]
         pictures = to_pictures(frames.flatten(0, 1)).contiguous(memory_format=torch.channels_last)
         said = self.tokenizer.encoder(pictures).float()
         noise = torch.randn(said.shape, generator=generator, device=said.device)
@@ -44,11 +57,11 @@ class TokenizerLoss(nn.Module):
         scale = (self.tokenizer.log_rms - 0.5 * said.detach().square().mean().log()).square()
         runs = pictures.unflatten(0, frames.shape[:2])
         moved = (runs[:, 0] - runs[:, 1]).abs().amax(1, keepdim=True)  # (B, 1, H, W)
-        weight = 1 + MOVING_WEIGHT * (2 * moved).clamp(max=1).repeat_interleave(RUN, dim=0)
+        weight = 1 + c.moving * (2 * moved).clamp(max=1).repeat_interleave(RUN, dim=0)
         error = decoded - pictures
         squared = error.square()
-        loss = (weight * (0.3 * error.abs() + 5 * squared)).mean() + 0.3 * _gradient_loss(error)
-        return loss + RATE_WEIGHT * rate + scale, {"psnr": psnr(squared.mean().detach()), "rate": rate.detach()}
+        loss = (weight * (c.absolute * error.abs() + c.squared * squared)).mean() + c.gradient * _gradient_loss(error)
+        return loss + c.rate * rate + scale, {"psnr": psnr(squared.mean().detach()), "rate": rate.detach()}
 
 
 def _gradient_loss(error: Tensor) -> Tensor:
@@ -66,10 +79,13 @@ class TokenizerTask:
 
     kind = "tokenizer"
 
-    def __init__(self, stores: list[Episodes], config: TokenizerConfig, *, batch: int = 12, seed: int = 0) -> None:
+    def __init__(
+        self, stores: list[Episodes], config: TokenizerConfig,
+        *, batch: int = 12, loss: TokenizerLossConfig | None = None, seed: int = 0,
+    ) -> None:  # fmt: skip
         self.stores, self.settings, self.runs, self.seed = stores, config, batch, seed
         torch.manual_seed(seed)  # the initial weights only
-        self.model = TokenizerLoss(Tokenizer(config))
+        self.model = TokenizerLoss(Tokenizer(config), loss or TokenizerLossConfig())
         self.frames_per_batch = batch * RUN
         # Rows that the next row of the same game follows.
         self._rows = [np.setdiff1d(np.arange(store.num_steps), store.ends - 1) for store in stores]
@@ -80,7 +96,10 @@ class TokenizerTask:
 
     def config(self) -> dict[str, Any]:
         """What a resumed run must share."""
-        return {"model": _jsonable(asdict(self.settings)), "batch": self.runs, "seed": self.seed}
+        return {
+            "model": _jsonable(asdict(self.settings)), "batch": self.runs, "seed": self.seed,
+            "loss": asdict(self.model.config),
+        }  # fmt: skip
 
     def batch(self, step: int, rank: int) -> dict[str, Tensor]:
         """Runs of pictures from random places of random stores; a pure function of (seed, step, rank)."""
