@@ -1,12 +1,8 @@
-"""Worlds and checkpoints of earlier versions as those of today.
+"""Worlds, checkpoints, states and episode stores of earlier versions as those of today.
 
-Format 7 had conditions and heads as fixed parts of the dynamics; now they are modules named in the config.
-
-Format 6 of worlds had `burst`, a head that drew several steps at once, and `dynamics.cycle`, the hour of a game's clock
-as an embedding. Neither was of use. What the embedding added in the mean is now part of the noise level's bias.
-The states of such worlds had seed, episode and time beside the cache, not under `keys`.
-
-Formats 6 and 7 had the numbers of noise shaping among those of sampling, which were 0 where there was none.
+Format 6 of worlds had conditions and heads as fixed parts of the dynamics, which are now modules named in the config;
+the phase of an episode's clock was `cycle`. The numbers of noise shaping were among those of sampling, 0 where there
+was none. A head `burst`, which drew several steps at once, is gone. States had seed, episode and time beside the cache.
 """
 
 from __future__ import annotations
@@ -16,11 +12,12 @@ from typing import Any
 
 from torch import Tensor
 
-WORLD_FORMAT = 8
+WORLD_FORMAT = 7
 MOVED = {  # modules of the dynamics: where they were, where they are
     "action.": "conditions.action.embed.",
     "level.": "conditions.noise_level.embed.",
     "age.": "conditions.episode_time.embed.",
+    "phase.": "conditions.episode_phase.embed.",
     "squeeze.": "heads.squeeze.",
     "outcome.0.": "heads.trunk.",
     "outcome.2.": "heads.last.",
@@ -45,8 +42,7 @@ CONSTANTS: dict[str, dict[str, Any]] = {
 
 def migrate_config(values: dict[str, Any]) -> dict[str, Any]:
     """The content of a `config.json`; one of a format that is not known is given back as it is."""
-    version = values.get("format_version")
-    if version not in (6, 7) or isinstance(version, bool):
+    if values.get("format_version") != 6:
         return values
     values = {name: value for name, value in values.items() if name != "burst"}
     if isinstance(values.get("dynamics"), dict):
@@ -68,7 +64,11 @@ def migrate_sampling(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def migrate_sizes(values: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a `DynamicsConfig`, in a world's config or in a checkpoint's."""
-    return {name: value for name, value in values.items() if name != "cycle"}
+    if "cycle" not in values:
+        return dict(values)
+    kept = {name: value for name, value in values.items() if name != "cycle"}
+    named = ["action", "noise_level", "episode_time", "episode_phase"]
+    return kept | {"period": values["cycle"], "conditions": named}
 
 
 def migrate_settings(kind: str, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,13 +82,7 @@ def migrate_settings(kind: str, values: Mapping[str, Any]) -> dict[str, Any]:
 
 def migrate_weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The named weights of a world or a checkpoint; those of today stay as they are."""
-    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith("burst.")}
-    for name in [name for name in kept if name.endswith("dynamics.phase.weight")]:
-        bias = name.replace("phase.weight", "level.bias")
-        if bias in kept:
-            mean = kept.pop(name).float().mean(0)  # (cond_dim,)
-            kept[bias] = (kept[bias].float() + mean).to(kept[bias].dtype)
-    return {_moved(name): tensor for name, tensor in kept.items()}
+    return {_moved(name): tensor for name, tensor in tensors.items() if not name.startswith("burst.")}
 
 
 def _moved(name: str) -> str:
@@ -99,26 +93,6 @@ def _moved(name: str) -> str:
             if rest.startswith(old):
                 return head + dynamics + new + rest.removeprefix(old)
     return name
-
-
-def migrate_optimizer(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a checkpoint that has the embedding, without the optimizer's state of it.
-
-    That is numbered in the order of the parameters: place, action, level, age, phase.
-    """
-    if "model.dynamics.phase.weight" not in tensors:
-        return dict(tensors)
-    gone = 6 if "model.dynamics.action.bias" in tensors else 5
-    kept: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        kind, _, rest = name.partition(".")
-        if kind == "optimizer":
-            index, _, key = rest.partition(".")
-            if int(index) == gone:
-                continue
-            name = f"optimizer.{int(index) - (int(index) > gone)}.{key}"
-        kept[name] = tensor
-    return kept
 
 
 def migrate_stream(name: str, values: Mapping[str, Any]) -> dict[str, Any]:

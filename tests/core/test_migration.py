@@ -14,11 +14,11 @@ from worldsim.errors import DamagedWorld
 from worldsim.migration import (
     MOVED,
     WORLD_FORMAT,
-    migrate_optimizer,
     migrate_settings,
     migrate_state,
     migrate_weights,
 )
+from worldsim.models.dynamics import CONDITIONS
 from worldsim.noise_shaping import NoiseShaping
 from worldsim.sampling import SamplingConfig
 from worldsim.train.checkpoint import load_checkpoint, optimizer_tensors, save_checkpoint
@@ -33,7 +33,7 @@ OLD_SAMPLING = {
 SAMPLING = SamplingConfig(1, 1.1, NoiseShaping(0.015, 0.01, (0, 1), 2.0, 8.0), 0.04)
 
 
-def as_in_format_7(tensors):
+def as_named_before(tensors):
     """Weights by their names of when conditions and heads were fixed parts of the dynamics."""
     old = {}
     for name, tensor in tensors.items():
@@ -43,52 +43,49 @@ def as_in_format_7(tensors):
     return old
 
 
-def test_a_world_of_format_7_opens_as_one_of_today(tmp_path):
-    files = tiny_files()
-    write_world(tmp_path, dataclasses.replace(files, model=as_in_format_7(files.model)))
-    values = json.loads((tmp_path / CONFIG).read_text("utf-8"))
-    for name in ("action_scale", "conditions", "output_heads", "streams", "scales"):
-        del values["dynamics"][name]
-    (tmp_path / CONFIG).write_text(json.dumps(values | {"format_version": 7}), "utf-8")
-    read = read_world(tmp_path)
-    assert read.config == dataclasses.replace(files.config, sha256=read.config.sha256)
-    assert read.model.keys() == files.model.keys()
-    assert all(torch.equal(read.model[name], tensor) for name, tensor in files.model.items())
+def with_phase(files):
+    """A world that is told the phase of a clock, as those of format 6 are."""
+    conditions = (*CONDITIONS, "episode_phase")
+    sizes = dataclasses.replace(files.config.dynamics, conditions=conditions, period=5)
+    config = dataclasses.replace(files.config, dynamics=sizes, sampling=SAMPLING)
+    phase = {"dynamics.conditions.episode_phase.embed.weight": torch.randn(5, sizes.cond_dim)}
+    return dataclasses.replace(files, config=config, model=files.model | phase)
 
 
 def world_of_format_6(folder):
-    """A world's folder as it was: with a burst head, and with the hour of a clock as an embedding."""
-    files = tiny_files()
-    model = as_in_format_7(files.model)
-    bias = model["dynamics.level.bias"]
-    phase = torch.randn(5, len(bias))
-    old = {**model, "dynamics.level.bias": bias - phase.mean(0), "dynamics.phase.weight": phase}
-    write_world(folder, dataclasses.replace(files, model=old | {"burst.level.weight": torch.ones(2)}))
+    """A world's folder as it was, with a burst head; the files that it is of today."""
+    files = with_phase(tiny_files())
+    write_world(folder, dataclasses.replace(files, model=as_named_before(files.model) | {"burst.bias": torch.ones(2)}))
     values = json.loads((folder / CONFIG).read_text("utf-8"))
+    for name in ("action_scale", "conditions", "output_heads", "streams", "scales", "period"):
+        del values["dynamics"][name]
     values["dynamics"]["cycle"] = 5
     values["sampling"] = OLD_SAMPLING
     (folder / CONFIG).write_text(json.dumps(values | {"burst": 3, "format_version": 6}), "utf-8")
     return files
 
 
-def test_a_world_of_format_6_opens_as_one_of_today(tmp_path):
+def test_a_world_of_format_6_opens_as_one_of_today_and_dreams_the_same(tmp_path):
     now = world_of_format_6(tmp_path / "old")
     read = read_world(tmp_path / "old")
-    assert read.config == dataclasses.replace(now.config, sampling=SAMPLING, sha256=read.config.sha256)
+    assert read.config == dataclasses.replace(now.config, sha256=read.config.sha256)
     assert read.model.keys() == now.model.keys()
-    for name, tensor in now.model.items():
-        torch.testing.assert_close(read.model[name], tensor)
-    world = World.from_pretrained(tmp_path / "old", device="cpu")
+    assert all(torch.equal(read.model[name], tensor) for name, tensor in now.model.items())
+    world, same = World.from_pretrained(tmp_path / "old", device="cpu"), World(now, device="cpu")
     world.save_pretrained(tmp_path / "new")
     assert WorldConfig.read(tmp_path / "new" / CONFIG).format_version == WORLD_FORMAT
-    assert world.step(world.reset([0]), world.config.actions.lowest(1))[1].frame.shape == (1, 16, 32, 3)
+    state, other = world.reset([3]), same.reset([3])
+    for action in (0, 1, 2, 1, 0, 2):
+        state, step = world.step(state, np.array([action]))
+        other, expected = same.step(other, np.array([action]))
+        assert np.array_equal(step.frame, expected.frame)
 
 
 @pytest.mark.parametrize(("surprise", "shaped"), [(0.015, True), (0.0, False)])
-def test_noise_shaping_of_format_7_has_a_place_of_its_own(tmp_path, surprise, shaped):
-    write_world(tmp_path, tiny_files())
+def test_noise_shaping_of_format_6_has_a_place_of_its_own(tmp_path, surprise, shaped):
+    world_of_format_6(tmp_path)
     values = json.loads((tmp_path / CONFIG).read_text("utf-8"))
-    values |= {"sampling": OLD_SAMPLING | {"surprise": surprise}, "format_version": 7}
+    values["sampling"] = OLD_SAMPLING | {"surprise": surprise}
     (tmp_path / CONFIG).write_text(json.dumps(values), "utf-8")
     wanted = SAMPLING if shaped else dataclasses.replace(SAMPLING, noise_shaping=None)
     assert WorldConfig.read(tmp_path / CONFIG).sampling == wanted
@@ -112,39 +109,25 @@ def test_a_world_of_a_format_that_is_not_known_is_refused(tmp_path, version):
         read_world(tmp_path / "old")
 
 
-def with_clock(tensors, gone):
-    """A checkpoint's tensors as they were with the embedding, whose parameter has the number `gone`."""
-    old = {}
-    for name, tensor in tensors.items():
-        kind, _, rest = name.partition(".")
-        index, _, key = rest.partition(".")
-        if kind == "optimizer" and int(index) >= gone:
-            name = f"optimizer.{int(index) + 1}.{key}"
-        old[name] = tensor
-    old = as_in_format_7(old)
-    width = len(old["model.dynamics.level.bias"])
-    for key, value in {"step": torch.tensor(7.0), "exp_avg": torch.ones(5, width)}.items():
-        old[f"optimizer.{gone}.{key}"] = value
-    old |= {f"{kind}.dynamics.phase.weight": torch.zeros(5, width) for kind in ("model", "average")}
-    return old
-
-
-def test_a_checkpoint_with_the_clock_opens_without_it(tmp_path, monkeypatch):
+def test_a_checkpoint_with_the_names_of_before_is_trained_on(tmp_path, monkeypatch):
     clips = latent_store(tiny_episodes(tmp_path / "data"), tmp_path / "cache")
-    task = narrow_dynamics_task([clips], monkeypatch)
+    task = narrow_dynamics_task([clips], monkeypatch, period=5)
     optimizer = torch.optim.AdamW(task.model.parameters())
     sum(p.square().sum() for p in task.model.parameters()).backward()
     optimizer.step()
     tensors = {f"model.{n}": t.clone() for n, t in task.model.state_dict().items()}
     tensors |= {f"average.{n}": p.detach().clone() for n, p in task.model.named_parameters()}
     tensors |= optimizer_tensors(optimizer)
-    names = [name for name, _ in task.model.named_parameters()]
-    gone = names.index("dynamics.conditions.episode_time.embed.weight") + 1  # where the embedding was
+    # The optimizer's state is numbered in the order of the parameters, which has stayed.
+    order = [n.removeprefix("dynamics.") for n, _ in task.model.named_parameters()][:6]
+    kinds = ("action", "noise_level", "noise_level", "episode_time", "episode_phase")
+    assert order[0] == "place" and all(f".{kind}." in name for kind, name in zip(kinds, order[1:], strict=True))
     config = task.config()
-    config["model"] = config["model"] | {"cycle": 5}
+    sizes = {name: value for name, value in config["model"].items() if name not in ("conditions", "period")}
+    config["model"] = sizes | {"cycle": 5}
     del config["loss"], config["clips"]  # which were constants
     path = tmp_path / "dynamics.safetensors"
-    save_checkpoint(path, with_clock(tensors, gone), {"kind": "dynamics", "step": 7, "config": config})
+    save_checkpoint(path, as_named_before(tensors), {"kind": "dynamics", "step": 7, "config": config})
     read, meta = load_checkpoint(path)
     assert meta["config"] == task.config() and read.keys() == tensors.keys()
     for name, tensor in tensors.items():
@@ -165,7 +148,7 @@ def test_what_was_unpacked_from_a_world_says_no_constants(tmp_path):
 
 def test_tensors_of_today_stay_as_they_are():
     tensors = {"model.dynamics.heads.last.bias": torch.ones(2), "optimizer.5.step": torch.tensor(1.0)}
-    assert migrate_weights(migrate_optimizer(tensors)) == tensors
+    assert migrate_weights(tensors) == tensors
 
 
 def test_a_state_saved_before_its_keys_had_a_place_goes_on_to_the_bit(tmp_path):

@@ -66,7 +66,7 @@ def advance(world: World, state: Any, actions: np.ndarray) -> tuple[Any, dict[st
 
 def with_context_noise(world: World, level: float) -> World:
     """The same weights, sampled with another level of noise on the last frames."""
-    return world.with_sampling(context_noise=level)
+    return world.with_sampling(dataclasses.replace(world.sampling, context_noise=level))
 
 
 # -- what is played ----------------------------------------------------------------------------------------------

@@ -158,7 +158,7 @@ class Alternate:
 def test_a_source_from_outside_brings_its_policies(monkeypatch):
     monkeypatch.setitem(SOURCES, "tank", None)  # both tables are as they were, afterwards
     monkeypatch.setitem(POLICIES, "alternate", None)
-    spec = SourceSpec("tank", 8, 8, ActionSpec(n=3), 10.0, extras={"sonar": StreamSpec((1,), "float32")})
+    spec = SourceSpec("tank", 8, 8, ActionSpec(n=3), 10.0, extras={"sonar": StreamSpec("vector", (1,), "float32")})
     register_source("tank", lambda *, beeps=1: (spec, beeps), policies={"alternate": Alternate}, mix=("alternate",))
     assert make_source("tank", beeps=4) == (spec, 4)
     with pytest.raises(InvalidInput, match="'tank' does not take depth; it takes beeps"):

@@ -62,6 +62,7 @@ class DynamicsCommand:
     patch: tuple[int, int] = (8, 1)  # latents (rows, columns) in a token
     augment: tuple[str, ...] = ()  # learn from changed episodes, too, where the source declares it: mirror
     event: tuple[str, ...] = ()  # VARIABLE:falls, :rises or :nonzero: recorded events that come before endings
+    period: int = 1  # steps from one stroke of an episode's clock to the next, where something comes by it; 1: none
     streams: tuple[str, ...] = ()  # recorded vectors to learn and to dream, such as proprio; a token is a task
     loss: LossConfig = field(default_factory=LossConfig)
     clips: ClipConfig = field(default_factory=ClipConfig)
@@ -96,7 +97,7 @@ class DynamicsCommand:
             begun = load_checkpoint(path)[1]
             kept["reward_scale"] = setting(path, begun, "reward_scale", float)
             kept["begun"] = setting(path, begun, "model", DynamicsConfig)
-        sizes: dict[str, Any] = {"batch": self.batch, "clip": self.clip, "patch": self.patch}
+        sizes: dict[str, Any] = {"batch": self.batch, "clip": self.clip, "patch": self.patch, "period": self.period}
         recipe: dict[str, Any] = {"loss": self.loss, "clips": self.clips, "seed": self.loop.seed}
         task = DynamicsTask(clips, tokenizer, **sizes, **modules_of(clips), **recipe, **kept)
         fit(task, self.loop, self.out, self.resume)

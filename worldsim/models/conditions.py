@@ -92,6 +92,21 @@ class EpisodeTimeCondition(Condition):
         return self.embed(fourier_features(late, AGE_FEATURES, FINEST_AGE).to(_dtype(self.embed)))
 
 
+@conditions.register("episode_phase")
+class EpisodePhaseCondition(Condition):
+    """Where it is between two strokes of a clock that begins with the episode, such as one that brings opponents."""
+
+    def __init__(self, config: DynamicsConfig, stream: str) -> None:
+        super().__init__()
+        self.period = config.period
+        self.embed = nn.Embedding(config.period, config.cond_dim)
+        nn.init.normal_(self.embed.weight, std=0.25)  # what comes by the clock is rare: tell its hours apart at once
+
+    def forward(self, inputs: StepInputs) -> Tensor:
+        """As `Condition.forward`."""
+        return self.embed(inputs.ages % self.period)
+
+
 @conditions.register("proprio")
 class VectorCondition(Condition):
     """A vector stream at the last frame: "proprio" reads the stream of that name, "proprio:pose" the stream "pose"."""

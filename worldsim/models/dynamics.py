@@ -72,6 +72,7 @@ class DynamicsConfig:
     local: int = 64  # width of the convolutions at the latents' resolution
     painter_blocks: int = 2  # residual blocks of the convolutions that draw
     oldest: int = 1000  # steps since an episode's beginning after which it gets no later
+    period: int = 1  # steps from one stroke of an episode's clock to the next, for the condition "episode_phase"
     action_start: int = 0  # the first discrete action
     action_scale: Scale = field(default_factory=Scale)  # of recorded continuous actions
     conditions: tuple[str, ...] = CONDITIONS  # names in `worldsim.models.conditions`
@@ -85,7 +86,7 @@ class DynamicsConfig:
             "dynamics", self, channels=(1, 512), height=sides, width=sides, patch=sides,
             actions=(0, 65_536), action_dim=(0, 4096), between=(0, 64), dim=widths, heads=(1, 256), mlp_ratio=(1, 64),
             history_blocks=blocks, denoiser_blocks=blocks, painter_blocks=blocks, window=(1, 65_536),
-            cond_dim=widths, local=widths, oldest=(1, 10**9), action_start=(-(10**9), 10**9),
+            cond_dim=widths, local=widths, oldest=(1, 10**9), period=(1, 100_000), action_start=(-(10**9), 10**9),
         )  # fmt: skip
         if self.dim % self.heads:
             raise InvalidInput(f"dynamics dim is {self.dim}; give a multiple of heads, which is {self.heads}")

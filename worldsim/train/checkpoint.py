@@ -20,7 +20,7 @@ from torch import Tensor
 from worldsim.config import build
 from worldsim.errors import DamagedCheckpoint, InvalidInput
 from worldsim.files import parse_json, replacing
-from worldsim.migration import migrate_optimizer, migrate_settings, migrate_weights
+from worldsim.migration import migrate_settings, migrate_weights
 
 T = TypeVar("T")
 FORMAT = 2
@@ -64,7 +64,7 @@ def load_checkpoint(path: Path, fields: Mapping[str, type] = META) -> tuple[dict
     _check(path, tensors, meta, metadata, fields)
     if "config" in fields:
         meta["config"] = migrate_settings(meta["kind"], meta["config"])
-    return migrate_weights(migrate_optimizer(tensors)), meta
+    return migrate_weights(tensors), meta
 
 
 def setting(path: Path, meta: Mapping[str, Any], name: str, kind: type[T]) -> T:

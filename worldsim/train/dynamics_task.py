@@ -35,9 +35,11 @@ class DynamicsTask:
         *, batch: int = 2, clip: int = 32, patch: tuple[int, int] = (8, 1), seed: int = 0,
         loss: LossConfig | None = None, clips: ClipConfig | None = None,
         reward_scale: float | None = None, begun: DynamicsConfig | None = None,
-        conditions: tuple[str, ...] = CONDITIONS, heads: tuple[str, ...] = HEADS,
+        conditions: tuple[str, ...] = CONDITIONS, heads: tuple[str, ...] = HEADS, period: int = 1,
     ) -> None:  # fmt: skip
         """`conditions` and `heads` name the modules of the model; the streams that these read come with the stores.
+
+        With a `period` above 1 the model is also told the phase of a clock that strikes every so many steps.
 
         `reward_scale` and `begun` are those of the weights to go on with; by default what they say of the data is
         taken from it: the mean size of rewards, the age that one row of a hundred is beyond, means and deviations.
@@ -55,7 +57,8 @@ class DynamicsTask:
         self.settings = DynamicsConfig(
             channels=grid.channels, height=grid.latent_height, width=grid.latent_width, patch=patch,
             actions=meta.actions.n, action_dim=len(meta.actions.low), between=between, window=clip - 1,
-            action_start=meta.actions.start, conditions=conditions, output_heads=heads,
+            action_start=meta.actions.start, output_heads=heads, period=period,
+            conditions=(*conditions, "episode_phase") if period > 1 else conditions,
             streams={name: meta.streams[name] for name in stores[0].streams}, **statistics,
         )  # fmt: skip
         torch.manual_seed(seed)  # the initial weights only
