@@ -44,18 +44,17 @@ def settle(env, computed):
 
 
 class StagedToy(ToyWorld):
-    """A toy in two stages; the second step in the other thread, a guess after a step, waits for `go` in the first."""
+    """A toy in two stages; the first guess of what follows on one step waits for `go` in the first."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        self.begun, self.go, self.calls = threading.Event(), threading.Event(), 0
+        self.begun, self.go = threading.Event(), threading.Event()
 
     def step(self, state, actions):
         return finish(self.stages(state, actions))
 
     def stages(self, state, actions):
-        self.calls += elsewhere()
-        if self.calls == 2:
+        if elsewhere() and state.counters["step"].tolist() == [1] and not self.begun.is_set():
             self.begun.set()
             assert self.go.wait(PATIENCE)
         yield "second"
@@ -131,7 +130,7 @@ def test_a_miss_stops_the_guess_at_the_end_of_its_stage():
     env, plain = amid_a_guess()
     assert_same(env.step(2), plain.step(2))
     stats = env.speculation_stats
-    assert stats.last == "miss" and stats.cancelled == 1
+    assert stats.last == "miss" and stats.cancelled >= 1
     assert stats.waited_seconds > 0 and stats.discarded_seconds > 0
     env.close()
 
@@ -154,8 +153,9 @@ def test_a_guess_is_gone_before_the_state_is_replaced(act):
         one.step(1)
     assert world.begun.wait(PATIENCE)
     threading.Timer(0.05, world.go.set).start()
+    cancelled = env.speculation_stats.cancelled  # a guess of the first step may be among them
     act(env, saved[0])
-    assert env.speculation_stats.cancelled == 1
+    assert env.speculation_stats.cancelled == cancelled + 1
     act(plain, saved[1])
     assert_same(play(env, [1, 1, 2]), play(plain, [1, 1, 2]))
     env.close()
@@ -163,12 +163,12 @@ def test_a_guess_is_gone_before_the_state_is_replaced(act):
 
 def test_what_goes_wrong_in_the_other_thread_is_raised_by_step_and_leaves_the_game_as_it_was():
     class Breaks(ToyWorld):
-        calls = 0
+        broke = False
 
         def step(self, state, actions):
-            self.calls += elsewhere()
-            if self.calls == 2:  # the first guess after a step
-                self.calls = 3
+            first = state.counters["step"].tolist() == [1]  # the guess of what follows on one step
+            if elsewhere() and first and not self.broke:
+                self.broke = True
                 raise RuntimeError("out of luck")
             return super().step(state, actions)
 
