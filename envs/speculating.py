@@ -9,7 +9,7 @@ import numpy as np
 
 from worldsim.actions import check_action, check_actions
 from worldsim.envs.observing import Observer
-from worldsim.envs.worlds import step_stages
+from worldsim.rollout import step_stages
 from worldsim.spec import Stages, WorldProtocol
 from worldsim.speculation import Speculation, Speculator
 from worldsim.speculation.settings import check_speculation

@@ -20,6 +20,7 @@ from worldsim.envs.speculating import make_speculator
 from worldsim.envs.starts import OF_A_START, Start, check_options, check_seeds, check_starts
 from worldsim.envs.state import EnvState, pack, unpack
 from worldsim.errors import InvalidInput, InvalidState
+from worldsim.rollout import step_world
 from worldsim.spec import WorldProtocol
 from worldsim.speculation import Speculation, SpeculationStats
 from worldsim.tree import clone, put_rows, select_rows
@@ -249,7 +250,7 @@ class WorldVectorEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
         if self.speculate:
             state, result = self.ahead.step(now.state, actions)
         else:
-            state, result = worlds.step_world(self.world, now.state, actions, self._observer.pictures)
+            state, result = step_world(self.world, now.state, actions, self._observer.pictures)
         progress, outcome = now.progress.after(result, self.max_episode_steps, stepped)
         return Now(state, progress, self._observer.after(state, result)), outcome
 

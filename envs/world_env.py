@@ -21,6 +21,7 @@ from worldsim.envs.speculating import make_speculator
 from worldsim.envs.starts import check_options, check_seed, check_start
 from worldsim.envs.state import EnvState, pack, unpack
 from worldsim.envs.window import Window
+from worldsim.rollout import step_world
 from worldsim.spec import WorldProtocol
 from worldsim.speculation import Speculation, SpeculationStats
 from worldsim.tree import clone
@@ -140,7 +141,7 @@ class WorldEnv(gym.Env[Any, Any]):
         if self.speculate:
             state, result = self.ahead.step(self._now.state, checked)
         else:
-            state, result = worlds.step_world(self.world, self._now.state, checked, self._observer.pictures)
+            state, result = step_world(self.world, self._now.state, checked, self._observer.pictures)
         observation = self._observer.after(state, result)
         progress, outcome = self._now.progress.after(result, self.max_episode_steps)
         info = single(outcome.info)

@@ -12,9 +12,8 @@ from gymnasium.envs.registration import EnvSpec
 
 from worldsim.envs.starts import Start
 from worldsim.errors import InvalidInput, InvalidState, MissingDependency
-from worldsim.rollout import finish, stages_of
-from worldsim.spec import ActionSpec, Pictures, Stages, WorldProtocol, WorldSpec, WorldStep
-from worldsim.tree import clone
+from worldsim.rollout import check_frames
+from worldsim.spec import ActionSpec, WorldProtocol, WorldSpec
 
 TimeLimit = int | Literal["world"] | None
 DEFAULT_START = "beginning"
@@ -112,49 +111,9 @@ def reset_world(world: WorldProtocol, seed: int, episode: int, start: Start | No
     return world.reset([seed], episode=[episode], **options)
 
 
-def step_world(
-    world: WorldProtocol, state: Any, actions: np.ndarray, pictures: Pictures = "all"
-) -> tuple[Any, WorldStep]:
-    """`world.step`, with the shapes of its answer checked: a wrong one would surface far from here.
-
-    A world without latents decodes all `pictures`, whatever is asked for.
-    """
-    return finish(step_stages(world, state, actions, pictures))
-
-
-@torch.no_grad()
-def step_stages(world: WorldProtocol, state: Any, actions: np.ndarray, pictures: Pictures = "all") -> Stages:
-    """The stages of `step_world`. The state may be stepped again, should the step be interrupted or not be wanted."""
-    rewind = getattr(world, "rewind", None)
-    if rewind is not None:
-        rewind(state)
-    else:
-        state = clone(state)  # the world may write into what it is given
-    if world.spec.latent_shape is None:
-        pictures = "all"
-        state, result = yield from stages_of(world, state, actions)
-    else:
-        state, result = yield from stages_of(world, state, actions, pictures=pictures)
-    rows = len(actions)
-    if pictures != "none":
-        _check_pictures(world.spec, "frame", result.frame, rows)
-    for name in ("reward", "terminated"):
-        shape = np.shape(getattr(result, name))
-        if shape != (rows,):
-            raise InvalidInput(f"world {world.spec.name!r} gave {name} of shape {shape}; return ({rows},)")
-    return state, result
-
-
 @torch.no_grad()
 def render_world(world: WorldProtocol, state: Any, rows: int) -> np.ndarray:
     """The current pictures of a batch of `rows` worlds, (rows, H, W, 3) uint8."""
     pictures = world.render(state)
-    _check_pictures(world.spec, "pictures", pictures, rows)
+    check_frames(world.spec, "pictures", pictures, rows)
     return pictures
-
-
-def _check_pictures(spec: WorldSpec, name: str, pictures: np.ndarray, rows: int) -> None:
-    shape, dtype = np.shape(pictures), getattr(pictures, "dtype", type(pictures).__name__)
-    want = (rows, spec.height, spec.width, 3)
-    if shape != want or dtype != np.uint8:
-        raise InvalidInput(f"world {spec.name!r} gave {name} {dtype} {shape}; return numpy uint8 {want}")

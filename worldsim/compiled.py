@@ -42,19 +42,18 @@ from worldsim import noise_shaping as noise_shaping_source
 from worldsim import sampling as sampling_source
 from worldsim.errors import InvalidInput, MissingDependency
 from worldsim.files import replacing
-from worldsim.models import cache as cache_source
 from worldsim.models import conditions as conditions_source
 from worldsim.models import dynamics as dynamics_source
 from worldsim.models import heads as heads_source
 from worldsim.models import layers as layers_source
-from worldsim.models.cache import KVCache
 from worldsim.models.dynamics import Dynamics, HistoryOut
+from worldsim.models.layers import KVCache
 from worldsim.models.registry import Streams
 from worldsim.sampling import Eager, SamplingConfig, StepNoise
 
 CACHE = "WORLDSIM_CACHE"  # variable of the environment: the folder of what is compiled
 WRITTEN = (  # what is compiled
-    *(cache_source, conditions_source, dynamics_source, heads_source, layers_source),
+    *(conditions_source, dynamics_source, heads_source, layers_source),
     *(noise_shaping_source, sampling_source, sys.modules[__name__]),
 )
 SETTINGS = {

@@ -21,12 +21,13 @@ import torch
 from torch import Tensor
 
 from worldsim.ambient import isolated, refuse_if_forked
-from worldsim.errors import InvalidState
-from worldsim.models.cache import KVCache
+from worldsim.errors import InvalidInput, InvalidState
 from worldsim.models.dynamics import HistoryOut
+from worldsim.models.layers import KVCache
 from worldsim.models.registry import Streams
 from worldsim.sampling import Engine, empty_cache, step_noise
-from worldsim.spec import Stages, WorldProtocol
+from worldsim.spec import Pictures, Stages, WorldProtocol, WorldSpec, WorldStep
+from worldsim.tree import clone
 
 Result = TypeVar("Result")
 Frames = tuple[np.ndarray, np.ndarray]  # (B, K, H, W, 3) uint8, and whether all their numbers were finite (B,) bool
@@ -160,6 +161,47 @@ def stages_of(world: WorldProtocol, state: Any, actions: np.ndarray, **options: 
     if staged is not None:
         return (yield from staged(state, actions, **options))
     return world.step(state, actions, **options)
+
+
+def step_world(
+    world: WorldProtocol, state: Any, actions: np.ndarray, pictures: Pictures = "all"
+) -> tuple[Any, WorldStep]:
+    """`world.step`, with the shapes of its answer checked: a wrong one would surface far from here.
+
+    A world without latents decodes all `pictures`, whatever is asked for.
+    """
+    return finish(step_stages(world, state, actions, pictures))
+
+
+@torch.no_grad()
+def step_stages(world: WorldProtocol, state: Any, actions: np.ndarray, pictures: Pictures = "all") -> Stages:
+    """The stages of `step_world`. The state may be stepped again, should the step be interrupted or not be wanted."""
+    rewind = getattr(world, "rewind", None)
+    if rewind is not None:
+        rewind(state)
+    else:
+        state = clone(state)  # the world may write into what it is given
+    if world.spec.latent_shape is None:
+        pictures = "all"
+        state, result = yield from stages_of(world, state, actions)
+    else:
+        state, result = yield from stages_of(world, state, actions, pictures=pictures)
+    rows = len(actions)
+    if pictures != "none":
+        check_frames(world.spec, "frame", result.frame, rows)
+    for name in ("reward", "terminated"):
+        shape = np.shape(getattr(result, name))
+        if shape != (rows,):
+            raise InvalidInput(f"world {world.spec.name!r} gave {name} of shape {shape}; return ({rows},)")
+    return state, result
+
+
+def check_frames(spec: WorldSpec, name: str, pictures: np.ndarray, rows: int) -> None:
+    """Raise InvalidInput for frames of a world that are not (rows, H, W, 3) uint8."""
+    shape, dtype = np.shape(pictures), getattr(pictures, "dtype", type(pictures).__name__)
+    want = (rows, spec.height, spec.width, 3)
+    if shape != want or dtype != np.uint8:
+        raise InvalidInput(f"world {spec.name!r} gave {name} {dtype} {shape}; return numpy uint8 {want}")
 
 
 def rewind(state: WorldState) -> None:

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from worldsim import noise
 from worldsim.errors import check_bounds
-from worldsim.models.cache import KVCache
 from worldsim.models.dynamics import Dynamics, HistoryOut
+from worldsim.models.layers import KVCache
 from worldsim.models.registry import Streams
 from worldsim.noise_shaping import NoiseShaping
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from worldsim.models.cache import KVCache
+from worldsim.models.layers import KVCache
 
 WINDOW = 3
 

@@ -55,16 +55,16 @@ def files_crossed(env: WorldEnv) -> set[str]:
 
 def listed() -> list[str]:
     """The files that the docs list, in order."""
-    section = CONCEPTS.read_text().split("Follow one action through the code", 1)[1].split("\n## ", 1)[0]
+    section = CONCEPTS.read_text("utf-8").split("Follow one action through the code", 1)[1].split("\n## ", 1)[0]
     return re.findall(r"^\d+\. `([^`]+\.py)`", section, re.MULTILINE)
 
 
 def imports(name: str) -> set[str]:
-    """The files of the package that one of them imports, by the names of the docs."""
+    """The files of the package that one of them imports when it runs, by the names of the docs."""
     folder, rest = name.split("/", 1)
     root = next(root for root, name in ROOTS.items() if name == folder)
     found = set()
-    for node in ast.walk(ast.parse((root / rest).read_text())):
+    for node in ast.parse((root / rest).read_text("utf-8")).body:  # not those under `if TYPE_CHECKING`
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("worldsim"):
             for module in (node.module, *(f"{node.module}.{alias.name}" for alias in node.names)):
                 path = module.replace(".", "/").replace("worldsim/envs/", "envs/")

@@ -31,11 +31,11 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from worldsim.errors import InvalidInput, check_bounds
-from worldsim.models.cache import KVCache
 from worldsim.models.conditions import LEVEL_FEATURES, conditions
 from worldsim.models.heads import Heads, heads
 from worldsim.models.layers import (
     MLP,
+    KVCache,
     Modulation,
     ShapedConv,
     SpaceAttention,
