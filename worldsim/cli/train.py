@@ -99,7 +99,8 @@ class DynamicsCommand:
             kept["begun"] = setting(path, begun, "model", DynamicsConfig)
         sizes: dict[str, Any] = {"batch": self.batch, "clip": self.clip, "patch": self.patch, "period": self.period}
         recipe: dict[str, Any] = {"loss": self.loss, "clips": self.clips, "seed": self.loop.seed}
-        task = DynamicsTask(clips, tokenizer, **sizes, **modules_of(clips), **recipe, **kept)
+        recipe |= modules_of(clips)
+        task = DynamicsTask(clips, tokenizer, **sizes, **recipe, **kept)
         fit(task, self.loop, self.out, self.resume)
 
 
