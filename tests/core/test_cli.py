@@ -366,3 +366,9 @@ def test_info_finds_no_display_without_one(monkeypatch):
     monkeypatch.setattr(doctor, "version", lambda distribution: None)  # also where pygame is missing
     finding = doctor.examine_display()
     assert finding.state == "missing" and "xvfb-run" in finding.fix
+
+
+def test_a_reader_that_has_seen_enough_ends_a_command_without_a_traceback():
+    command = f"{sys.executable} -m worldsim.cli.main info | head -n 1"
+    found = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120)
+    assert found.stdout.startswith("worldsim ") and "Traceback" not in found.stderr

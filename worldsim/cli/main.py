@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import signal
 import sys
 from typing import Any
@@ -51,9 +52,13 @@ def main(argv: list[str] | None = None) -> None:
         with signals_raise():
             command: Any = getattr(importlib.import_module(module), function)
             tyro.cli(command, args=args[1:], prog=f"worldsim {args[0]}")
+            sys.stdout.flush()
     except WorldsimError as error:
         print(f"worldsim {args[0]}: {printable(str(error), keep='')}", file=sys.stderr)
         raise SystemExit(2) from error
+    except BrokenPipeError:  # whoever read it has seen enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(128 + 13) from None  # as a program that SIGPIPE ends
     except KeyboardInterrupt as stop:
         print(f"worldsim {args[0]}: interrupted", file=sys.stderr)
         raise SystemExit(128 + (stop.number if isinstance(stop, Interrupted) else signal.SIGINT)) from None
