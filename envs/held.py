@@ -8,9 +8,9 @@ from typing import Any, cast
 import numpy as np
 
 from worldsim.errors import InvalidInput
-from worldsim.holding import HeldStep, held_spec
 from worldsim.rollout import finish, step_stages
 from worldsim.spec import LatentWorld, Pictures, Stages, StreamWorld, WorldProtocol, WorldSpec, WorldStep
+from worldsim.wrappers import HeldStep, held_spec
 
 
 class HeldWorld:

@@ -13,7 +13,7 @@ import torch
 from worldsim.envs.worlds import render_world
 from worldsim.errors import InvalidInput
 from worldsim.spec import LatentWorld, Pictures, StreamWorld, WorldProtocol, WorldStep
-from worldsim.tree import tree_map
+from worldsim.state.tree import tree_map
 
 Observation = str | Sequence[str]  # "pixels", "latents" or a stream of the world; several of them: a dict
 Shown = Any  # an array (B, ...), or a dict of such arrays

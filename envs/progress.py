@@ -9,7 +9,7 @@ import numpy as np
 
 from worldsim.envs.infos import Columns
 from worldsim.errors import InvalidState
-from worldsim.noise import SEED_LIMIT
+from worldsim.sampling.noise import SEED_LIMIT
 from worldsim.spec import WorldStep
 
 

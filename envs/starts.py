@@ -12,7 +12,7 @@ import numpy as np
 
 from worldsim.actions import check_actions
 from worldsim.errors import InvalidInput
-from worldsim.noise import SEED_LIMIT, fold_seed
+from worldsim.sampling.noise import SEED_LIMIT, fold_seed
 from worldsim.spec import WorldSpec
 
 OF_A_START = ("frames", "actions", "age")  # options of `reset`

@@ -12,10 +12,10 @@ import torch
 
 from worldsim.envs.progress import Counters
 from worldsim.errors import InvalidInput
-from worldsim.noise import SEED_LIMIT
+from worldsim.sampling.noise import SEED_LIMIT
 from worldsim.spec import WorldProtocol
-from worldsim.tree import clone
-from worldsim.tree_io import load_extra, load_tree, save_tree
+from worldsim.state.tree import clone
+from worldsim.state.tree_io import load_extra, load_tree, save_tree
 
 EXTRA = {"world": str, "step": int, "episode": int, "seed": int, "ended": bool}  # kept beside the tree in a file
 

@@ -23,7 +23,7 @@ from worldsim.errors import InvalidInput, InvalidState
 from worldsim.rollout import step_world
 from worldsim.spec import WorldProtocol
 from worldsim.speculation import Speculation, SpeculationStats
-from worldsim.tree import clone, put_rows, select_rows
+from worldsim.state.tree import clone, put_rows, select_rows
 
 # What a row has, by the name that the batch has it.
 _ROW_ATTRIBUTES = {

@@ -24,7 +24,7 @@ from worldsim.envs.window import Window
 from worldsim.rollout import step_world
 from worldsim.spec import WorldProtocol
 from worldsim.speculation import Speculation, SpeculationStats
-from worldsim.tree import clone
+from worldsim.state.tree import clone
 
 
 class WorldEnv(gym.Env[Any, Any]):

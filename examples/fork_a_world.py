@@ -8,7 +8,7 @@ import argparse
 import gymnasium as gym
 import numpy as np
 
-from worldsim.media import contact_sheet, save_picture
+from worldsim.io.media import contact_sheet, save_picture
 
 
 def main():

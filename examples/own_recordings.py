@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 
-from worldsim.importing import Recording, write_recordings
+from worldsim.data.importing import Recording, write_recordings
 
 
 def record_one(rng: np.random.Generator, steps: int = 60) -> Recording:

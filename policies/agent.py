@@ -24,7 +24,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import Tensor
 
 from worldsim.errors import DamagedCheckpoint, InvalidInput
-from worldsim.files import write_atomically
+from worldsim.io.files import write_atomically
 from worldsim.policies.network import NUMBERS, make_policy
 from worldsim.policies.observation import ObservationConfig
 from worldsim.spec import ActionSpec

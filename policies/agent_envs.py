@@ -15,10 +15,10 @@ from worldsim.envs.soft_endings import SoftEndings
 from worldsim.envs.source_env import SourceEnv
 from worldsim.envs.sources.matching import matching_source
 from worldsim.envs.worlds import DEFAULT_START, TimeLimit, load_world
-from worldsim.holding import held_steps
 from worldsim.policies.observation import ObservationConfig, See
 from worldsim.spec import WorldProtocol, WorldSpec
 from worldsim.world import World
+from worldsim.wrappers import held_steps
 
 
 def dream_envs(

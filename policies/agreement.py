@@ -11,7 +11,7 @@ import numpy as np
 
 from worldsim.evaluate.plots import require_matplotlib
 from worldsim.evaluate.table import save_json
-from worldsim.media import save_figure
+from worldsim.io.media import save_figure
 from worldsim.policies.baselines import blind_policies
 from worldsim.policies.evaluate import Score
 from worldsim.policies.judge import Judge, Scores, format_table

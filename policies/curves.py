@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from worldsim.evaluate.plots import require_matplotlib
-from worldsim.media import save_figure
+from worldsim.io.media import save_figure
 from worldsim.policies.judge import TRAINED_IN
 
 COLOURS = {"dream": "tab:blue", TRAINED_IN: "tab:cyan", "real": "tab:red"}

@@ -10,7 +10,6 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from worldsim.evaluate.plots import require_matplotlib
 from worldsim.evaluate.table import save_json
-from worldsim.noise_shaping import NoiseShaping
 from worldsim.policies.agent import Agent
 from worldsim.policies.agent_envs import dream_envs, real_envs, tics_per_action
 from worldsim.policies.ages import format_ages
@@ -24,7 +23,8 @@ from worldsim.policies.observation import ObservationConfig
 from worldsim.policies.runs import format_runs
 from worldsim.policies.training import Training
 from worldsim.policies.video import film
-from worldsim.sampling import SamplingConfig
+from worldsim.sampling.noise_shaping import NoiseShaping
+from worldsim.sampling.sampler import SamplingConfig
 from worldsim.world import World
 
 MOST_GAMES = 8  # simulators in one batch

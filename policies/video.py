@@ -10,7 +10,7 @@ import torch
 from stable_baselines3.common.type_aliases import PolicyPredictor
 from stable_baselines3.common.vec_env import VecEnv
 
-from worldsim.media import save_video
+from worldsim.io.media import save_video
 from worldsim.policies.agent import Agent
 from worldsim.policies.agent_envs import dream_envs, real_envs
 from worldsim.world import World

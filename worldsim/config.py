@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from worldsim.endings import EndingConfig
 from worldsim.errors import DamagedWorld, InvalidInput, check_bounds
-from worldsim.files import is_name, read_json
+from worldsim.io.files import is_name, read_json
 from worldsim.migration import WORLD_FORMAT, migrate_config
 from worldsim.models.dynamics import DynamicsConfig
+from worldsim.models.endings import EndingConfig
 from worldsim.models.tokenizer import TokenizerConfig
-from worldsim.sampling import SamplingConfig
+from worldsim.sampling.sampler import SamplingConfig
 from worldsim.spec import ActionSpec
 
 CONFIG_BYTES = 2**20  # the largest config.json that is read

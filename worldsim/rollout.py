@@ -20,14 +20,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from worldsim.ambient import isolated, refuse_if_forked
 from worldsim.errors import InvalidInput, InvalidState
 from worldsim.models.dynamics import HistoryOut
 from worldsim.models.layers import KVCache
 from worldsim.models.registry import Streams
-from worldsim.sampling import Engine, empty_cache, step_noise
+from worldsim.runtime.ambient import isolated, refuse_if_forked
+from worldsim.sampling.sampler import Engine, empty_cache, step_noise
 from worldsim.spec import Pictures, Stages, WorldProtocol, WorldSpec, WorldStep
-from worldsim.tree import clone
+from worldsim.state.tree import clone
 
 Result = TypeVar("Result")
 Frames = tuple[np.ndarray, np.ndarray]  # (B, K, H, W, 3) uint8, and whether all their numbers were finite (B,) bool
@@ -45,7 +45,7 @@ class Keys:
 
 @dataclass
 class WorldState:
-    """Everything a batch of B worlds is, between steps; a tree of tensors with the batch first (`worldsim.tree`)."""
+    """Everything a batch of B worlds is between steps: a tree (`worldsim.state.tree`) of tensors, the batch first."""
 
     past: Tensor  # (B, 2, C, h, w) latents of the last frame and of the one before
     cache: KVCache  # the history's keys and values
@@ -113,7 +113,9 @@ def advance(
     """
     refuse_if_forked()
     if not torch.equal(state.keys.time, state.cache.time):
-        raise InvalidState("this state was stepped already and its memory reused; step a worldsim.tree.clone of it")
+        raise InvalidState(
+            "this state was stepped already and its memory reused; step a worldsim.state.tree.clone of it"
+        )
     keys, past = state.keys, state.past
     noise = step_noise(engine.dynamics, keys.seed, keys.episode, keys.time)
     yield "history"

@@ -54,9 +54,9 @@ Stages = Generator[str, None, tuple[Any, WorldStep]]
 class WorldProtocol(Protocol):
     """The little that `WorldEnv` and `WorldVectorEnv` ask of a world, so that any model can become an environment.
 
-    The state is a tree (`worldsim.tree`) whose leaves have the batch first, and otherwise the same places, shapes and
-    dtypes at every step. `step` may reuse the memory of the
-    state it is given: keep a `worldsim.tree.clone` to return to it. Rows of a batch never influence each other.
+    The state is a tree (`worldsim.state.tree`) whose leaves have the batch first, and otherwise the same places, shapes
+    and dtypes at every step. `step` may reuse the memory of the
+    state it is given: keep a `worldsim.state.tree.clone` to return to it. Rows of a batch never influence each other.
     A step may be interrupted, and be taken again: environments copy the state before each one, unless the world has a
     method `rewind(state)` that makes the last state that was stepped as good as it was.
     """

@@ -13,21 +13,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from worldsim import noise, rollout
+from worldsim import rollout
 from worldsim.actions import check_actions
-from worldsim.ambient import isolated, new_weights, refuse_if_forked
 from worldsim.config import WorldConfig
-from worldsim.devices import autocast_dtype, choose_device
 from worldsim.errors import InvalidInput, InvalidState
+from worldsim.io.starts import Starts
+from worldsim.io.weights import MODEL, WorldFiles, find_world, load_strictly, read_world, write_world
 from worldsim.models.dynamics import Dynamics
 from worldsim.models.registry import Scale
 from worldsim.models.tokenizer import Tokenizer, to_frames, to_pictures
 from worldsim.rollout import Decode, Keys, StepOutput, WorldState, advance, finish
-from worldsim.sampling import Eager, Engine, SamplingConfig
+from worldsim.runtime.ambient import isolated, new_weights, refuse_if_forked
+from worldsim.runtime.devices import autocast_dtype, choose_device
+from worldsim.sampling import noise
+from worldsim.sampling.sampler import Eager, Engine, SamplingConfig
 from worldsim.spec import Pictures, Stages, WorldSpec, WorldStep
-from worldsim.starts import Starts
-from worldsim.tree import put_rows
-from worldsim.weights import MODEL, WorldFiles, find_world, load_strictly, read_world, write_world
+from worldsim.state.tree import put_rows
 
 
 class World:
@@ -96,12 +97,12 @@ class World:
         """This world, its steps compiled to machine code: the same weights and sampling, faster steps.
 
         Compiles now for these numbers of worlds B that are stepped together, and at the first step for any other. That
-        takes half a minute or more for each, and is kept on disk (`worldsim.compiled`). Rounding differs, so a seed
-        gives other bytes than uncompiled, as on another device; for itself it is reproducible, and all that is
+        takes half a minute or more for each, and is kept on disk (`worldsim.runtime.compiled`). Rounding differs, so a
+        seed gives other bytes than uncompiled, as on another device; for itself it is reproducible, and all that is
         promised of states holds. Raises MissingDependency where there is no C++ compiler, InvalidInput where what it
         makes cannot be kept.
         """
-        from worldsim.compiled import Compiled  # here: most worlds need no compiler
+        from worldsim.runtime.compiled import Compiled  # here: most worlds need no compiler
 
         other = copy.copy(self)
         other.engine = Compiled(self.dynamics, self.config.sampling)
@@ -228,7 +229,7 @@ class World:
         `pictures` says what is decoded: "all" with those between the last frame and the new one, only the new
         "frame", or "none". Nothing else depends on it; the frame itself is the same to the bit wherever the kernels
         of a convolution compute a picture alike in batches of any size, as those tested here do.
-        The given state's memory is reused for the new one: keep a `worldsim.tree.clone` to come back to it.
+        The given state's memory is reused for the new one: keep a `worldsim.state.tree.clone` to come back to it.
         Raises InvalidAction, with the state as it was, and InvalidState for a state that was stepped before.
         """
         return finish(self.stages(state, actions, pictures=pictures))
@@ -388,7 +389,7 @@ def _stack(states: list[WorldState]) -> WorldState:
     """One batch of many single worlds."""
     if len(states) == 1:
         return states[0]
-    from worldsim.tree import select_rows
+    from worldsim.state.tree import select_rows
 
     batch = select_rows(states[0], [0] * len(states))
     for row, state in enumerate(states):

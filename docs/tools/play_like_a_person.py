@@ -19,11 +19,11 @@ import numpy as np
 import pygame
 
 from worldsim import World
+from worldsim.bench.traces import Trace
 from worldsim.cli.output import require_writable
 from worldsim.envs.play.status import Settings
 from worldsim.envs.play.window import Window
 from worldsim.envs.sources.doom_take_cover import fireball_ahead
-from worldsim.traces import Trace
 
 # (median, spread of the logarithm) of times in seconds. Reaction times are log-normal (Ulrich and Miller 1993, Journal
 # of Mathematical Psychology 37, 513); to press one key at the sight of anything takes 231 ms on average (Woods et al.

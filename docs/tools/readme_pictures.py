@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from worldsim import World
-from worldsim.episodes import Episodes
+from worldsim.data.episodes import Episodes
 
 MARGIN, GAP = 32, 4  # pixels for the words, and between pictures
 

@@ -12,9 +12,9 @@ import numpy as np
 
 from worldsim.envs.play.feed import View
 from worldsim.errors import InvalidInput
-from worldsim.media import VideoWriter
+from worldsim.io.media import VideoWriter
+from worldsim.io.text import file_stem
 from worldsim.spec import WorldSpec
-from worldsim.text import file_stem
 
 MIN_HEIGHT = 256  # of the clip, in pixels; small pictures are enlarged so that players show them crisp
 GAP = 8  # black columns between the real game and the dream

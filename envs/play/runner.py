@@ -12,7 +12,7 @@ from worldsim.envs.play.feed import Feed
 from worldsim.envs.play.keys import HeldKeys
 from worldsim.envs.play.session import Session
 from worldsim.envs.play.status import Status
-from worldsim.threads import release_pool
+from worldsim.runtime.threads import release_pool
 
 
 class Runner:

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from worldsim.bench.traces import Trace
 from worldsim.envs.play.feed import Feed, Shot, View
 from worldsim.envs.play.game import Game, Moment
 from worldsim.envs.play.keys import ActionKeys, HeldKeys
@@ -19,7 +20,6 @@ from worldsim.envs.play.real import RealGame
 from worldsim.envs.play.recorder import Clips
 from worldsim.envs.play.status import Settings, Status
 from worldsim.errors import InvalidInput, MissingDependency
-from worldsim.traces import Trace
 
 RESTART_AFTER = 1.5  # seconds between the end of an episode and the next one
 SPEEDS = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)

@@ -22,8 +22,8 @@ from worldsim.envs.play.session import Session
 from worldsim.envs.play.status import Settings
 from worldsim.envs.play.table import table_rows
 from worldsim.errors import MissingDependency
+from worldsim.io.text import printable
 from worldsim.spec import WorldProtocol
-from worldsim.text import printable
 
 MIN_DRAW_GAP = 1 / 120  # seconds between two pictures on the screen
 PANEL_GAP = 0.25  # seconds between two updates of the numbers

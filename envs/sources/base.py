@@ -35,7 +35,7 @@ class SourceSpec:
     hfov_degrees: float | None = None  # horizontal field of view of the camera
     variable_names: tuple[str, ...] = ()
     arena: Arena | None = None
-    augmentations: dict[str, Any] = field(default_factory=dict)  # that hold for it (`worldsim.train.augment`)
+    augmentations: dict[str, Any] = field(default_factory=dict)  # that hold for it (`worldsim.data.augment`)
     extras: dict[str, StreamSpec] = field(default_factory=dict)  # optional streams that rows carry
     parameters: dict[str, Any] = field(default_factory=dict)  # what to give to make the same source again
 

@@ -11,8 +11,8 @@ import gymnasium as gym
 import numpy as np
 from PIL import Image
 
+from worldsim.data.episodes import REQUIRED_STREAMS
 from worldsim.envs.sources.base import Row, SourceSpec, check_discrete
-from worldsim.episodes import REQUIRED_STREAMS
 from worldsim.errors import InvalidAction, InvalidInput, InvalidState, MissingDependency, WorldsimError
 from worldsim.spec import ActionSpec, StreamSpec
 

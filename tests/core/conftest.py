@@ -17,7 +17,7 @@ def one_thread():
 @pytest.fixture
 def float32(monkeypatch):
     """Compute in float32, also where the processor has bf16."""
-    for module in ("world", "train.loop", "train.latents"):
+    for module in ("world", "train.loop", "data.latents"):
         monkeypatch.setattr(f"worldsim.{module}.autocast_dtype", lambda device: torch.float32)
 
 

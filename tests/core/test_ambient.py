@@ -8,7 +8,7 @@ import pytest
 import torch
 from lively import lively_files
 
-from worldsim.ambient import isolated
+from worldsim.runtime.ambient import isolated
 from worldsim.world import World
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from tiny import tiny_world
 
-from worldsim.bench import Endless, matmul_gflops, measure_memory, resident_megabytes, step_gflop
+from worldsim.bench.steps import Endless, matmul_gflops, measure_memory, resident_megabytes, step_gflop
 from worldsim.cli.bench import make_env
 from worldsim.cli.main import main
 from worldsim.envs.world_env import WorldEnv

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from tiny import tiny_files
 
+from worldsim.bench.traces import Trace
 from worldsim.cli.main import main
-from worldsim.traces import Trace
-from worldsim.weights import write_world
+from worldsim.io.weights import write_world
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,10 @@ import torch
 from tiny import tiny_episodes, tiny_files, tiny_world
 
 from worldsim.cli.main import main
-from worldsim.endings import EndingConfig
 from worldsim.errors import InvalidInput
+from worldsim.io.weights import read_world, write_world
+from worldsim.models.endings import EndingConfig
 from worldsim.train.calibration import fit_endings
-from worldsim.weights import read_world, write_world
 from worldsim.world import World
 
 

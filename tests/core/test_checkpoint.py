@@ -8,12 +8,12 @@ from safetensors.torch import load_file, save_file
 from small_training import brief, tokenizer_task, train
 from tiny import tiny_episodes
 
+from worldsim.data.latents import load_tokenizer
 from worldsim.errors import DamagedCheckpoint, DamagedWorld, InvalidInput
 from worldsim.migration import migrate_settings
 from worldsim.train import checkpoint
 from worldsim.train.checkpoint import load_checkpoint, save_checkpoint
 from worldsim.train.export import read_records
-from worldsim.train.latents import load_tokenizer
 from worldsim.train.loop import Trainer
 
 pytestmark = pytest.mark.usefixtures("float32")

@@ -19,8 +19,8 @@ from worldsim.cli.rollout import choose_actions, idle_action
 from worldsim.envs import sources
 from worldsim.envs.sources.registry import Package, SourceEntry
 from worldsim.errors import InvalidInput
+from worldsim.io.weights import write_world
 from worldsim.spec import ActionSpec
-from worldsim.weights import write_world
 
 BOX = ActionSpec(low=(-1.0, 0.5), high=(1.0, 2.0))
 
@@ -229,7 +229,7 @@ def test_rollout_keeps_an_older_clip_where_the_sheet_does_not_fit(world, tmp_pat
 def shipped(world, monkeypatch):
     """Ship the tiny world, and nothing else."""
     (world / "README.md").write_text("# tiny\n\n![picture](tiny.png)\n\nA room with a ball.\nMore.\n")
-    monkeypatch.setattr("worldsim.weights.SHIPPED", world.parent)
+    monkeypatch.setattr("worldsim.io.weights.SHIPPED", world.parent)
     return world
 
 
@@ -248,7 +248,7 @@ def test_worlds_prints_a_card(shipped, capsys):
 
 
 def test_worlds_says_when_none_ships(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("worldsim.weights.SHIPPED", tmp_path)
+    monkeypatch.setattr("worldsim.io.weights.SHIPPED", tmp_path)
     main(["worlds"])
     assert "no world ships" in capsys.readouterr().out
 
@@ -293,7 +293,7 @@ import sys
 from pathlib import Path
 from worldsim.cli.main import main
 from worldsim.envs import WorldEnv
-from worldsim.traces import Trace
+from worldsim.bench.traces import Trace
 env = WorldEnv(sys.argv[1])
 env.reset(seed=0)
 env.step(0)

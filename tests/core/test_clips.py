@@ -9,8 +9,8 @@ import torch
 from small_training import CLIP, latent_store, narrow_dynamics_task
 from tiny import tiny_episodes
 
+from worldsim.data.clips import ClipConfig, changes
 from worldsim.errors import InvalidInput
-from worldsim.train.clips import ClipConfig, changes
 
 PLAIN = ClipConfig(changing=0.0, event=0.0)
 

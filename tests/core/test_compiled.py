@@ -16,14 +16,14 @@ from tiny import tiny_world
 from torch._inductor.exc import InductorError
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-import worldsim.compiled
+import worldsim.runtime.compiled
 from worldsim.cli.main import main
 from worldsim.envs import WorldEnv, WorldVectorEnv
 from worldsim.errors import InvalidInput, MissingDependency
-from worldsim.noise_shaping import NoiseShaping
-from worldsim.sampling import Eager, SamplingConfig
+from worldsim.sampling.noise_shaping import NoiseShaping
+from worldsim.sampling.sampler import Eager, SamplingConfig
 from worldsim.speculation import Speculation
-from worldsim.tree import clone, select_rows, tree_map
+from worldsim.state.tree import clone, select_rows, tree_map
 from worldsim.world import World
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler here")
@@ -37,7 +37,7 @@ def cache(tmp_path_factory):
     """A folder for what is compiled, the same for all tests: compiling takes long."""
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(worldsim.compiled.CACHE, str(folder))
+        patch.setenv(worldsim.runtime.compiled.CACHE, str(folder))
         yield folder
 
 
@@ -114,7 +114,7 @@ def test_what_was_compiled_is_loaded_from_disk(compiled, cache, monkeypatch):
     def fail(*_):
         raise AssertionError("compiled again")
 
-    monkeypatch.setattr(worldsim.compiled, "_compile", fail)
+    monkeypatch.setattr(worldsim.runtime.compiled, "_compile", fail)
     lively_world(sampling=SHAPED).compiled(1)
     assert sorted(path.suffix for path in cache.iterdir()) == [".pt2", ".pt2"]
     for other in (lively_world(1, sampling=SHAPED), lively_world()):  # other weights, another sampling
@@ -158,7 +158,7 @@ def test_a_damaged_library_is_compiled_again(compiled, cache, monkeypatch, damag
         asked.append(paths)
         path.write_bytes(whole)
 
-    monkeypatch.setattr(worldsim.compiled, "_compile", compile_again)
+    monkeypatch.setattr(worldsim.runtime.compiled, "_compile", compile_again)
     again = lively_world(sampling=SHAPED).compiled(1)
     assert len(asked) == 1
     assert identical(play(compiled, compiled.reset([6]))[1], play(again, again.reset([6]))[1])
@@ -169,7 +169,7 @@ def test_a_library_that_cannot_be_loaded_even_anew_is_named(compiled, cache, mon
     path = sorted(cache.iterdir())[0]
     whole = path.read_bytes()
     not_a_library(path)
-    monkeypatch.setattr(worldsim.compiled, "_compile", lambda *_: None)
+    monkeypatch.setattr(worldsim.runtime.compiled, "_compile", lambda *_: None)
     with pytest.raises(InvalidInput, match=r"cannot be loaded; set WORLDSIM_CACHE"):
         lively_world(sampling=SHAPED).compiled(1)
     path.write_bytes(whole)
@@ -195,7 +195,7 @@ def test_a_folder_of_another_user_is_refused(tmp_path, monkeypatch):
     if os.getuid() == 0:  # whose folders are trusted
         os.chown(folder, 12345, -1)
     monkeypatch.setattr(os, "getuid", lambda: 54321)
-    monkeypatch.setenv(worldsim.compiled.CACHE, str(folder))
+    monkeypatch.setenv(worldsim.runtime.compiled.CACHE, str(folder))
     with pytest.raises(InvalidInput, match=r"belongs to another user.*WORLDSIM_CACHE"):
         lively_world(6).compiled(1)
 
@@ -207,7 +207,7 @@ def test_the_folder_is_made_for_its_owner_alone_and_the_compiler_works_in_anothe
         used.append(Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]))
         raise InductorError(RuntimeError("no such instruction"), None)
 
-    monkeypatch.setenv(worldsim.compiled.CACHE, str(tmp_path / "a" / "b"))
+    monkeypatch.setenv(worldsim.runtime.compiled.CACHE, str(tmp_path / "a" / "b"))
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
     monkeypatch.setattr("torch._inductor.aoti_compile_and_package", fail)
     with pytest.raises(InvalidInput, match="no such instruction"):
@@ -218,14 +218,16 @@ def test_the_folder_is_made_for_its_owner_alone_and_the_compiler_works_in_anothe
 
 @needs_compiler
 def test_a_library_that_forgets_to_write_is_noticed(uncompiled):
-    history = worldsim.compiled.History(uncompiled.engine)
+    history = worldsim.runtime.compiled.History(uncompiled.engine)
     state, actions = uncompiled.reset([0]), torch.zeros(1, dtype=torch.int64)
     cache, context = state.cache, torch.zeros_like(state.past)
     inputs = (state.past, actions, context, cache.keys, cache.values, cache.time, cache.written, cache.first)
     with torch.inference_mode():
-        worldsim.compiled._check(history, history, inputs)
+        worldsim.runtime.compiled._check(history, history, inputs)
         with pytest.raises(InvalidInput, match="off by"):
-            worldsim.compiled._check(history, lambda *given: history(*worldsim.compiled._copied(given)), inputs)
+            worldsim.runtime.compiled._check(
+                history, lambda *given: history(*worldsim.runtime.compiled._copied(given)), inputs
+            )
 
 
 @needs_compiler
@@ -243,7 +245,7 @@ def test_a_library_that_computes_something_else_is_not_kept(compiled, cache, mon
 
 
 def test_without_a_compiler_it_says_how_to_get_one(tmp_path, monkeypatch):
-    monkeypatch.setenv(worldsim.compiled.CACHE, str(tmp_path))
+    monkeypatch.setenv(worldsim.runtime.compiled.CACHE, str(tmp_path))
     monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, "no-such-compiler"))
     with pytest.raises(MissingDependency, match=r"C\+\+ compiler.*apt-get install g\+\+"):
         lively_world(3).compiled(1)
@@ -252,7 +254,7 @@ def test_without_a_compiler_it_says_how_to_get_one(tmp_path, monkeypatch):
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv(worldsim.compiled.CACHE, str(tmp_path / "file" / "folder"))
+    monkeypatch.setenv(worldsim.runtime.compiled.CACHE, str(tmp_path / "file" / "folder"))
     with pytest.raises(InvalidInput, match=r"cannot keep compiled steps in .*file.*WORLDSIM_CACHE"):
         lively_world(4).compiled(1)
 
@@ -267,7 +269,7 @@ def test_what_the_compiler_cannot_do_is_said(tmp_path, monkeypatch):
     def fail(*_, **__):
         raise InductorError(RuntimeError("no such instruction"), None)
 
-    monkeypatch.setenv(worldsim.compiled.CACHE, str(tmp_path))
+    monkeypatch.setenv(worldsim.runtime.compiled.CACHE, str(tmp_path))
     monkeypatch.setattr("torch._inductor.aoti_compile_and_package", fail)
     with pytest.raises(InvalidInput, match=r"cannot compile .*\(.*no such instruction.*\); leave .* uncompiled"):
         lively_world(5).compiled(1)
@@ -277,7 +279,7 @@ def test_what_the_compiler_cannot_do_is_said(tmp_path, monkeypatch):
 def test_a_world_is_drawn_otherwise_by_the_engine_that_it_has(cache):
     world = lively_world()
     assert isinstance(world.with_sampling(HOT).engine, Eager)
-    assert isinstance(world.compiled().with_sampling(HOT).engine, worldsim.compiled.Compiled)
+    assert isinstance(world.compiled().with_sampling(HOT).engine, worldsim.runtime.compiled.Compiled)
     assert isinstance(world.engine, Eager)
 
 
@@ -295,7 +297,7 @@ def recorded(monkeypatch):
 
 def test_on_cuda_the_halves_are_fused_in_this_process(monkeypatch, tmp_path):
     told = recorded(monkeypatch)
-    monkeypatch.setenv(worldsim.compiled.CACHE, str(tmp_path))
+    monkeypatch.setenv(worldsim.runtime.compiled.CACHE, str(tmp_path))
     engine = tiny_world().compiled().engine
     with FakeTensorMode():
         engine._load((torch.empty(1, 2, device="cuda"),))
@@ -310,10 +312,10 @@ def test_what_is_fused_for_cuda_is_traced_whole_and_changes_what_it_should(monke
     cache, actions, context = state.cache, torch.zeros(1, dtype=torch.int64), torch.zeros_like(state.past)
     inputs = (state.past, actions, context, cache.keys, cache.values, cache.time, cache.written, cache.first)
     with torch.no_grad():
-        to_draw = worldsim.compiled._first_to_draw(eager, inputs)
-        halves = (worldsim.compiled.History(eager), inputs), (worldsim.compiled.Drawing(eager), to_draw)
+        to_draw = worldsim.runtime.compiled._first_to_draw(eager, inputs)
+        halves = (worldsim.runtime.compiled.History(eager), inputs), (worldsim.runtime.compiled.Drawing(eager), to_draw)
         for half, given in halves:
-            worldsim.compiled._check(half, worldsim.compiled._fused(half), given)
+            worldsim.runtime.compiled._check(half, worldsim.runtime.compiled._fused(half), given)
 
 
 @pytest.fixture

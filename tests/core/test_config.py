@@ -9,8 +9,8 @@ from tiny import tiny_files
 from worldsim.config import WorldConfig
 from worldsim.errors import DamagedWorld, InvalidInput
 from worldsim.migration import WORLD_FORMAT
-from worldsim.noise_shaping import NoiseShaping
-from worldsim.sampling import SamplingConfig
+from worldsim.sampling.noise_shaping import NoiseShaping
+from worldsim.sampling.sampler import SamplingConfig
 
 
 @pytest.fixture

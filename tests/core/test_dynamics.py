@@ -10,8 +10,8 @@ from worldsim.errors import InvalidInput
 from worldsim.models.dynamics import Dynamics, HistoryOut
 from worldsim.models.layers import modulate
 from worldsim.models.registry import StepInputs
-from worldsim.sampling import empty_cache
-from worldsim.tree import clone, put_rows, select_rows
+from worldsim.sampling.sampler import empty_cache
+from worldsim.state.tree import clone, put_rows, select_rows
 
 OUTPUTS = ("tokens", "reward", "end_logit")
 

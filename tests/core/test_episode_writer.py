@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from recordings import META, rows, write
 
-from worldsim.episode_stream import CAPACITY
-from worldsim.episode_writer import EpisodeWriter
-from worldsim.episodes import Episodes
+from worldsim.data.episode_stream import CAPACITY
+from worldsim.data.episode_writer import EpisodeWriter
+from worldsim.data.episodes import Episodes
 from worldsim.errors import DamagedEpisodes, InvalidInput, InvalidState, WorldsimError
 
 
@@ -81,7 +81,7 @@ def test_a_killed_writer_loses_at_most_the_current_episode(tmp_path, whole, rows
     path = tmp_path / "killed"
     program = (
         "import os, sys; from recordings import META, rows, write\n"
-        "from worldsim.episode_writer import EpisodeWriter\n"
+        "from worldsim.data.episode_writer import EpisodeWriter\n"
         f"writer = EpisodeWriter({str(path)!r}, META); write(writer, [20, 7])\n"
         f"for row in rows({rows_before}, 9): writer.append(row)\n"
         "os._exit(9)"
@@ -134,7 +134,7 @@ def test_arrays_grow_past_their_first_capacity(tmp_path):
 
 
 def test_a_second_chunk_of_ends_is_made(tmp_path, monkeypatch):
-    monkeypatch.setattr("worldsim.episodes.ENDS_CHUNK", 4)
+    monkeypatch.setattr("worldsim.data.episodes.ENDS_CHUNK", 4)
     with EpisodeWriter(tmp_path / "s", META) as writer:
         write(writer, [1] * 9)
     with EpisodeWriter(tmp_path / "s", META, resume=True) as writer:

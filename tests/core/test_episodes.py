@@ -7,9 +7,9 @@ import pytest
 import zarr
 from recordings import META, STREAMS, rows, write
 
-from worldsim.episode_stream import CRC, TAG, ChunkFiles
-from worldsim.episode_writer import EpisodeWriter, upgrade_store
-from worldsim.episodes import Episodes, EpisodesMeta, meta_digest, open_store
+from worldsim.data.episode_stream import CRC, TAG, ChunkFiles
+from worldsim.data.episode_writer import EpisodeWriter, upgrade_store
+from worldsim.data.episodes import Episodes, EpisodesMeta, meta_digest, open_store
 from worldsim.errors import DamagedEpisodes, InvalidInput
 from worldsim.spec import ActionSpec, StreamSpec
 

@@ -8,11 +8,11 @@ from recordings import META, STREAMS, rows
 from small_training import fixed_tokenizer
 from tiny import tiny_episodes
 
-from worldsim.episode_writer import EpisodeWriter
-from worldsim.episodes import Episodes, StreamSpec
+from worldsim.data.episode_writer import EpisodeWriter
+from worldsim.data.episodes import Episodes, StreamSpec
+from worldsim.data.events import EventSpec, find_events
+from worldsim.data.latents import cache_latents
 from worldsim.errors import InvalidInput
-from worldsim.train.events import EventSpec, find_events
-from worldsim.train.latents import cache_latents
 
 LEVELS = [[9, 9, 7, 7], [9, 3, 5], [4, 4]]  # the last episode begins with less than the one before ended with
 

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from worldsim.errors import InvalidInput
-from worldsim.files import making_folder, replacing, replacing_folder, write_atomically
+from worldsim.io.files import making_folder, replacing, replacing_folder, write_atomically
 
 
 def listing(folder):

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from worldsim.cli.main import main
-from worldsim.episodes import Episodes
+from worldsim.data.episodes import Episodes
+from worldsim.data.importing import Recording, import_videos, write_recordings
 from worldsim.errors import InvalidInput
-from worldsim.importing import Recording, import_videos, write_recordings
-from worldsim.media import save_video
+from worldsim.io.media import save_video
 from worldsim.spec import ActionSpec
 
 LEVELS = (20, 60, 100, 140, 180)  # of the frames, far enough apart to survive H.264

@@ -10,8 +10,8 @@ import torch
 from small_training import fixed_tokenizer, latent_store
 from tiny import tiny_episodes
 
-from worldsim.train import latents
-from worldsim.train.latents import cache_latents, encode_frames
+from worldsim.data.latents import cache_latents, encode_frames
+from worldsim.data import latents
 
 LENGTHS = (30, 5, 25, 40)
 

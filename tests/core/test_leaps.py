@@ -6,7 +6,7 @@ import pytest
 import torch
 from lively import lively_dynamics
 
-from worldsim.sampling import FINE, SamplingConfig, follow, leap_of, levels, toward
+from worldsim.sampling.sampler import FINE, SamplingConfig, follow, leap_of, levels, toward
 from worldsim.train import leaps
 
 

@@ -14,13 +14,13 @@ import pytest
 from small_training import brief, train
 
 from worldsim.cli.record import record
-from worldsim.episodes import Episodes
+from worldsim.data.episodes import Episodes
+from worldsim.data.latents import cache_latents, load_tokenizer
 from worldsim.models.dynamics import DynamicsConfig
 from worldsim.models.tokenizer import TokenizerConfig
 from worldsim.train import dynamics_task
 from worldsim.train.dynamics_task import DynamicsTask
 from worldsim.train.export import export_world
-from worldsim.train.latents import cache_latents, load_tokenizer
 from worldsim.train.tokenizer_task import TokenizerTask
 from worldsim.world import World
 

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from worldsim.errors import InvalidInput
-from worldsim.media import VideoWriter, contact_sheet, enlarge, save_figure, save_picture, save_video
+from worldsim.io.media import VideoWriter, contact_sheet, enlarge, save_figure, save_picture, save_video
 
 
 def clip(count: int, height: int = 16, width: int = 32) -> np.ndarray:

@@ -11,6 +11,7 @@ from tiny import tiny_episodes, tiny_files, tiny_world
 
 from worldsim.config import WorldConfig
 from worldsim.errors import DamagedWorld
+from worldsim.io.weights import CONFIG, read_world, write_world
 from worldsim.migration import (
     MOVED,
     WORLD_FORMAT,
@@ -19,11 +20,10 @@ from worldsim.migration import (
     migrate_weights,
 )
 from worldsim.models.dynamics import CONDITIONS
-from worldsim.noise_shaping import NoiseShaping
-from worldsim.sampling import SamplingConfig
+from worldsim.sampling.noise_shaping import NoiseShaping
+from worldsim.sampling.sampler import SamplingConfig
+from worldsim.state.tree_io import load_tree, save_tree
 from worldsim.train.checkpoint import load_checkpoint, optimizer_tensors, save_checkpoint
-from worldsim.tree_io import load_tree, save_tree
-from worldsim.weights import CONFIG, read_world, write_world
 from worldsim.world import World
 
 OLD_SAMPLING = {

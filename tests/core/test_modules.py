@@ -9,6 +9,7 @@ from small_training import brief, fixed_tokenizer, latent_store, narrow, train
 from tiny import tiny_episodes
 from torch import nn
 
+from worldsim.data.latents import cache_latents
 from worldsim.errors import InvalidInput
 from worldsim.models.conditions import Condition, conditions
 from worldsim.models.dynamics import CONDITIONS, HEADS
@@ -17,7 +18,6 @@ from worldsim.models.registry import Normalise, Scale, StepInputs
 from worldsim.spec import StreamSpec
 from worldsim.train import dynamics_task, export
 from worldsim.train.dynamics_task import DynamicsTask
-from worldsim.train.latents import cache_latents
 from worldsim.world import World
 
 

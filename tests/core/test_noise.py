@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from worldsim import noise
+from worldsim.sampling import noise
 
 STREAMS = [getattr(noise, name) for name in dir(noise) if name.startswith("STREAM_")]
 
@@ -71,7 +71,7 @@ def test_successive_steps_are_independent():
 
 def test_another_process_draws_the_same():
     code = (
-        "from worldsim import noise\n"
+        "from worldsim.sampling import noise\n"
         "print(noise.normal([11, -3], [2, 0], [40, 1], 3, (4,)).tobytes().hex(),"
         " noise.uniform([11], [2], [40], 4, ()).tobytes().hex())"
     )

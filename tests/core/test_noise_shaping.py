@@ -4,8 +4,8 @@ import pytest
 import torch
 from lively import SIZES, lively_dynamics
 
-from worldsim.noise_shaping import NoiseShaping
-from worldsim.sampling import SamplingConfig, StepNoise, draw, empty_cache, look_back
+from worldsim.sampling.noise_shaping import NoiseShaping
+from worldsim.sampling.sampler import SamplingConfig, StepNoise, draw, empty_cache, look_back
 
 BATCH = 3
 GRID = (SIZES.height, SIZES.width)

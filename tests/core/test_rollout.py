@@ -9,12 +9,12 @@ from gymnasium.vector import AutoresetMode
 from lively import lively_world
 from tiny import tiny_world
 
-from worldsim.endings import EndingConfig
 from worldsim.envs import EnvState, WorldEnv, WorldVectorEnv
 from worldsim.errors import InvalidState
+from worldsim.models.endings import EndingConfig
 from worldsim.rollout import advance, finish, rewind, start
-from worldsim.tree import clone, map_named, put_rows, select_rows
-from worldsim.tree_io import load_tree, save_tree
+from worldsim.state.tree import clone, map_named, put_rows, select_rows
+from worldsim.state.tree_io import load_tree, save_tree
 from worldsim.world import World
 
 ZEROS = [0, 0]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from lively import SIZES, lively_dynamics
 
-from worldsim.sampling import (
+from worldsim.sampling.sampler import (
     FINE,
     Eager,
     SamplingConfig,

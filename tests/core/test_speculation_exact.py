@@ -10,18 +10,18 @@ from gymnasium.vector import AutoresetMode
 from lively import lively_world
 from tiny import tiny_files, tiny_world
 
-from worldsim.bench import Endless
+from worldsim.bench.steps import Endless
 from worldsim.config import WorldConfig
 from worldsim.envs import WorldEnv, WorldVectorEnv
 from worldsim.envs.held import HeldWorld
+from worldsim.io.starts import Starts
+from worldsim.io.weights import WorldFiles
 from worldsim.models.dynamics import Dynamics, DynamicsConfig
 from worldsim.models.tokenizer import Tokenizer, TokenizerConfig
 from worldsim.rollout import finish
 from worldsim.spec import ActionSpec, WorldStep
 from worldsim.speculation import Speculation, Speculator
-from worldsim.starts import Starts
-from worldsim.tree import clone
-from worldsim.weights import WorldFiles
+from worldsim.state.tree import clone
 from worldsim.world import World
 
 EVERYTHING = {"adapt": False}  # guesses are always being computed, whatever comes of them

@@ -6,7 +6,7 @@ from tiny import tiny_world
 from worldsim.errors import InvalidAction
 from worldsim.rollout import finish, stages_of
 from worldsim.spec import StagedWorld
-from worldsim.tree import clone
+from worldsim.state.tree import clone
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from worldsim.text import file_stem, printable, table
+from worldsim.io.text import file_stem, printable, table
 
 
 @pytest.mark.parametrize(

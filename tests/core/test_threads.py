@@ -6,8 +6,8 @@ import threading
 import pytest
 import torch
 
-from worldsim import threads
-from worldsim.threads import ThreadSettings, release_pool
+from worldsim.runtime import threads
+from worldsim.runtime.threads import ThreadSettings, release_pool
 
 
 def in_a_thread(function):
@@ -40,7 +40,7 @@ def test_settings_of_a_thread_hold_in_another():
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere PyTorch computes with another OpenMP")
 def test_helpers_end_and_come_back():
     code = (
-        "import os, sys, torch\nfrom worldsim.threads import release_pool\n"
+        "import os, sys, torch\nfrom worldsim.runtime.threads import release_pool\n"
         "torch.set_num_threads(max(2, len(os.sched_getaffinity(0))))\n"
         "count = lambda: len(os.listdir('/proc/self/task'))\n"
         "before = count()\na = torch.ones(1 << 20)\na + a\nwith_helpers = count()\nrelease_pool()\n"

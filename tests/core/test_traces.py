@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from tiny import ACTIONS, tiny_world
 
+from worldsim.bench.traces import Trace, load_stream
 from worldsim.errors import InvalidAction, InvalidInput, WorldsimError
 from worldsim.spec import ActionSpec
-from worldsim.traces import Trace, load_stream
 
 BOX = ActionSpec(low=(-1.0, 0.0), high=(1.0, 1.0))
 

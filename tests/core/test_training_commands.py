@@ -13,14 +13,14 @@ from tiny import tiny_episodes
 
 from worldsim.cli.main import main
 from worldsim.cli.train import fit, open_board, open_stores
-from worldsim.episode_writer import EpisodeWriter
-from worldsim.episodes import Episodes
+from worldsim.data.episode_writer import EpisodeWriter
+from worldsim.data.episodes import Episodes
+from worldsim.data.latents import encode_frames, load_tokenizer
 from worldsim.errors import DamagedCheckpoint, InvalidInput, MissingDependency
 from worldsim.train import dynamics_task
 from worldsim.train.board import logging_to
 from worldsim.train.checkpoint import load_checkpoint
 from worldsim.train.export import CONTEXT, export_world, pick_starts
-from worldsim.train.latents import encode_frames, load_tokenizer
 from worldsim.train.loop import Trainer
 from worldsim.world import World
 
@@ -79,7 +79,7 @@ def test_without_tensorboard_training_says_how_to_get_it(data, tmp_path, monkeyp
 
 
 def test_stores_whose_numbers_teach_nothing_are_refused_by_name(tmp_path, monkeypatch):
-    monkeypatch.setattr("worldsim.episode_writer.FINITE_STREAMS", ())  # as stores were written before
+    monkeypatch.setattr("worldsim.data.episode_writer.FINITE_STREAMS", ())  # as stores were written before
     for name, stream, value in (("nan", "reward", np.nan), ("far", "action", 7)):
         with EpisodeWriter(tmp_path / name, META) as writer:
             for t, row in enumerate(rows(6)):

@@ -8,9 +8,9 @@ import torch
 from small_training import brief, latent_store, loss_of, narrow_dynamics_task, tokenizer_task, train
 from tiny import tiny_episodes
 
+from worldsim.data.clips import ClipConfig
 from worldsim.errors import DamagedCheckpoint, InvalidInput, TrainingError
 from worldsim.train.checkpoint import load_checkpoint
-from worldsim.train.clips import ClipConfig
 from worldsim.train.dynamics_loss import LossConfig
 from worldsim.train.interrupts import Interrupted, Interrupts
 from worldsim.train.loop import Budget, LoopConfig, Trainer

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from worldsim.errors import InvalidInput
-from worldsim.tree import clone, map_named, put_rows, select_rows, tree_map
+from worldsim.state.tree import clone, map_named, put_rows, select_rows, tree_map
 
 
 class Pair(NamedTuple):

@@ -6,10 +6,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from worldsim import tree_io
 from worldsim.errors import InvalidInput
-from worldsim.tree import tree_map
-from worldsim.tree_io import load_extra, load_tree, save_tree
+from worldsim.state import tree_io
+from worldsim.state.tree import tree_map
+from worldsim.state.tree_io import load_extra, load_tree, save_tree
 
 
 class Pair(NamedTuple):

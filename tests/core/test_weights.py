@@ -15,10 +15,10 @@ from lively import lively_files
 from safetensors.torch import load_file, save_file
 from tiny import tiny_files
 
-from worldsim import weights
 from worldsim.errors import DamagedWorld, InvalidInput, UnknownWorld
+from worldsim.io import weights
+from worldsim.io.weights import CARD, CONFIG, MODEL, PROBES, STARTS, find_world, read_world, shipped_worlds, write_world
 from worldsim.train.export import export_world
-from worldsim.weights import CARD, CONFIG, MODEL, PROBES, STARTS, find_world, read_world, shipped_worlds, write_world
 from worldsim.world import World
 
 

@@ -12,11 +12,11 @@ from lively import lively_files, lively_world
 
 from worldsim.errors import InvalidInput, InvalidState
 from worldsim.models.tokenizer import to_frames
-from worldsim.noise_shaping import NoiseShaping
-from worldsim.sampling import SamplingConfig
+from worldsim.sampling.noise_shaping import NoiseShaping
+from worldsim.sampling.sampler import SamplingConfig
 from worldsim.spec import WorldProtocol
-from worldsim.tree import clone, put_rows, select_rows, tree_map
-from worldsim.tree_io import load_tree, save_tree
+from worldsim.state.tree import clone, put_rows, select_rows, tree_map
+from worldsim.state.tree_io import load_tree, save_tree
 from worldsim.world import World, WorldState
 
 HERE = Path(__file__).parent

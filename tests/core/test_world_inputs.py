@@ -6,7 +6,7 @@ from lively import lively_world
 from test_world import same
 
 from worldsim.errors import InvalidAction, InvalidInput
-from worldsim.tree import clone
+from worldsim.state.tree import clone
 
 FRAMES = np.zeros((2, 3, 16, 32, 3), np.uint8)
 ACTIONS = np.zeros((2, 2), np.int64)

@@ -11,13 +11,13 @@ from gymnasium.utils.env_checker import data_equivalence
 from lively import STEERING, lively_files, lively_world
 from tiny import CONTEXT, tiny_world
 
-from worldsim.endings import EndingConfig
 from worldsim.envs import WorldEnv
 from worldsim.errors import InvalidInput, InvalidState
+from worldsim.io.starts import Starts
+from worldsim.models.endings import EndingConfig
 from worldsim.models.tokenizer import to_frames, to_pictures
-from worldsim.sampling import SamplingConfig, step_noise
-from worldsim.starts import Starts
-from worldsim.tree import clone, put_rows
+from worldsim.sampling.sampler import SamplingConfig, step_noise
+from worldsim.state.tree import clone, put_rows
 from worldsim.world import World
 
 QUIET = SamplingConfig(context_noise=0.0)

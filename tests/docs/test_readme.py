@@ -11,10 +11,10 @@ from tiny import tiny_episodes, tiny_files
 from worldsim.cli.main import COMMANDS
 from worldsim.envs import WorldEnv, WorldVectorEnv
 from worldsim.envs.play.keys import COMMANDS as WINDOW_COMMANDS
-from worldsim.noise_shaping import NoiseShaping
+from worldsim.io.weights import write_world
 from worldsim.registration import WORLDS
-from worldsim.sampling import SamplingConfig
-from worldsim.weights import write_world
+from worldsim.sampling.noise_shaping import NoiseShaping
+from worldsim.sampling.sampler import SamplingConfig
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 

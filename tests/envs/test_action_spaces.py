@@ -13,10 +13,10 @@ from toy import ToyWorld
 
 from worldsim.actions import check_action, check_actions
 from worldsim.cli.record import record
+from worldsim.data.episodes import Episodes
 from worldsim.envs.play.keys import ActionKeys
 from worldsim.envs.sources.matching import matching_source
 from worldsim.envs.world_env import WorldEnv
-from worldsim.episodes import Episodes
 from worldsim.errors import InvalidAction, InvalidInput
 from worldsim.models.dynamics import Dynamics, DynamicsConfig
 from worldsim.models.registry import StepInputs

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from worldsim.episodes import Episodes
+from worldsim.data.episodes import Episodes
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

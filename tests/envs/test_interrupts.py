@@ -12,9 +12,9 @@ from gymnasium.vector import AutoresetMode
 from lively import lively_files, lively_world
 from toy import ToyWorld
 
-from worldsim.endings import EndingConfig
 from worldsim.envs import WorldEnv, WorldVectorEnv
 from worldsim.envs.held import HeldWorld
+from worldsim.models.endings import EndingConfig
 from worldsim.speculation import Speculation
 from worldsim.world import World
 

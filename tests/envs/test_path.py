@@ -9,8 +9,8 @@ from tiny import tiny_world
 
 import worldsim
 import worldsim.envs
-from worldsim.endings import EndingConfig
 from worldsim.envs import WorldEnv
+from worldsim.models.endings import EndingConfig
 
 MOST = 12
 ROOTS = {Path(worldsim.__file__).parent: "worldsim", Path(worldsim.envs.__file__).parent: "envs"}

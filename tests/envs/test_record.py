@@ -12,8 +12,8 @@ import pytest
 
 from worldsim.cli.main import main
 from worldsim.cli.record import record
+from worldsim.data.episodes import Episodes
 from worldsim.envs.sources import make_source
-from worldsim.episodes import Episodes
 from worldsim.errors import InvalidInput
 
 COUNTER = f"gym:{counter_env.DISCRETE}"

@@ -9,8 +9,8 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.wrappers import TimeLimit
 
 from worldsim.envs import WorldEnv, WorldVectorEnv
+from worldsim.io.weights import shipped_worlds
 from worldsim.registration import WORLDS, env_id_of, register_worlds
-from worldsim.weights import shipped_worlds
 
 IDS = sorted(WORLDS)
 

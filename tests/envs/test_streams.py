@@ -11,19 +11,19 @@ from gymnasium.utils.env_checker import check_env
 
 from worldsim.cli.record import record
 from worldsim.cli.train import check_cameras
-from worldsim.endings import EndingConfig
+from worldsim.data.episodes import Episodes
+from worldsim.data.latents import cache_latents, load_tokenizer
 from worldsim.envs import WorldEnv, WorldVectorEnv
-from worldsim.episodes import Episodes
 from worldsim.errors import InvalidInput
+from worldsim.io.weights import read_world
 from worldsim.models.dynamics import DynamicsConfig
+from worldsim.models.endings import EndingConfig
 from worldsim.models.tokenizer import TokenizerConfig
 from worldsim.train import dynamics_task
 from worldsim.train.dynamics_task import DynamicsTask, modules_of
 from worldsim.train.export import export_world
-from worldsim.train.latents import cache_latents, load_tokenizer
 from worldsim.train.loop import LoopConfig, Trainer
 from worldsim.train.tokenizer_task import TokenizerTask
-from worldsim.weights import read_world
 from worldsim.world import World
 
 BOUNDS = np.array([1.0, 1.0, 5.0], np.float32)

@@ -11,7 +11,7 @@ from toy import CONTINUOUS, DISCRETE, ToyWorld
 
 from worldsim.envs import WorldEnv, WorldVectorEnv
 from worldsim.errors import InvalidAction, InvalidInput, InvalidState
-from worldsim.tree import clone
+from worldsim.state.tree import clone
 
 MODES = list(AutoresetMode)
 FRAMES = np.arange(3 * 16 * 16 * 3, dtype=np.uint8).reshape(3, 16, 16, 3)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from rollouts import GIVEN, Case, advance, begin, cases, change, comparable, load, play, read_reference
 
-from worldsim.tree import clone
+from worldsim.state.tree import clone
 from worldsim.world import World
 
 STEPS, AWAY, MORE = 200, 100, 20  # of a rollout, before a state is kept, after coming back to it

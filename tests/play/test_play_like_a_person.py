@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from toy_game import ACTIONS, ToyWorld
 
-from worldsim.traces import Trace
+from worldsim.bench.traces import Trace
 
 SCRIPT = Path(__file__).parents[2] / "docs" / "tools" / "play_like_a_person.py"
 CALM = np.zeros((64, 128, 3), np.uint8)

@@ -11,7 +11,7 @@ import numpy as np
 
 from worldsim import ActionSpec, WorldSpec, WorldStep
 from worldsim.envs.sources.base import Row, SourceSpec
-from worldsim.noise import STREAM_PICTURE, uniform
+from worldsim.sampling.noise import STREAM_PICTURE, uniform
 
 HEIGHT, WIDTH, PICTURES = 64, 128, 2
 ACTIONS = ActionSpec(n=3, meanings=("NOOP", "LEFT", "RIGHT"), keys=((), ("left",), ("right",)))

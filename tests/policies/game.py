@@ -7,10 +7,10 @@ import numpy as np
 from tiny import tiny_files
 
 from worldsim.config import SourceConfig
+from worldsim.io.starts import Starts
+from worldsim.io.weights import WorldFiles
 from worldsim.models.dynamics import Dynamics
 from worldsim.models.tokenizer import Tokenizer
-from worldsim.starts import Starts
-from worldsim.weights import WorldFiles
 from worldsim.world import World
 
 COUNTER = SourceConfig(f"gym:{counter_env.DISCRETE}", fps=12.0, frame_skip=1, max_episode_steps=8)

@@ -17,7 +17,7 @@ from stable_baselines3 import PPO
 
 from worldsim.cli.main import main
 from worldsim.cli.record import record
-from worldsim.episodes import Episodes
+from worldsim.data.episodes import Episodes
 from worldsim.errors import InvalidInput
 from worldsim.policies.agent import convert_agent, load_agent
 from worldsim.policies.agent_envs import dream_envs, real_envs

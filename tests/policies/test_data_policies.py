@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
+from worldsim.data.episodes import StreamSpec
 from worldsim.envs.sources import make_source
 from worldsim.envs.sources.base import Row, SourceSpec
 from worldsim.envs.sources.doom_scenarios import source_spec
 from worldsim.envs.sources.doom_take_cover import fireball_ahead
 from worldsim.envs.sources.registry import POLICIES, SOURCES, mix_of, register_policy, register_source
-from worldsim.episodes import StreamSpec
 from worldsim.errors import InvalidInput
 from worldsim.policies.data import Mix, make_policy, policy_needs
 from worldsim.spec import ActionSpec

@@ -9,11 +9,11 @@ import torch
 from tiny import tiny_files
 from torch import Tensor, nn
 
+from worldsim.io.starts import Starts
+from worldsim.io.weights import WorldFiles
 from worldsim.models.dynamics import Dynamics, DynamicsConfig
-from worldsim.sampling import SamplingConfig
+from worldsim.sampling.sampler import SamplingConfig
 from worldsim.spec import ActionSpec
-from worldsim.starts import Starts
-from worldsim.weights import WorldFiles
 from worldsim.world import World
 
 STEERING = ActionSpec(low=(-1.0, 0.0), high=(1.0, 2.0))

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from worldsim.episodes import EpisodesMeta
+from worldsim.data.episodes import EpisodesMeta
 from worldsim.spec import ActionSpec, StreamSpec
 
 STREAMS = {

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from lively import randomise
 
-from worldsim.episodes import Episodes
+from worldsim.data.episodes import Episodes
+from worldsim.data.latents import LatentEpisodes, cache_latents
 from worldsim.models.dynamics import DynamicsConfig
 from worldsim.models.tokenizer import Tokenizer, TokenizerConfig
 from worldsim.train import dynamics_task
 from worldsim.train.dynamics_task import DynamicsTask
-from worldsim.train.latents import LatentEpisodes, cache_latents
 from worldsim.train.loop import LoopConfig, Trainer
 from worldsim.train.tokenizer_task import TokenizerTask
 

@@ -8,14 +8,14 @@ import numpy as np
 import torch
 
 from worldsim.config import SourceConfig, WorldConfig
-from worldsim.endings import EndingConfig
-from worldsim.episode_writer import EpisodeWriter
-from worldsim.episodes import Episodes, EpisodesMeta
+from worldsim.data.episode_writer import EpisodeWriter
+from worldsim.data.episodes import Episodes, EpisodesMeta
+from worldsim.io.starts import Starts
+from worldsim.io.weights import WorldFiles
 from worldsim.models.dynamics import Dynamics, DynamicsConfig
+from worldsim.models.endings import EndingConfig
 from worldsim.models.tokenizer import Tokenizer, TokenizerConfig
 from worldsim.spec import ActionSpec, StreamSpec
-from worldsim.starts import Starts
-from worldsim.weights import WorldFiles
 from worldsim.world import World
 
 ACTIONS = ActionSpec(n=3, meanings=("NOOP", "LEFT", "RIGHT"), keys=((), ("left",), ("right",)))

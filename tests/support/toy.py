@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from worldsim import noise
-from worldsim.sampling import SamplingConfig
+from worldsim.sampling import noise
+from worldsim.sampling.sampler import SamplingConfig
 from worldsim.spec import ActionSpec, WorldSpec, WorldStep
 
 DISCRETE = ActionSpec(n=3, meanings=("NOOP", "LEFT", "RIGHT"), keys=((), ("left",), ("right", "d")))

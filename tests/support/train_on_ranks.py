@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from small_training import brief, tokenizer_task, train
 from torch import Tensor, nn
 
-from worldsim.episodes import Episodes
+from worldsim.data.episodes import Episodes
 from worldsim.train.loop import Trainer
 
 

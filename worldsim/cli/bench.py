@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import torch
 import tyro
 
-from worldsim.bench import AnyEnv, bench_world, format_bench, measure_memory
-from worldsim.bench_speculation import bench_speculation, format_speculation
+from worldsim.bench.speculation import bench_speculation, format_speculation
+from worldsim.bench.steps import AnyEnv, bench_world, format_bench, measure_memory
+from worldsim.bench.traces import MADE_UP, load_stream
 from worldsim.cli.output import say
 from worldsim.errors import InvalidInput
 from worldsim.evaluate.table import save_json
 from worldsim.spec import Pictures, WorldProtocol
 from worldsim.speculation import Speculation
-from worldsim.traces import MADE_UP, load_stream
 from worldsim.world import World
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from worldsim.episodes import Episodes
-from worldsim.media import save_figure
+from worldsim.data.episodes import Episodes
+from worldsim.io.media import save_figure
 
 if TYPE_CHECKING:
     from worldsim.envs.sources import Arena

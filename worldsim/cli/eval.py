@@ -18,7 +18,7 @@ from worldsim.evaluate.probes import find_probes
 from worldsim.evaluate.sheets import save_sheets
 from worldsim.evaluate.study import Stores, run_study
 from worldsim.evaluate.table import format_report, save_json
-from worldsim.weights import find_world
+from worldsim.io.weights import find_world
 from worldsim.world import World
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from worldsim.importing import import_videos as write_videos
+from worldsim.data.importing import import_videos as write_videos
 
 
 def import_videos(

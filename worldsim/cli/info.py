@@ -91,7 +91,7 @@ def describe_machine() -> dict[str, Any]:
     import torch
 
     import worldsim
-    from worldsim.devices import autocast_dtype
+    from worldsim.runtime.devices import autocast_dtype
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()

@@ -12,7 +12,7 @@ import tyro
 
 from worldsim.cli.output import survive_any_locale
 from worldsim.errors import WorldsimError
-from worldsim.text import printable
+from worldsim.io.text import printable
 from worldsim.train.interrupts import Interrupted, signals_raise
 
 # command -> (module, function, one line of help); a module is imported only when its command runs, so that

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from worldsim.files import write_atomically, writing
-from worldsim.text import printable
+from worldsim.io.files import write_atomically, writing
+from worldsim.io.text import printable
 
 
 def survive_any_locale() -> None:

@@ -13,8 +13,8 @@ import tyro
 from tqdm import tqdm
 
 from worldsim.cli.coverage import report_coverage
-from worldsim.episode_writer import EpisodeWriter
-from worldsim.episodes import Episodes, EpisodesMeta
+from worldsim.data.episode_writer import EpisodeWriter
+from worldsim.data.episodes import Episodes, EpisodesMeta
 from worldsim.errors import InvalidInput, WorldsimError
 from worldsim.spec import StreamSpec
 from worldsim.train.interrupts import Interrupts

@@ -15,7 +15,7 @@ from tqdm import trange
 
 from worldsim.cli.output import require_writable, say, write_json
 from worldsim.errors import InvalidInput
-from worldsim.media import VideoWriter, contact_sheet, save_picture
+from worldsim.io.media import VideoWriter, contact_sheet, save_picture
 from worldsim.spec import ActionSpec, WorldSpec
 
 if TYPE_CHECKING:

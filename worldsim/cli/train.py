@@ -14,13 +14,13 @@ from typing import Annotated, Any
 
 import tyro
 
-from worldsim.episodes import Episodes, EpisodesMeta
+from worldsim.data.clips import ClipConfig
+from worldsim.data.episodes import Episodes, EpisodesMeta
+from worldsim.data.events import EventSpec
 from worldsim.errors import InvalidInput, MissingDependency
-from worldsim.sampling import SamplingConfig
+from worldsim.sampling.sampler import SamplingConfig
 from worldsim.train.board import logging_to
-from worldsim.train.clips import ClipConfig
 from worldsim.train.dynamics_loss import LossConfig
-from worldsim.train.events import EventSpec
 from worldsim.train.loop import LoopConfig, Task, Trainer
 from worldsim.train.tokenizer_task import TokenizerLossConfig, TokenizerTask
 
@@ -71,10 +71,10 @@ class DynamicsCommand:
 
     def run(self) -> None:
         """Cache the latents, build the task and train it."""
+        from worldsim.data.latents import cache_latents, load_tokenizer
         from worldsim.models.dynamics import DynamicsConfig
         from worldsim.train.checkpoint import load_checkpoint, setting
         from worldsim.train.dynamics_task import DynamicsTask, modules_of
-        from worldsim.train.latents import cache_latents, load_tokenizer
 
         events = [EventSpec.parse(text) for text in self.event]
         tokenizer = load_tokenizer(self.out, self.loop.device)
@@ -210,7 +210,7 @@ def fit(task: Task, config: LoopConfig, out: Path, resume: bool) -> Trainer:
             board.add_scalar(f"{task.kind}/{name}", value, step)
 
     def show(picture: Any, step: int) -> None:
-        from worldsim.media import save_picture
+        from worldsim.io.media import save_picture
 
         board.add_image(f"{task.kind}/sample", picture, step, dataformats="HWC")
         save_picture(out / f"{task.kind}.png", picture)

@@ -9,8 +9,8 @@ import tyro
 
 from worldsim.cli.output import say, write_json
 from worldsim.config import WorldConfig
+from worldsim.io.weights import CONFIG, find_world, read_card, shipped_worlds
 from worldsim.registration import WORLDS
-from worldsim.weights import CONFIG, find_world, read_card, shipped_worlds
 
 NONE_SHIP = "no world ships with this installation; make one with `worldsim record` and `worldsim train`"
 

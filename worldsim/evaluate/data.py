@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from worldsim.config import WorldConfig
-from worldsim.episodes import Episodes
+from worldsim.data.episodes import Episodes
 from worldsim.errors import InvalidInput
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from worldsim.models.tokenizer import to_frames, to_pictures
 from worldsim.rollout import advance, finish, start
 from worldsim.spec import WorldStep
-from worldsim.tree import select_rows
+from worldsim.state.tree import select_rows
 from worldsim.world import World
 
 BATCH = 64  # frames encoded or decoded at a time

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from worldsim.episodes import Episodes
+from worldsim.data.episodes import Episodes
 from worldsim.evaluate.data import choose_spans, read_clips
 from worldsim.evaluate.dreams import Dreams, decode, encode
 from worldsim.evaluate.effort import Effort

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from worldsim.episodes import Episodes
+from worldsim.data.episodes import Episodes
 from worldsim.errors import InvalidInput
 from worldsim.evaluate.data import shown_spans
 

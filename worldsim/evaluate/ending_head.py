@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from worldsim.episodes import Episodes
+from worldsim.data.episodes import Episodes
 from worldsim.evaluate.dreams import Dreams, encode
 from worldsim.evaluate.effort import Effort
 from worldsim.evaluate.metrics import interval, ratio

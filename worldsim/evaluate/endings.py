@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from worldsim.episodes import Episodes
+from worldsim.data.episodes import Episodes
 from worldsim.errors import InvalidInput
 from worldsim.evaluate.dreams import Dreams, encode
 from worldsim.evaluate.effort import Effort

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from worldsim.episodes import Episodes
+from worldsim.data.episodes import Episodes
 from worldsim.errors import InvalidInput
 from worldsim.evaluate.data import Clips, choose_spans, read_clips
 from worldsim.evaluate.dreams import decode, dream_along, encode

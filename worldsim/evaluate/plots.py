@@ -10,7 +10,7 @@ import numpy as np
 
 from worldsim.errors import MissingDependency
 from worldsim.evaluate.study import Study
-from worldsim.media import save_figure
+from worldsim.io.media import save_figure
 
 PANELS = 5  # of what is measured of every world; those of its probes follow
 ACROSS = 3  # panels in a line

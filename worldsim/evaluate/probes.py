@@ -19,12 +19,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from worldsim.config import WorldConfig
-from worldsim.episodes import Episodes
+from worldsim.data.episodes import Episodes
 from worldsim.errors import DamagedWorld, InvalidInput
 from worldsim.evaluate.effort import Effort
 from worldsim.evaluate.endings import DrawActions
-from worldsim.files import is_name
-from worldsim.weights import CONFIG, SHIPPED, shipped_worlds
+from worldsim.io.files import is_name
+from worldsim.io.weights import CONFIG, SHIPPED, shipped_worlds
 from worldsim.world import World
 
 FILES = ("probes.py", "probes/__init__.py")
@@ -46,7 +46,7 @@ class ProbeResult:
     """What a probe found."""
 
     figures: dict[str, Any]  # for the JSON report, under the probe's name
-    text: str = ""  # for the printed report; `worldsim.text.table` makes tables
+    text: str = ""  # for the printed report; `worldsim.io.text.table` makes tables
     sheets: Mapping[str, Sequence[np.ndarray]] = field(default_factory=dict)  # rows of frames (N, H, W, 3), by name
     plots: Sequence[Callable[[Any], None]] = ()  # each draws one panel, into matplotlib's axes
 

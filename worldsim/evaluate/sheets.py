@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from worldsim.evaluate.study import Study
-from worldsim.media import contact_sheet, save_picture
+from worldsim.io.media import contact_sheet, save_picture
 
 CLIPS = 6  # shown
 EVERY = 4  # steps between the frames of a clip

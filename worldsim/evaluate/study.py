@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
-from worldsim.episodes import Episodes
+from worldsim.data.episodes import Episodes
 from worldsim.evaluate.actions import measure_actions, split
 from worldsim.evaluate.data import choose_spans
 from worldsim.evaluate.drift import DriftResult, measure_drift

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from worldsim.files import write_atomically
-from worldsim.text import interval_text, table
+from worldsim.io.files import write_atomically
+from worldsim.io.text import interval_text, table
 
 
 def format_report(report: dict[str, Any], of_probes: Iterable[str] = ()) -> str:

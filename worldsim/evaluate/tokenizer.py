@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from worldsim.episodes import Episodes
+from worldsim.data.episodes import Episodes
 from worldsim.evaluate.data import choose_spans
 from worldsim.evaluate.dreams import decode, encode
 from worldsim.evaluate.effort import Effort

@@ -13,7 +13,7 @@ import numpy as np
 from worldsim.errors import InvalidInput
 from worldsim.spec import ActionSpec
 from worldsim.speculation.settings import Propose, Speculation
-from worldsim.tree import clone
+from worldsim.state.tree import clone
 
 FLOOR = 0.001  # candidates that are less likely than this are left alone
 

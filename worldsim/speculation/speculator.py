@@ -12,13 +12,13 @@ import numpy as np
 
 from worldsim.actions import check_actions
 from worldsim.rollout import finish
+from worldsim.runtime.threads import ThreadSettings, crowded, release_pool
 from worldsim.spec import ActionSpec, WorldStep
 from worldsim.speculation.cost import SlowdownGuard
 from worldsim.speculation.guessers import make_guesser
 from worldsim.speculation.settings import Speculation
 from worldsim.speculation.stats import Kind, SpeculationStats
 from worldsim.speculation.worker import Root, Step, Worker, timed
-from worldsim.threads import ThreadSettings, crowded, release_pool
 
 
 class Speculator:

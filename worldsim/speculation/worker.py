@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from worldsim.runtime.threads import Monitor, ThreadSettings, release_pool
 from worldsim.spec import Stages, WorldStep
 from worldsim.speculation.cost import CostModel
 from worldsim.speculation.guessers import Candidate, Guesser
 from worldsim.speculation.settings import Speculation
 from worldsim.speculation.stats import SpeculationStats
-from worldsim.threads import Monitor, ThreadSettings, release_pool
-from worldsim.tree import clone
+from worldsim.state.tree import clone
 
 THREAD = "worldsim-speculation"
 Step = Callable[[Any, np.ndarray], Stages]

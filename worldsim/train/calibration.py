@@ -18,13 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from worldsim.endings import EndingConfig
 from worldsim.errors import InvalidInput
 from worldsim.evaluate.data import open_held_out
 from worldsim.evaluate.ending_head import ending_probabilities
-from worldsim.files import write_atomically
+from worldsim.io.files import write_atomically
+from worldsim.io.weights import find_world, read_world, write_world
+from worldsim.models.endings import EndingConfig
 from worldsim.train.export import RECORD, read_records
-from worldsim.weights import find_world, read_world, write_world
 from worldsim.world import World
 
 LEAST = 1e-7  # probabilities are kept so far from 0 and 1

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from worldsim.config import build
 from worldsim.errors import DamagedCheckpoint, InvalidInput
-from worldsim.files import parse_json, replacing
+from worldsim.io.files import parse_json, replacing
 from worldsim.migration import migrate_settings, migrate_weights
 
 T = TypeVar("T")

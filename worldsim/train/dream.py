@@ -7,7 +7,7 @@ from torch import Tensor
 from worldsim.models.dynamics import Dynamics
 from worldsim.models.registry import Streams
 from worldsim.rollout import advance, finish, start
-from worldsim.sampling import Eager, SamplingConfig
+from worldsim.sampling.sampler import Eager, SamplingConfig
 
 
 def dream(

@@ -20,11 +20,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from worldsim.data.clips import STREAM
 from worldsim.errors import check_bounds
 from worldsim.models.dynamics import Canvas, Dynamics, HistoryOut
 from worldsim.models.heads import SQUEEZED, Targets
 from worldsim.models.registry import StepInputs, Streams
-from worldsim.train.clips import STREAM
 from worldsim.train.leaps import leap
 
 

@@ -10,16 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from worldsim.data.clips import STREAM, ClipConfig, Clips
+from worldsim.data.latents import LatentEpisodes, weights_digest
 from worldsim.errors import InvalidInput
-from worldsim.media import contact_sheet
+from worldsim.io.media import contact_sheet
 from worldsim.models.dynamics import CONDITIONS, HEADS, Dynamics, DynamicsConfig
 from worldsim.models.registry import Scale
 from worldsim.models.tokenizer import Tokenizer, to_frames
-from worldsim.sampling import SamplingConfig
-from worldsim.train.clips import STREAM, ClipConfig, Clips
+from worldsim.sampling.sampler import SamplingConfig
 from worldsim.train.dream import dream
 from worldsim.train.dynamics_loss import DynamicsLoss, LossConfig
-from worldsim.train.latents import LatentEpisodes, weights_digest
 
 STATISTICS = ("oldest", "action_scale", "scales")  # fields of `DynamicsConfig` that say something of the data
 SELDOM_OLDER = 0.99  # share of the rows up to an age beyond which a world is told no more of it

@@ -12,17 +12,17 @@ import torch
 from torch import Tensor
 
 from worldsim.config import SourceConfig, WorldConfig, check_world_name
-from worldsim.episodes import Episodes
+from worldsim.data.episodes import Episodes
+from worldsim.data.latents import encode_frames, load_tokenizer
 from worldsim.errors import DamagedWorld, InvalidInput
-from worldsim.files import read_json, write_atomically
+from worldsim.io.files import read_json, write_atomically
+from worldsim.io.starts import Starts
+from worldsim.io.weights import WorldFiles, read_card, write_world
 from worldsim.models.dynamics import DynamicsConfig
 from worldsim.models.tokenizer import Tokenizer
-from worldsim.sampling import SamplingConfig
-from worldsim.starts import Starts
+from worldsim.sampling.sampler import SamplingConfig
 from worldsim.train.checkpoint import load_checkpoint, setting
-from worldsim.train.latents import encode_frames, load_tokenizer
 from worldsim.train.record import TrainingRecord, checked_record
-from worldsim.weights import WorldFiles, read_card, write_world
 
 CONTEXT = 3  # frames of a start
 TRAINED = ("tokenizer", "dynamics")  # the stages that keep a `TrainingRecord`

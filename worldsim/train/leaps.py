@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from worldsim.models.dynamics import Canvas, Dynamics
-from worldsim.sampling import FINE, follow, leap_of, levels
+from worldsim.sampling.sampler import FINE, follow, leap_of, levels
 
 STEPS = (1, 2, 2, 4)  # numbers of denoising steps to learn, as often as they stand here
 TEMPERATURES = (0.6, 1.4)  # sizes of the noise that leaps begin from

@@ -21,8 +21,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
-from worldsim.devices import autocast_dtype
 from worldsim.errors import DamagedCheckpoint, InvalidInput, TrainingError
+from worldsim.runtime.devices import autocast_dtype
 from worldsim.train.checkpoint import load_checkpoint, load_optimizer, optimizer_tensors, save_checkpoint
 from worldsim.train.interrupts import Interrupts
 from worldsim.train.prefetch import Prefetch
@@ -130,7 +130,7 @@ class Trainer:
             raise InvalidInput(f"{self.path} exists; add --resume to go on training it, or choose another --out")
 
     def _device(self) -> torch.device:
-        from worldsim.devices import choose_device
+        from worldsim.runtime.devices import choose_device
 
         device = choose_device(self.config.device)
         if device.type == "cuda":

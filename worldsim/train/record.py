@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from worldsim.errors import DamagedCheckpoint
-from worldsim.files import read_json, write_atomically
+from worldsim.io.files import read_json, write_atomically
 
 
 def checked_record(value: Any) -> dict[str, Any]:

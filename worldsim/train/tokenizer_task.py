@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from worldsim.episodes import Episodes
+from worldsim.data.episodes import Episodes
 from worldsim.errors import InvalidInput, check_bounds
-from worldsim.media import contact_sheet
+from worldsim.io.media import contact_sheet
 from worldsim.models.tokenizer import Tokenizer, TokenizerConfig, to_frames, to_pictures
 
 RUN = 2  # frames taken in a row, to see what moves

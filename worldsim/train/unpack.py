@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from worldsim.errors import InvalidInput
-from worldsim.files import write_atomically
+from worldsim.io.files import write_atomically
+from worldsim.io.weights import find_world, read_world
 from worldsim.train.checkpoint import save_checkpoint
 from worldsim.train.export import RECORD, read_records
-from worldsim.weights import find_world, read_world
 
 
 def unpack_world(name: str | Path, run: Path) -> None:

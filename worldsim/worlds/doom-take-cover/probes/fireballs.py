@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from worldsim.episodes import Episodes
+from worldsim.data.episodes import Episodes
 from worldsim.errors import InvalidInput
 from worldsim.evaluate.data import Span, shown_spans
 from worldsim.evaluate.dreams import Dreams, decode, encode
 from worldsim.evaluate.effort import Effort
 from worldsim.evaluate.metrics import interval, ratio
 from worldsim.evaluate.probes import CountingProbe, ProbeContext, ProbeResult
-from worldsim.text import interval_text, table
+from worldsim.io.text import interval_text, table
 from worldsim.world import World
 
 from .blobs import Blobs, count_blobs, find_blobs

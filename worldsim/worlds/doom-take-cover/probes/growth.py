@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from worldsim.episodes import Episodes
+from worldsim.data.episodes import Episodes
 from worldsim.evaluate.dreams import Dreams, decode, encode
 from worldsim.evaluate.endings import CONTEXT, DrawActions, recorded_actions, watched_episodes
 from worldsim.evaluate.metrics import interval, ratio
 from worldsim.evaluate.probes import Probe, ProbeContext, ProbeResult
-from worldsim.text import interval_text, table
+from worldsim.io.text import interval_text, table
 from worldsim.world import World
 
 from .blobs import count_blobs

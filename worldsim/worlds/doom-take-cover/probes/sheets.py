@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from worldsim.media import enlarge
+from worldsim.io.media import enlarge
 
 from .blobs import find_blobs
 

@@ -23,7 +23,7 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.storage import MemoryStore
 
 from worldsim.errors import DamagedEpisodes
-from worldsim.files import fsync, read_bytes, replacing
+from worldsim.io.files import fsync, read_bytes, replacing
 from worldsim.spec import StreamSpec
 
 PICTURE_CHUNK = 16  # rows in a chunk of pictures: a training clip touches one or two

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from worldsim.data.latents import LatentEpisodes
 from worldsim.errors import check_bounds
-from worldsim.train.latents import LatentEpisodes
 
 STREAM = "stream."  # before the name of a recorded stream in a batch
 

@@ -22,9 +22,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
+from worldsim.io.text import table
 from worldsim.rollout import finish, stages_of
 from worldsim.spec import LatentWorld, Pictures, Stages, WorldProtocol, WorldSpec, WorldStep
-from worldsim.text import table
 from worldsim.world import World
 
 EXTRA_WARM_UP = 10  # steps after the window is full, before anything is timed

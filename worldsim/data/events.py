@@ -1,7 +1,7 @@
 """Precursor events: what comes before an ending more often than the ending itself, such as a hit that is survived.
 
 Endings are few, so a network learns from events what leads to them; clips of events are also drawn more often
-(`worldsim.train.clips`).
+(`worldsim.data.clips`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from worldsim.episodes import Episodes
+from worldsim.data.episodes import Episodes
 from worldsim.errors import InvalidInput
 
 # How a variable marks an event: from its values (T,) and those of the rows before, which rows do.

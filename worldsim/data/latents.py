@@ -17,14 +17,14 @@ from filelock import FileLock
 from torch import Tensor
 from tqdm import tqdm
 
-from worldsim.devices import autocast_dtype, choose_device
-from worldsim.episodes import REQUIRED_STREAMS, Episodes
+from worldsim.data.augment import Streams, augment
+from worldsim.data.episodes import REQUIRED_STREAMS, Episodes
+from worldsim.data.events import EventSpec, find_events
 from worldsim.errors import DamagedCheckpoint, InvalidInput
-from worldsim.files import read_json
+from worldsim.io.files import read_json
 from worldsim.models.tokenizer import Tokenizer, TokenizerConfig, to_pictures
-from worldsim.train.augment import Streams, augment
+from worldsim.runtime.devices import autocast_dtype, choose_device
 from worldsim.train.checkpoint import load_checkpoint, setting
-from worldsim.train.events import EventSpec, find_events
 
 ROWS = 64  # encoded at a time
 LATENTS, DONE = "latents.npy", "done.json"  # the second one is written last

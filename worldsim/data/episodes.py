@@ -17,8 +17,8 @@ same length, and an episode of n actions has n + 1 rows. Streams, T rows in all:
     …           what else the simulator's sensors give, each described by its `worldsim.spec.StreamSpec`
 
 and `episode_ends` int64: episode i is rows ends[i-1] to ends[i]. Only rows before the last end exist; arrays
-may be longer on disk while a recording runs or after it was killed. `worldsim.episode_writer` describes how
-rows get there, `worldsim.episode_stream` the chunk files, each of which says where it belongs (format 2). Stores
+may be longer on disk while a recording runs or after it was killed. `worldsim.data.episode_writer` describes how
+rows get there, `worldsim.data.episode_stream` the chunk files, each of which says where it belongs (format 2). Stores
 of format 1, whose chunks do not, can still be read; recording goes on in one once it is upgraded.
 """
 
@@ -36,9 +36,9 @@ from typing import Any, Literal
 import numpy as np
 import zarr
 
-from worldsim.episode_stream import ChunkFiles, chunk_rows, damaged, is_ours
+from worldsim.data.episode_stream import ChunkFiles, chunk_rows, damaged, is_ours
 from worldsim.errors import DamagedEpisodes, InvalidInput
-from worldsim.files import is_name, read_json
+from worldsim.io.files import is_name, read_json
 from worldsim.migration import migrate_stream
 from worldsim.spec import ActionSpec, StreamSpec
 
@@ -67,7 +67,7 @@ class EpisodesMeta:
     hfov_degrees: float | None = None  # horizontal field of view of the camera
     variable_names: tuple[str, ...] = ()
     source_parameters: dict[str, Any] = field(default_factory=dict)
-    augmentations: dict[str, Any] | None = None  # that the source declares (`worldsim.train.augment`); None: not said
+    augmentations: dict[str, Any] | None = None  # that the source declares (`worldsim.data.augment`); None: not said
     creator: str = ""  # version of the program that made the store
 
     @property

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from worldsim.bench import EXTRA_WARM_UP, AnyEnv, Endless, machine
+from worldsim.bench.steps import EXTRA_WARM_UP, AnyEnv, Endless, machine
+from worldsim.io.text import table
 from worldsim.spec import WorldProtocol
 from worldsim.speculation import Speculation
-from worldsim.text import table
 from worldsim.world import World
 
 SEGMENT = 100  # steps in a row with speculation, and then without

@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image
 
 from worldsim.actions import check_actions
-from worldsim.episode_writer import EpisodeWriter
-from worldsim.episodes import Episodes, EpisodesMeta
+from worldsim.data.episode_writer import EpisodeWriter
+from worldsim.data.episodes import Episodes, EpisodesMeta
 from worldsim.errors import InvalidAction, InvalidInput
 from worldsim.spec import ActionSpec, StreamSpec
 

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from worldsim.errors import InvalidInput
-from worldsim.files import Draft, write_atomically, writing
+from worldsim.io.files import Draft, write_atomically, writing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from worldsim.config import WorldConfig
 from worldsim.errors import DamagedWorld, InvalidInput, UnknownWorld
-from worldsim.files import fsync, read_bytes, replacing_folder
+from worldsim.io.files import fsync, read_bytes, replacing_folder
 from worldsim.migration import migrate_weights
 from worldsim.models.dynamics import Dynamics
 from worldsim.models.tokenizer import Tokenizer
@@ -27,7 +27,7 @@ from worldsim.models.tokenizer import Tokenizer
 MODEL, STARTS, CONFIG, CARD = "model.safetensors", "starts.safetensors", "config.json", "README.md"
 PROBES = ("probes.py", "probes/*.py")  # code, which `worldsim.evaluate.probes` runs only for those who trust it
 WEIGHT_BYTES, CARD_BYTES = 16 * 2**30, 4 * 2**20  # the largest files that are read
-SHIPPED = Path(__file__).parent / "worlds"
+SHIPPED = Path(__file__).parents[1] / "worlds"
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A batched state (`worldsim.tree`) as a .safetensors file: named tensors, and a checksum."""
+"""A batched state (`worldsim.state.tree`) as a .safetensors file: named tensors, and a checksum."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from safetensors import safe_open
 from safetensors.torch import save
 
 from worldsim.errors import InvalidInput
-from worldsim.files import parse_json, write_atomically
+from worldsim.io.files import parse_json, write_atomically
 from worldsim.migration import migrate_state
-from worldsim.tree import Leaf, map_named
+from worldsim.state.tree import Leaf, map_named
 
 T = TypeVar("T")
 FORMAT = "worldsim-tree-1"

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from worldsim.episodes import EpisodesMeta
+from worldsim.data.episodes import EpisodesMeta
 from worldsim.errors import InvalidInput
 
 Streams = dict[str, np.ndarray]  # by name, (T, ...) each

@@ -11,12 +11,12 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from worldsim import noise
 from worldsim.errors import check_bounds
 from worldsim.models.dynamics import Dynamics, HistoryOut
 from worldsim.models.layers import KVCache
 from worldsim.models.registry import Streams
-from worldsim.noise_shaping import NoiseShaping
+from worldsim.sampling import noise
+from worldsim.sampling.noise_shaping import NoiseShaping
 
 FINE = 16  # denoising steps that draw well without having learned to leap: with fewer, rare events come too seldom
 SETTLED = 0.8  # the level from which a picture is drawn in one step
@@ -163,11 +163,11 @@ class Engine(Protocol):
         ...
 
     def look_back(self, past: Tensor, actions: Tensor, cache: KVCache, context: Tensor, streams: Streams) -> HistoryOut:
-        """As `worldsim.sampling.look_back`."""
+        """As `worldsim.sampling.sampler.look_back`."""
         ...
 
     def draw(self, past: Tensor, seen: HistoryOut, drawn_from: StepNoise) -> Tensor:
-        """As `worldsim.sampling.draw`."""
+        """As `worldsim.sampling.sampler.draw`."""
         ...
 
     def with_sampling(self, sampling: SamplingConfig) -> Engine:
@@ -188,11 +188,11 @@ class Eager:
         return self
 
     def look_back(self, past: Tensor, actions: Tensor, cache: KVCache, context: Tensor, streams: Streams) -> HistoryOut:
-        """As `worldsim.sampling.look_back`."""
+        """As `worldsim.sampling.sampler.look_back`."""
         return look_back(self.dynamics, self.sampling, past, actions, cache, context, streams)
 
     def draw(self, past: Tensor, seen: HistoryOut, drawn_from: StepNoise) -> Tensor:
-        """As `worldsim.sampling.draw`."""
+        """As `worldsim.sampling.sampler.draw`."""
         return draw(self.dynamics, self.sampling, past, seen, drawn_from)
 
     def with_sampling(self, sampling: SamplingConfig) -> Eager:

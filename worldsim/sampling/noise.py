@@ -17,7 +17,7 @@ STREAM_START = 0  # which recorded start an episode begins from
 STREAM_CONTEXT = 1  # noise added to the previous frame
 STREAM_PICTURE = 3  # the noise a picture is denoised from
 STREAM_END = 4  # whether the episode ends here
-STREAM_SHAPING = 5  # where the noise of a frame is larger (`worldsim.noise_shaping`)
+STREAM_SHAPING = 5  # where the noise of a frame is larger (`worldsim.sampling.noise_shaping`)
 
 SEED_LIMIT = 1 << 63  # states and infos keep seeds in int64 arrays
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from worldsim.actions import check_actions
 from worldsim.errors import InvalidInput
-from worldsim.files import read_json, write_atomically
+from worldsim.io.files import read_json, write_atomically
 from worldsim.spec import ActionSpec, WorldSpec
 
 FORMAT = 1

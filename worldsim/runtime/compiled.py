@@ -38,10 +38,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from worldsim import noise_shaping as noise_shaping_source
-from worldsim import sampling as sampling_source
 from worldsim.errors import InvalidInput, MissingDependency
-from worldsim.files import replacing
+from worldsim.io.files import replacing
 from worldsim.models import conditions as conditions_source
 from worldsim.models import dynamics as dynamics_source
 from worldsim.models import heads as heads_source
@@ -49,7 +47,9 @@ from worldsim.models import layers as layers_source
 from worldsim.models.dynamics import Dynamics, HistoryOut
 from worldsim.models.layers import KVCache
 from worldsim.models.registry import Streams
-from worldsim.sampling import Eager, SamplingConfig, StepNoise
+from worldsim.sampling import noise_shaping as noise_shaping_source
+from worldsim.sampling import sampler as sampling_source
+from worldsim.sampling.sampler import Eager, SamplingConfig, StepNoise
 
 CACHE = "WORLDSIM_CACHE"  # variable of the environment: the folder of what is compiled
 WRITTEN = (  # what is compiled
@@ -130,7 +130,7 @@ class Compiled:
         return type(self), (self.eager.dynamics, self.eager.sampling)
 
     def look_back(self, past: Tensor, actions: Tensor, cache: KVCache, context: Tensor, streams: Streams) -> HistoryOut:
-        """As `worldsim.sampling.look_back`."""
+        """As `worldsim.sampling.sampler.look_back`."""
         # A library takes for granted how its inputs lie in memory.
         cache.keys[:], cache.values[:] = ([a.contiguous() for a in many] for many in (cache.keys, cache.values))
         cache.written, cache.first = cache.written.contiguous(), cache.first.contiguous()
@@ -143,7 +143,7 @@ class Compiled:
         return _seen(self.eager.dynamics, seen)
 
     def draw(self, past: Tensor, seen: HistoryOut, drawn_from: StepNoise) -> Tensor:
-        """As `worldsim.sampling.draw`."""
+        """As `worldsim.sampling.sampler.draw`."""
         program = self._made[_kind(past)].drawing  # made by `look_back`, whose output this begins with
         return program(*_to_draw(past, seen, drawn_from))
 

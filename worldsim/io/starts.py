@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from worldsim import noise
 from worldsim.actions import check_actions
 from worldsim.errors import DamagedWorld, InvalidAction, InvalidInput
+from worldsim.sampling import noise
 from worldsim.spec import ActionSpec, StreamSpec
 
 STREAM = "stream."  # before the name of a stream in the file

@@ -5,7 +5,7 @@ Order of a commit: the chunks of every stream, fsync of these files and their fo
 thus leaves a store with all earlier episodes; what follows the last committed end is dropped when it is next
 opened for writing. Chunk files are replaced by renaming, so that the chunk which an old and a new episode
 share is never torn. They are written here and not by zarr, which keeps the arrays' metadata: it knows of no tags
-(`worldsim.episode_stream`), and it would leave out chunks of zeros, so that a black picture and a missing chunk
+(`worldsim.data.episode_stream`), and it would leave out chunks of zeros, so that a black picture and a missing chunk
 looked alike.
 """
 
@@ -22,8 +22,8 @@ import numpy as np
 import zarr
 from filelock import FileLock, Timeout
 
-from worldsim.episode_stream import StreamWriter, chunk_rows, create_array
-from worldsim.episodes import (
+from worldsim.data.episode_stream import StreamWriter, chunk_rows, create_array
+from worldsim.data.episodes import (
     ENDS,
     FORMAT_VERSION,
     REQUIRED_STREAMS,
@@ -35,7 +35,7 @@ from worldsim.episodes import (
     open_store,
 )
 from worldsim.errors import InvalidInput, InvalidState, WorldsimError
-from worldsim.files import fsync, making_folder
+from worldsim.io.files import fsync, making_folder
 from worldsim.spec import StreamSpec
 
 LOCK = ".lock"  # in the store's folder

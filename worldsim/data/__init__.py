@@ -1,0 +1,1 @@
+"""Episodes: recorded, imported, read, and as latents and clips to train on."""

@@ -1,0 +1,1 @@
+"""Files: read and written with care; a world's folder, frames, video, text."""

@@ -1,0 +1,1 @@
+"""Batched state as trees of tensors, in memory and on disk."""
