@@ -9,14 +9,14 @@ import numpy as np
 
 from worldsim.errors import InvalidInput
 from worldsim.rollout import finish, step_stages
-from worldsim.spec import LatentWorld, Pictures, Stages, StreamWorld, WorldProtocol, WorldSpec, WorldStep
+from worldsim.spec import Decoding, LatentWorld, Stages, StreamWorld, WorldProtocol, WorldSpec, WorldStep
 from worldsim.wrappers import HeldStep, held_spec
 
 
 class HeldWorld:
     """A world each step of which is `hold` steps of another one with the same action.
 
-    Rewards add up until a row ends; what it dreams after its end is not shown. Only the last picture is decoded, and
+    Rewards add up until a row ends; what it dreams after its end is not shown. Only the last frame is decoded, and
     with "all" every one of every step. Raises InvalidInput for a `hold` below 1.
     """
 
@@ -31,16 +31,16 @@ class HeldWorld:
         """As the world does."""
         return self.world.reset(seed, **options)
 
-    def step(self, state: Any, actions: np.ndarray, *, pictures: Pictures = "all") -> tuple[Any, WorldStep]:
+    def step(self, state: Any, actions: np.ndarray, *, decode: Decoding = "all") -> tuple[Any, WorldStep]:
         """Take the same actions `hold` times."""
-        return finish(self.stages(state, actions, pictures=pictures))
+        return finish(self.stages(state, actions, decode=decode))
 
-    def stages(self, state: Any, actions: np.ndarray, *, pictures: Pictures = "all") -> Stages:
+    def stages(self, state: Any, actions: np.ndarray, *, decode: Decoding = "all") -> Stages:
         """`step` in stages, those of every step of the other world."""
         held = HeldStep(len(actions))
         shown: list[np.ndarray] = []
         for i in range(self.hold):
-            decoded: Pictures = pictures if pictures == "all" or i + 1 == self.hold else "none"
+            decoded: Decoding = decode if decode == "all" or i + 1 == self.hold else "none"
             if i:
                 yield "holding"
             state, step = yield from step_stages(self.world, state, actions, decoded)

@@ -12,7 +12,7 @@ import torch
 
 from worldsim.envs.worlds import render_world
 from worldsim.errors import InvalidInput
-from worldsim.spec import LatentWorld, Pictures, StreamWorld, WorldProtocol, WorldStep
+from worldsim.spec import Decoding, LatentWorld, StreamWorld, WorldProtocol, WorldStep
 from worldsim.state.tree import tree_map
 
 Observation = str | Sequence[str]  # "pixels", "latents" or a stream of the world; several of them: a dict
@@ -24,7 +24,7 @@ class Observer:
 
     A camera is its part of the frame. A list of names gives a dict with an entry for each. Latents are flat and bounded
     by what a float32 holds: the checkers of gymnasium and Stable-Baselines3 warn of infinite bounds, and take a box of
-    three dimensions for an image. `spec.latent_shape` gives them their grid back. `between` has the pictures before the
+    three dimensions for an image. `spec.latent_shape` gives them their grid back. `between` has the frames before the
     last one of every step decoded too. Raises InvalidInput for an unknown observation, and for latents of a world that
     offers none.
     """
@@ -41,7 +41,7 @@ class Observer:
         self.space: gym.spaces.Space[Any] = (
             spaces[names[0]] if isinstance(observation, str) else gym.spaces.Dict(spaces)
         )
-        self.pictures: Pictures = "all" if between else "frame" if self._sees_frame else "none"
+        self.decode: Decoding = "all" if between else "frame" if self._sees_frame else "none"
 
     def _space(self, name: str) -> gym.spaces.Space[Any]:
         spec = self.world.spec

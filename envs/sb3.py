@@ -107,7 +107,7 @@ class WorldVecEnv(VecEnv):
         self.worlds.close()
 
     def get_images(self) -> Sequence[np.ndarray | None]:
-        """The current picture of every row, each (H, W, 3) uint8, in mode "rgb_array"."""
+        """The current frame of every row, each (H, W, 3) uint8, in mode "rgb_array"."""
         return self.worlds.render() or [None] * self.num_envs
 
     def get_attr(self, attr_name: str, indices: Indices = None) -> list[Any]:
@@ -139,4 +139,4 @@ def _stack_options(options: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     try:
         return {**options[0], **{key: np.stack([one[key] for one in options]) for key in keys}} or None
     except ValueError as error:
-        raise InvalidInput(f"reset options of different shapes ({error}); give all rows as many pictures") from error
+        raise InvalidInput(f"reset options of different shapes ({error}); give all rows as many frames") from error

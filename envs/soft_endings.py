@@ -11,7 +11,7 @@ import numpy as np
 
 from worldsim.errors import InvalidInput
 from worldsim.rollout import finish, step_stages
-from worldsim.spec import LatentWorld, Pictures, Stages, StreamWorld, WorldProtocol, WorldStep
+from worldsim.spec import Decoding, LatentWorld, Stages, StreamWorld, WorldProtocol, WorldStep
 
 
 class SoftEndings:
@@ -34,13 +34,13 @@ class SoftEndings:
         """As the world does."""
         return self.world.reset(seed, **options)
 
-    def step(self, state: Any, actions: np.ndarray, *, pictures: Pictures = "all") -> tuple[Any, WorldStep]:
+    def step(self, state: Any, actions: np.ndarray, *, decode: Decoding = "all") -> tuple[Any, WorldStep]:
         """As the world does, but for reward and ending."""
-        return finish(self.stages(state, actions, pictures=pictures))
+        return finish(self.stages(state, actions, decode=decode))
 
-    def stages(self, state: Any, actions: np.ndarray, *, pictures: Pictures = "all") -> Stages:
+    def stages(self, state: Any, actions: np.ndarray, *, decode: Decoding = "all") -> Stages:
         """`step` in stages, those of the other world."""
-        state, step = yield from step_stages(self.world, state, actions, pictures)
+        state, step = yield from step_stages(self.world, state, actions, decode)
         chance = step.extras.get("termination_probability")
         if chance is None:
             raise InvalidInput(

@@ -8,15 +8,15 @@ import gymnasium as gym
 import numpy as np
 
 from worldsim.envs.progress import Counters, Progress
-from worldsim.envs.sources import Row, Source
+from worldsim.envs.sources import Source, TimeStep
 from worldsim.envs.starts import check_options, check_seed
 from worldsim.errors import InvalidInput
 
 
 class SourceEnv(gym.Env[np.ndarray, Any]):
-    """A source behind gymnasium's interface: pictures (H, W, 3) uint8, the same actions and clock as in its worlds.
+    """A source behind gymnasium's interface: frames (H, W, 3) uint8, the same actions and clock as in its worlds.
 
-    `hold` steps of the source make one step here; `between` puts the pictures before the last one of a step into
+    `hold` steps of the source make one step here; `between` puts the frames before the last one of a step into
     the info, (n, H, W, 3) uint8. A seeded `reset` begins episode 0 of that seed, each `reset` without a seed the next.
 
     Example:
@@ -57,7 +57,7 @@ class SourceEnv(gym.Env[np.ndarray, Any]):
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Take one action for `hold` steps of the source, or to the end of the episode."""
         self._progress.require_running()
-        rows: list[Row] = []
+        rows: list[TimeStep] = []
         while len(rows) < self.hold and not (rows and rows[-1].done):
             rows.append(self.source.step(action))
         last, counters = rows[-1], self._progress.counters(0)
@@ -66,7 +66,7 @@ class SourceEnv(gym.Env[np.ndarray, Any]):
         return last.rgb.copy(), reward, last.terminated, last.truncated, self._info(rows)
 
     def render(self) -> np.ndarray | None:
-        """The current picture (H, W, 3) uint8."""
+        """The current frame (H, W, 3) uint8."""
         self._progress.require_started()
         return None if self.render_mode is None else self.source.render()
 
@@ -74,10 +74,10 @@ class SourceEnv(gym.Env[np.ndarray, Any]):
         """Stop the simulator; may be called twice."""
         self.source.close()
 
-    def _info(self, rows: list[Row]) -> dict[str, Any]:
+    def _info(self, rows: list[TimeStep]) -> dict[str, Any]:
         counters = self._progress.counters(0)
         info: dict[str, Any] = {"step": counters.step, "episode_index": counters.episode, "seed": counters.seed}
         if self.between and rows:
-            pictures = [p for row in rows for p in (*row.extras.get("between", ()), row.rgb)]
-            info["between"] = np.stack(pictures)[:-1]
+            frames = [p for row in rows for p in (*row.extras.get("between", ()), row.rgb)]
+            info["between"] = np.stack(frames)[:-1]
         return info

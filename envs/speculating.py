@@ -25,7 +25,7 @@ def make_speculator(
     spec = world.spec.actions
 
     def step(state: Any, actions: np.ndarray) -> Stages:
-        return step_stages(world, state, actions, observer.pictures)
+        return step_stages(world, state, actions, observer.decode)
 
     check = (
         partial(check_actions, spec, rows=num_envs, clip=clip) if num_envs else partial(check_action, spec, clip=clip)

@@ -1,4 +1,4 @@
-"""What `reset` may be given: seeds, and pictures to start from; checked before anything changes."""
+"""What `reset` may be given: seeds, and frames to start from; checked before anything changes."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _ignored: set[str] = set()  # options that this process was told about: framewor
 
 @dataclass(frozen=True)
 class Start:
-    """Pictures to begin an episode from, oldest first, and the actions taken between them."""
+    """Frames to begin an episode from, oldest first, and the actions taken between them."""
 
     frames: np.ndarray  # (T, H, W, 3) uint8, T >= 1
     actions: np.ndarray  # (T - 1,) int64 or (T - 1, A) float32
-    age: int = 0  # of the first picture: steps since the beginning of its episode
+    age: int = 0  # of the first frame: steps since the beginning of its episode
 
 
 def check_seed(seed: Any) -> int | None:
@@ -68,25 +68,25 @@ def check_options(options: Any, known: tuple[str, ...] = OF_A_START) -> dict[str
 
 
 def check_start(spec: WorldSpec, given: Mapping[str, Any]) -> Start | None:
-    """Of options: pictures (T, H, W, 3) uint8, the T - 1 actions between them and their age; None for none of them."""
+    """Of options: frames (T, H, W, 3) uint8, the T - 1 actions between them and their age; None for none of them."""
     frames, actions, age = (given.get(name) for name in OF_A_START)
     if frames is None:
         for name in OF_A_START[1:]:
             if given.get(name) is not None:
-                raise InvalidInput(f"options[{name!r}] came without options['frames']; pass the pictures too")
+                raise InvalidInput(f"options[{name!r}] came without options['frames']; pass the frames too")
         return None
-    pictures = np.asarray(frames)
-    if pictures.dtype != np.uint8 or pictures.ndim != 4 or pictures.shape[1:] != (spec.height, spec.width, 3):
+    array = np.asarray(frames)
+    if array.dtype != np.uint8 or array.ndim != 4 or array.shape[1:] != (spec.height, spec.width, 3):
         want = f"uint8 (T, {spec.height}, {spec.width}, 3)"
-        raise InvalidInput(f"options['frames'] is {pictures.dtype} {pictures.shape}; pass {want}, oldest first")
-    if len(pictures) == 0:
-        raise InvalidInput("options['frames'] is empty; pass at least one picture")
-    if actions is None and len(pictures) > 1:
-        between = len(pictures) - 1
-        raise InvalidInput(f"options['frames'] has {between + 1} pictures; pass the {between} actions between them")
+        raise InvalidInput(f"options['frames'] is {array.dtype} {array.shape}; pass {want}, oldest first")
+    if len(array) == 0:
+        raise InvalidInput("options['frames'] is empty; pass at least one frame")
+    if actions is None and len(array) > 1:
+        between = len(array) - 1
+        raise InvalidInput(f"options['frames'] has {between + 1} frames; pass the {between} actions between them")
     if actions is None:
         actions = np.zeros((0,) if spec.actions.discrete else (0, len(spec.actions.low)))
-    return Start(pictures, check_actions(spec.actions, actions, len(pictures) - 1), _check_age(spec, age))
+    return Start(frames, check_actions(spec.actions, actions, len(array) - 1), _check_age(spec, age))
 
 
 def _check_age(spec: WorldSpec, age: Any) -> int:
@@ -101,7 +101,7 @@ def _check_age(spec: WorldSpec, age: Any) -> int:
 
 
 def check_starts(spec: WorldSpec, given: Mapping[str, Any], rows: int) -> list[Start | None]:
-    """One start a row: pictures (T, H, W, 3) serve every row, (rows, T, H, W, 3) and all else give each its own."""
+    """One start a row: frames (T, H, W, 3) serve every row, (rows, T, H, W, 3) and all else give each its own."""
     if np.ndim(given.get("frames", ())) != 5:
         return [check_start(spec, given)] * rows
     own = {name: given[name] for name in OF_A_START if given.get(name) is not None}

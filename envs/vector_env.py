@@ -146,15 +146,15 @@ class WorldVectorEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
         return answer
 
     def render(self) -> tuple[np.ndarray, ...] | None:
-        """The current picture of every row, each (H, W, 3) uint8, in mode "rgb_array"."""
+        """The current frame of every row, each (H, W, 3) uint8, in mode "rgb_array"."""
         self._now.progress.require_started()
         if self.render_mode is None:
             gym.logger.warn('render() needs a render mode; make the environment with render_mode="rgb_array"')
             return None
-        pictures = self._observer.pixels(self._now.shown)
-        if pictures is None:
-            pictures = worlds.render_world(self.world, self._now.state, self.num_envs)
-        return tuple(picture.copy() for picture in pictures)
+        frames = self._observer.pixels(self._now.shown)
+        if frames is None:
+            frames = worlds.render_world(self.world, self._now.state, self.num_envs)
+        return tuple(frame.copy() for frame in frames)
 
     def save_state(self) -> list[EnvState]:
         """One state a row, copied; any of them can be restored into a `WorldEnv` too."""
@@ -250,7 +250,7 @@ class WorldVectorEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
         if self.speculate:
             state, result = self.ahead.step(now.state, actions)
         else:
-            state, result = step_world(self.world, now.state, actions, self._observer.pictures)
+            state, result = step_world(self.world, now.state, actions, self._observer.decode)
         progress, outcome = now.progress.after(result, self.max_episode_steps, stepped)
         return Now(state, progress, self._observer.after(state, result)), outcome
 

@@ -1,4 +1,4 @@
-"""The window of render_mode="human": shows pictures enlarged, at the game's own speed."""
+"""The window of render_mode="human": shows frames enlarged, at the game's own speed."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from worldsim.spec import WorldSpec
 
 log = logging.getLogger("worldsim")
 
-TARGET_HEIGHT = 512  # pictures are enlarged by the whole number that comes closest below
+TARGET_HEIGHT = 512  # frames are enlarged by the whole number that comes closest below
 
 
 class Window:
-    """One pygame window: it opens at the first picture, and again after `close`.
+    """One pygame window: it opens at the first frame, and again after `close`.
 
     Without a display SDL draws off screen, which the log says once. Raises MissingDependency without pygame,
     InvalidInput where the display that is set cannot be opened.
@@ -31,7 +31,7 @@ class Window:
             raise MissingDependency('render_mode="human" needs pygame; run pip install "worldsim[play]"') from error
         self._pygame = pygame
         self._spec = spec
-        self._rate = spec.steps_per_second * spec.pictures_per_step
+        self._rate = spec.steps_per_second * spec.frames_per_step
         scale = max(1, TARGET_HEIGHT // spec.height)
         self._size = (round(spec.width * spec.pixel_aspect * scale), spec.height * scale)
         self._screen: Any = None  # a pygame.Surface while the window is open
@@ -39,16 +39,16 @@ class Window:
         self._require_display()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A window belongs to its process; a copy opens one of its own at its first picture."""
+        """A window belongs to its process; a copy opens one of its own at its first frame."""
         return type(self), (self._spec,)
 
-    def show(self, picture: np.ndarray) -> None:
+    def show(self, frame: np.ndarray) -> None:
         """Show (H, W, 3) uint8 and wait until its time is over."""
         if self._screen is None:
             self._require_display()
             self._screen = self._pygame.display.set_mode(self._size)
             self._pygame.display.set_caption(f"worldsim {self._spec.name}")
-        surface = self._pygame.surfarray.make_surface(picture.swapaxes(0, 1))  # pygame wants (W, H, 3)
+        surface = self._pygame.surfarray.make_surface(frame.swapaxes(0, 1))  # pygame wants (W, H, 3)
         self._screen.blit(self._pygame.transform.scale(surface, self._size), (0, 0))
         self._pygame.event.pump()
         self._pygame.display.flip()

@@ -28,16 +28,16 @@ from worldsim.state.tree import clone
 
 
 class WorldEnv(gym.Env[Any, Any]):
-    """One learned world behind gymnasium's interface; observations are pictures (H, W, 3) uint8, or latents.
+    """One learned world behind gymnasium's interface; observations are frames (H, W, 3) uint8, or latents.
 
     `world` is a name (shipped, local folder, hub id) or any object with the four members of `WorldProtocol`.
-    `observation` "latents" gives (C * h * w,) float32, for which no picture is decoded but by `render`;
+    `observation` "latents" gives (C * h * w,) float32, for which no frame is decoded but by `render`;
     `observation.reshape(env.unwrapped.world.spec.latent_shape)` is their grid (C, h, w).
     A list, such as ["pixels", "proprio"], gives a dict with an entry for each: pixels, latents, or a stream of
     `world.spec.streams`; streams that are not observed are in the info of every step.
-    `between` puts the pictures before the last one of each step into the info, (pictures_per_step - 1, H, W, 3).
+    `between` puts the frames before the last one of each step into the info, (frames_per_step - 1, H, W, 3).
     `start` "anywhere" begins episodes in the midst of recorded ones, "beginning" as these begin.
-    `temperature`, the size of the noise that pictures are drawn from, above 1 makes a less predictable world.
+    `temperature`, the size of the noise that frames are drawn from, above 1 makes a less predictable world.
     `max_episode_steps` truncates episodes: a number, None for never, "world" for the recorded game's limit.
     `speculate` computes what the next step may give in the time between the steps, from a guess of the action: True,
     or a `worldsim.speculation.Speculation`. No result depends on it. `close` ends its thread.
@@ -104,7 +104,7 @@ class WorldEnv(gym.Env[Any, Any]):
         self.ahead = make_speculator(self.speculate, self.world, self._observer, None, self.clip_actions)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Begin an episode, from a recorded start or from the pictures given in `options`.
+        """Begin an episode, from a recorded start or from the frames given in `options`.
 
         `options` may hold "frames" (T, H, W, 3) uint8, oldest first, the T - 1 "actions" between them, and, where the
         first of them is not the beginning of an episode, its "age" in steps. Other options are ignored with a warning.
@@ -129,7 +129,7 @@ class WorldEnv(gym.Env[Any, Any]):
         return answer
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Take one action; the picture after it, reward, terminated, truncated, info.
+        """Take one action; the frame after it, reward, terminated, truncated, info.
 
         Whatever goes wrong on the way, Ctrl-C included: the step is not taken then, and can be taken again.
         """
@@ -141,7 +141,7 @@ class WorldEnv(gym.Env[Any, Any]):
         if self.speculate:
             state, result = self.ahead.step(self._now.state, checked)
         else:
-            state, result = step_world(self.world, self._now.state, checked, self._observer.pictures)
+            state, result = step_world(self.world, self._now.state, checked, self._observer.decode)
         observation = self._observer.after(state, result)
         progress, outcome = self._now.progress.after(result, self.max_episode_steps)
         info = single(outcome.info)
@@ -155,7 +155,7 @@ class WorldEnv(gym.Env[Any, Any]):
         return answer
 
     def render(self) -> np.ndarray | None:
-        """The current picture (H, W, 3) uint8 in mode "rgb_array"; in mode "human" it is on screen."""
+        """The current frame (H, W, 3) uint8 in mode "rgb_array"; in mode "human" it is on screen."""
         self._now.progress.require_started()
         if self.render_mode is None:
             gym.logger.warn('render() needs a render mode; make the environment with render_mode="rgb_array"')

@@ -103,7 +103,7 @@ def keys_to_action(spec: ActionSpec) -> dict[tuple[int, ...], int]:
 
 @torch.no_grad()
 def reset_world(world: WorldProtocol, seed: int, episode: int, start: Start | None, kind: str = DEFAULT_START) -> Any:
-    """The state (batch of one) that an episode begins with: from pictures, or from a recorded start of this kind."""
+    """The state (batch of one) that an episode begins with: from frames, or from a recorded start of this kind."""
     options: dict[str, Any] = {} if kind == DEFAULT_START else {"start": kind}
     if start is not None:
         options = {"frames": start.frames[None], "actions": start.actions[None]}
@@ -113,7 +113,7 @@ def reset_world(world: WorldProtocol, seed: int, episode: int, start: Start | No
 
 @torch.no_grad()
 def render_world(world: WorldProtocol, state: Any, rows: int) -> np.ndarray:
-    """The current pictures of a batch of `rows` worlds, (rows, H, W, 3) uint8."""
-    pictures = world.render(state)
-    check_frames(world.spec, "pictures", pictures, rows)
-    return pictures
+    """The current frames of a batch of `rows` worlds, (rows, H, W, 3) uint8."""
+    frames = world.render(state)
+    check_frames(world.spec, "frames", frames, rows)
+    return frames

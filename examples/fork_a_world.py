@@ -8,7 +8,7 @@ import argparse
 import gymnasium as gym
 import numpy as np
 
-from worldsim.io.media import contact_sheet, save_picture
+from worldsim.io.media import contact_sheet, save_image
 
 
 def main():
@@ -33,7 +33,7 @@ def main():
             frames, total, ended = [*frames, frame], total + reward, terminated or truncated
         print(f"always {future.get_action_meanings()[action]}: {len(frames) - 1} steps, reward {total:.2f}")
         rows.append(np.stack([frames[min(i, len(frames) - 1)] for i in range(0, args.steps + 1, 5)]))
-    save_picture(args.out, contact_sheet(rows))
+    save_image(args.out, contact_sheet(rows))
 
 
 if __name__ == "__main__":

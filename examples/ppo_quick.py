@@ -1,4 +1,4 @@
-"""Train an agent inside a world: Stable-Baselines3's PPO on pictures, one batched model call a step.
+"""Train an agent inside a world: Stable-Baselines3's PPO on frames, one batched model call a step.
 
 python examples/ppo_quick.py --steps 2000
 """

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from stable_baselines3.common.vec_env.stacked_observations import StackedObservations
 
-from worldsim.envs.sources.base import Row, SourceSpec
+from worldsim.envs.sources.base import SourceSpec, TimeStep
 from worldsim.errors import InvalidInput
 from worldsim.policies.agent import load_agent
 from worldsim.policies.data_policy import Action, UniformRandom
@@ -46,7 +46,7 @@ class AgentPolicy:
         self._error = float(rng.uniform(0.0, MOST_ERRORS))
         self._left = self._steps = 0
 
-    def act(self, row: Row) -> Action:
+    def act(self, row: TimeStep) -> Action:
         """What the agent does, or a blunder that goes on for a while."""
         if self._steps % self._agent.observation.hold == 0:
             self._decided = self._decide(row)
@@ -59,7 +59,7 @@ class AgentPolicy:
             return self._wrong
         return self._decided
 
-    def _decide(self, row: Row) -> Action:
+    def _decide(self, row: TimeStep) -> Action:
         seen = self._see(row.rgb[None])
         if self._steps == 0:
             stacked = self._stack.reset(seen)

@@ -15,7 +15,7 @@ from worldsim.envs.soft_endings import SoftEndings
 from worldsim.envs.source_env import SourceEnv
 from worldsim.envs.sources.matching import matching_source
 from worldsim.envs.worlds import DEFAULT_START, TimeLimit, load_world
-from worldsim.policies.observation import ObservationConfig, See
+from worldsim.policies.observation import ObservationConfig, Observe
 from worldsim.spec import WorldProtocol, WorldSpec
 from worldsim.world import World
 from worldsim.wrappers import held_steps
@@ -36,7 +36,7 @@ def dream_envs(
     """`num_envs` dreams in one batch, seeds `seed`, `seed` + 1, …; returns and lengths are in the infos ("episode").
 
     `max_episode_steps` counts steps of the world, each action being held for `observation.hold` of them. `between`
-    puts the pictures before the last one of a step into the infos, for videos. With `ending_cost` dreams do not end but
+    puts the frames before the last one of a step into the infos, for videos. With `ending_cost` dreams do not end but
     by that limit: the chance of an ending costs so much reward instead (`SoftEndings`).
     """
     drawn = load_world(world, start=start, temperature=temperature)
@@ -56,7 +56,7 @@ def dream_envs(
     envs.seed(seed)
     envs = VecMonitor(envs)
     see = observation.see(None) if observation.kind == "pixels" else partial(_on_grid, world.spec)
-    return stacked(SeenBy(envs, observation.space(world.spec), see), observation)
+    return stacked(ObservationWrapper(envs, observation.space(world.spec), see), observation)
 
 
 def real_envs(
@@ -86,7 +86,7 @@ def real_envs(
 
     envs: VecEnv = DummyVecEnv([make] * num_envs)
     envs.seed(seed)
-    envs = SeenBy(VecMonitor(envs), observation.space(world.spec), observation.see(world))
+    envs = ObservationWrapper(VecMonitor(envs), observation.space(world.spec), observation.see(world))
     return stacked(envs, observation)
 
 
@@ -101,10 +101,10 @@ def tics_per_action(world: World, observation: ObservationConfig) -> int:
     return world.config.source.frame_skip * observation.hold
 
 
-class SeenBy(VecEnvWrapper):
-    """Shows an agent the pictures of its environments in its own way."""
+class ObservationWrapper(VecEnvWrapper):
+    """Shows an agent the frames of its environments in its own way."""
 
-    def __init__(self, venv: VecEnv, space: gym.spaces.Box, see: See) -> None:
+    def __init__(self, venv: VecEnv, space: gym.spaces.Box, see: Observe) -> None:
         super().__init__(venv, observation_space=space)
         self._see = see
 
@@ -114,11 +114,11 @@ class SeenBy(VecEnvWrapper):
 
     def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
         """Step every row."""
-        pictures, rewards, dones, infos = self.venv.step_wait()
+        frames, rewards, dones, infos = self.venv.step_wait()
         for row in np.flatnonzero(dones).tolist():
             if "terminal_observation" in infos[row]:
                 infos[row]["terminal_observation"] = self._see(infos[row]["terminal_observation"][None])[0]
-        return self._see(np.asarray(pictures)), rewards, dones, infos
+        return self._see(np.asarray(frames)), rewards, dones, infos
 
 
 def stacked(venv: VecEnv, observation: ObservationConfig) -> VecEnv:

@@ -27,7 +27,7 @@ class Age:
     last: int  # exclusive
     tics: int  # played by all of them together
     terminations: int
-    looks: int  # at pictures
+    looks: int  # at frames
     seen: int  # things in them
 
     @property
@@ -37,7 +37,7 @@ class Age:
 
     @property
     def in_sight(self) -> float:
-        """Things in a picture."""
+        """Things in a frame."""
         return ratio(self.seen, self.looks)
 
 

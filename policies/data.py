@@ -9,7 +9,7 @@ from typing import cast
 
 import numpy as np
 
-from worldsim.envs.sources.base import Row, SourceSpec
+from worldsim.envs.sources.base import SourceSpec, TimeStep
 from worldsim.envs.sources.registry import POLICIES, mix_of, resolve
 from worldsim.errors import InvalidInput, MissingDependency
 from worldsim.policies.data_policy import Action, DataPolicy, DataPolicyClass
@@ -32,7 +32,7 @@ class Mix:
         self.current = self._names[int(rng.integers(len(self._names)))]
         self._policies[self.current].reset(rng)
 
-    def act(self, row: Row) -> Action:
+    def act(self, row: TimeStep) -> Action:
         """What the drawn policy does."""
         return self._policies[self.current].act(row)
 

@@ -10,7 +10,7 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
-from worldsim.envs.sources.base import Row, SourceSpec
+from worldsim.envs.sources.base import SourceSpec, TimeStep
 from worldsim.errors import InvalidInput
 
 Action = int | np.ndarray
@@ -23,7 +23,7 @@ class DataPolicy(Protocol):
         """Begin an episode whose randomness is `rng`."""
         ...
 
-    def act(self, row: Row) -> Action:
+    def act(self, row: TimeStep) -> Action:
         """The next action, given the row before it."""
         ...
 
@@ -53,7 +53,7 @@ class UniformRandom:
         """Begin an episode."""
         self._rng = rng
 
-    def act(self, row: Row) -> Action:
+    def act(self, row: TimeStep) -> Action:
         """A uniform draw from the action space."""
         return self._actions.draw(self._rng)
 
@@ -68,7 +68,7 @@ class PersistentRandom(UniformRandom):
         super().reset(rng)
         self._left = 0
 
-    def act(self, row: Row) -> Action:
+    def act(self, row: TimeStep) -> Action:
         """The held action, or a new one when its time is over."""
         if self._left == 0:
             self._left = int(self._rng.geometric(1 / self.mean_steps))

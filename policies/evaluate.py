@@ -75,7 +75,7 @@ def evaluate(
     """Play `episodes` whole episodes with seeds that follow from `seed`; the same again gives the same score.
 
     `envs` are those of `dream_envs` or `real_envs`. A `deterministic` agent takes its likeliest action; otherwise it
-    draws, from a generator of its own. `count` counts things in pictures that are looked at now and then.
+    draws, from a generator of its own. `count` counts things in frames that are looked at now and then.
     """
     ages, runs = Ages(tics_per_action, count), Runs(tics_per_action)
 

@@ -28,7 +28,7 @@ STEP_DISCOUNT = 0.993
 
 
 class LatentCNN(BaseFeaturesExtractor):
-    """Features of stacked latents (C, h, w), whose grid is too small for the network that Atari pictures have."""
+    """Features of stacked latents (C, h, w), whose grid is too small for the network that Atari frames have."""
 
     def __init__(self, observation_space: gym.spaces.Box, features_dim: int = 128, width: int = 32) -> None:
         super().__init__(observation_space, features_dim)

@@ -19,7 +19,7 @@ from worldsim.world import World
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # how bright the eye sees red, green and blue
 
 Kind = Literal["latents", "pixels"]
-See = Callable[[np.ndarray], np.ndarray]  # pictures (N, H, W, 3) uint8 -> observations (N, ...)
+Observe = Callable[[np.ndarray], np.ndarray]  # frames (N, H, W, 3) uint8 -> observations (N, ...)
 
 
 @dataclass(frozen=True)
@@ -55,21 +55,21 @@ class ObservationConfig:
             raise InvalidInput(f"world {spec.name!r} offers no latents; observe pixels")
         return gym.spaces.Box(-np.inf, np.inf, spec.latent_shape, np.float32)
 
-    def see(self, world: World | None) -> See:
-        """How pictures (N, H, W, 3) uint8 become observations (N, ...); latents are those of the `world`."""
+    def see(self, world: World | None) -> Observe:
+        """How frames (N, H, W, 3) uint8 become observations (N, ...); latents are those of the `world`."""
         if self.kind == "pixels":
             return self._shrink
         if world is None:
             raise InvalidInput("latents are seen through a world's tokenizer; give the world")
         return world.encode
 
-    def _shrink(self, pictures: np.ndarray) -> np.ndarray:
+    def _shrink(self, frames: np.ndarray) -> np.ndarray:
         """Take the brightness and average over areas, as far as it is asked for."""
         if self.gray:
-            pictures = np.round(pictures.astype(np.float32) @ LUMA).astype(np.uint8)[..., None]
-        size = (self.height or pictures.shape[1], self.width or pictures.shape[2])
-        if size == pictures.shape[1:3]:
-            return pictures
-        planes = torch.from_numpy(pictures).permute(0, 3, 1, 2).float()
+            frames = np.round(frames.astype(np.float32) @ LUMA).astype(np.uint8)[..., None]
+        size = (self.height or frames.shape[1], self.width or frames.shape[2])
+        if size == frames.shape[1:3]:
+            return frames
+        planes = torch.from_numpy(frames).permute(0, 3, 1, 2).float()
         small = F.interpolate(planes, size, mode="area").round().to(torch.uint8)
         return np.ascontiguousarray(small.permute(0, 2, 3, 1).numpy())

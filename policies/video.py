@@ -20,8 +20,8 @@ def film(
     agent: Agent, world: World, out: Path, *, real: bool = False, trust_source: bool = False, decisions: int = 300
 ) -> list[Path]:
     """Write `dream.mp4` of an agent in the world and, with `real`, `real.mp4` in the real game; returns their paths."""
-    pace = world.spec.steps_per_second  # a step of the real game shows one picture, a dreamed one all of them
-    shown = {"dream": (dream_envs(world, 1, agent.observation, between=True), pace * world.spec.pictures_per_step)}
+    pace = world.spec.steps_per_second  # a step of the real game shows one frame, a dreamed one all of them
+    shown = {"dream": (dream_envs(world, 1, agent.observation, between=True), pace * world.spec.frames_per_step)}
     if real:
         shown["real"] = real_envs(world, 1, agent.observation, between=True, trust_source=trust_source), pace
     try:
@@ -38,15 +38,15 @@ def record_video(
 ) -> None:
     """Write an MP4 of the first row of `envs`, which were made with `between`, until its episode ends.
 
-    `fps` counts pictures: decisions a second times the pictures of one. At most `decisions` are shown.
+    `fps` counts frames: decisions a second times the frames of one. At most `decisions` are shown.
     """
     envs.seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        save_video(path, _pictures(policy, envs, decisions), fps, scale=scale)
+        save_video(path, _frames(policy, envs, decisions), fps, scale=scale)
 
 
-def _pictures(policy: PolicyPredictor, envs: VecEnv, decisions: int) -> Iterator[np.ndarray]:
+def _frames(policy: PolicyPredictor, envs: VecEnv, decisions: int) -> Iterator[np.ndarray]:
     observation = envs.reset()
     yield _shown(envs)
     for _ in range(decisions):
@@ -59,6 +59,6 @@ def _pictures(policy: PolicyPredictor, envs: VecEnv, decisions: int) -> Iterator
 
 
 def _shown(envs: VecEnv) -> np.ndarray:
-    picture = envs.get_images()[0]
-    assert picture is not None
-    return picture
+    frame = envs.get_images()[0]
+    assert frame is not None
+    return frame

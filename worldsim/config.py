@@ -102,7 +102,7 @@ class WorldConfig:
         version = values.get("format_version")
         if version != WORLD_FORMAT:
             raise DamagedWorld(
-                f"world config {path} has format version {version}, this worldsim reads 6 and {WORLD_FORMAT}; "
+                f"world config {path} has format version {version}, this worldsim reads 6 to {WORLD_FORMAT}; "
                 "use the worldsim version that wrote it, or export the world again"
             )
         try:

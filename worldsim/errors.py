@@ -16,7 +16,7 @@ class InvalidState(WorldsimError, RuntimeError):
 
 
 class InvalidInput(WorldsimError, ValueError):
-    """Any other argument that cannot be used: pictures, options, command-line values."""
+    """Any other argument that cannot be used: frames, options, command-line values."""
 
 
 class UnknownWorld(WorldsimError, LookupError):

@@ -1,8 +1,9 @@
 """Worlds, checkpoints, states and episode stores of earlier versions as those of today.
 
-Format 6 of worlds had conditions and heads as fixed parts of the dynamics, which are now modules named in the config;
-the phase of an episode's clock was `cycle`. The numbers of noise shaping were among those of sampling, 0 where there
-was none. A head `burst`, which drew several steps at once, is gone. States had seed, episode and time beside the cache.
+Format 7 of worlds had other names for some sizes and modules of the dynamics. Format 6 had conditions and heads as
+fixed parts of the dynamics, which are now modules named in the config; the phase of an episode's clock was `cycle`. The
+numbers of noise shaping were among those of sampling, 0 where there was none. A head `burst`, which drew several steps
+at once, is gone. States had seed, episode and time beside the cache.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-WORLD_FORMAT = 7
+WORLD_FORMAT = 8
 MOVED = {  # modules of the dynamics: where they were, where they are
     "action.": "conditions.action.embed.",
     "level.": "conditions.noise_level.embed.",
@@ -21,7 +22,13 @@ MOVED = {  # modules of the dynamics: where they were, where they are
     "squeeze.": "heads.squeeze.",
     "outcome.0.": "heads.trunk.",
     "outcome.2.": "heads.last.",
+    "painter.tell.": "latent_decoder.film_input.",
+    "painter.": "latent_decoder.",
+    "place": "position",
+    "tau.": "level_embed.",
 }
+
+SIZES = {"window": "context_length", "oldest": "max_time", "painter_blocks": "latent_decoder_blocks"}  # of format 7
 
 # What the code of earlier versions trained with.
 CONSTANTS: dict[str, dict[str, Any]] = {
@@ -42,12 +49,12 @@ CONSTANTS: dict[str, dict[str, Any]] = {
 
 def migrate_config(values: dict[str, Any]) -> dict[str, Any]:
     """The content of a `config.json`; one of a format that is not known is given back as it is."""
-    if values.get("format_version") != 6:
+    if values.get("format_version") not in (6, 7):
         return values
     values = {name: value for name, value in values.items() if name != "burst"}
     if isinstance(values.get("dynamics"), dict):
         values["dynamics"] = migrate_sizes(values["dynamics"])
-    if isinstance(values.get("sampling"), dict):
+    if isinstance(values.get("sampling"), dict) and "surprise" in values["sampling"]:
         values["sampling"] = migrate_sampling(values["sampling"])
     return values | {"format_version": WORLD_FORMAT}
 
@@ -64,8 +71,9 @@ def migrate_sampling(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def migrate_sizes(values: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a `DynamicsConfig`, in a world's config or in a checkpoint's."""
+    values = {SIZES.get(name, name): value for name, value in values.items()}
     if "cycle" not in values:
-        return dict(values)
+        return values
     kept = {name: value for name, value in values.items() if name != "cycle"}
     named = ["action", "noise_level", "episode_time", "episode_phase"]
     return kept | {"period": values["cycle"], "conditions": named}

@@ -21,12 +21,12 @@ import torch
 from torch import Tensor
 
 from worldsim.errors import InvalidInput, InvalidState
-from worldsim.models.dynamics import HistoryOut
+from worldsim.models.dynamics import ContextFeatures
 from worldsim.models.layers import KVCache
 from worldsim.models.registry import Streams
 from worldsim.runtime.ambient import isolated, refuse_if_forked
 from worldsim.sampling.sampler import Engine, empty_cache, step_noise
-from worldsim.spec import Pictures, Stages, WorldProtocol, WorldSpec, WorldStep
+from worldsim.spec import Decoding, Stages, WorldProtocol, WorldSpec, WorldStep
 from worldsim.state.tree import clone
 
 Result = TypeVar("Result")
@@ -58,7 +58,7 @@ class WorldState:
 class Features:
     """What the heads of a step may read; each head reads the history's features, the frame, or both."""
 
-    history: HistoryOut
+    history: ContextFeatures
     frame: Tensor  # (B, C, h, w) latents of the step's frame, drawn or given
 
 
@@ -87,7 +87,7 @@ def start(
     `ages` (B,) are steps from the beginning of the episode to the first frame, `streams` (B, T, ...) what other sensors
     gave with the frames.
     """
-    weight = engine.dynamics.place
+    weight = engine.dynamics.position
     latents, actions = latents.to(weight.device, weight.dtype), actions.to(weight.device)
     seed, episode = (torch.tensor(list(of), dtype=torch.int64, device=weight.device) for of in (seeds, episodes))
     past = torch.stack([latents[:, 0], latents[:, 0]], dim=1)
@@ -119,7 +119,7 @@ def advance(
     keys, past = state.keys, state.past
     noise = step_noise(engine.dynamics, keys.seed, keys.episode, keys.time)
     yield "history"
-    history = engine.look_back(past, actions, state.cache, noise.context, state.heads)
+    history = engine.context_step(past, actions, state.cache, noise.context, state.heads)
     if given is None:
         yield "drawing"
         drawn = engine.draw(past, history, noise)  # (B, (1 + between) * C, h, w)
@@ -166,17 +166,17 @@ def stages_of(world: WorldProtocol, state: Any, actions: np.ndarray, **options: 
 
 
 def step_world(
-    world: WorldProtocol, state: Any, actions: np.ndarray, pictures: Pictures = "all"
+    world: WorldProtocol, state: Any, actions: np.ndarray, decode: Decoding = "all"
 ) -> tuple[Any, WorldStep]:
     """`world.step`, with the shapes of its answer checked: a wrong one would surface far from here.
 
-    A world without latents decodes all `pictures`, whatever is asked for.
+    A world without latents decodes all frames, whatever is asked for.
     """
-    return finish(step_stages(world, state, actions, pictures))
+    return finish(step_stages(world, state, actions, decode))
 
 
 @torch.no_grad()
-def step_stages(world: WorldProtocol, state: Any, actions: np.ndarray, pictures: Pictures = "all") -> Stages:
+def step_stages(world: WorldProtocol, state: Any, actions: np.ndarray, decode: Decoding = "all") -> Stages:
     """The stages of `step_world`. The state may be stepped again, should the step be interrupted or not be wanted."""
     rewind = getattr(world, "rewind", None)
     if rewind is not None:
@@ -184,12 +184,12 @@ def step_stages(world: WorldProtocol, state: Any, actions: np.ndarray, pictures:
     else:
         state = clone(state)  # the world may write into what it is given
     if world.spec.latent_shape is None:
-        pictures = "all"
+        decode = "all"
         state, result = yield from stages_of(world, state, actions)
     else:
-        state, result = yield from stages_of(world, state, actions, pictures=pictures)
+        state, result = yield from stages_of(world, state, actions, decode=decode)
     rows = len(actions)
-    if pictures != "none":
+    if decode != "none":
         check_frames(world.spec, "frame", result.frame, rows)
     for name in ("reward", "terminated"):
         shape = np.shape(getattr(result, name))
@@ -198,9 +198,9 @@ def step_stages(world: WorldProtocol, state: Any, actions: np.ndarray, pictures:
     return state, result
 
 
-def check_frames(spec: WorldSpec, name: str, pictures: np.ndarray, rows: int) -> None:
+def check_frames(spec: WorldSpec, name: str, frames: np.ndarray, rows: int) -> None:
     """Raise InvalidInput for frames of a world that are not (rows, H, W, 3) uint8."""
-    shape, dtype = np.shape(pictures), getattr(pictures, "dtype", type(pictures).__name__)
+    shape, dtype = np.shape(frames), getattr(frames, "dtype", type(frames).__name__)
     want = (rows, spec.height, spec.width, 3)
     if shape != want or dtype != np.uint8:
         raise InvalidInput(f"world {spec.name!r} gave {name} {dtype} {shape}; return numpy uint8 {want}")

@@ -1,4 +1,4 @@
-"""What the environments need to know of a world: its pictures, its actions, its clock; and the protocol they step."""
+"""What the environments need to know of a world: its frames, its actions, its clock; and the protocol they step."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from worldsim.actions import ActionSpec
 from worldsim.streams import StreamSpec
 
-Pictures = Literal["all", "frame", "none"]  # of a step, decoded: with those between, the last one only, none
+Decoding = Literal["all", "frame", "none"]  # of a step, decoded: with those between, the last one only, none
 
 
 @dataclass(frozen=True)
@@ -19,11 +19,11 @@ class WorldSpec:
     """The contract between a world and the environments that serve it."""
 
     name: str
-    height: int  # of a picture, in pixels
+    height: int  # of a frame, in pixels
     width: int
     actions: ActionSpec
     steps_per_second: float  # steps in one second of the recorded game's time
-    pictures_per_step: int = 1  # > 1: a step also makes pictures between the last frame and the new one
+    frames_per_step: int = 1  # > 1: a step also makes frames between the last frame and the new one
     max_episode_steps: int | None = None  # the recorded game's own time limit, in steps
     pixel_aspect: float = 1.0  # width of a pixel over its height, when shown
     weights: str = ""  # fingerprint of the weights; a saved state fits no others
@@ -31,19 +31,19 @@ class WorldSpec:
     starts: tuple[str, ...] = ()  # kinds of recorded starts that `reset(start=...)` takes; empty: it has no `start`
     streams: dict[str, StreamSpec] = field(default_factory=dict)  # what a `StreamWorld` gives besides its frames
     cameras: tuple[str, ...] = ()  # of a frame that several make, one above the other, with as many rows each
-    ages: bool = False  # whether it is told how late in an episode given pictures are: `reset(frames=..., age=...)`
+    ages: bool = False  # whether it is told how late in an episode given frames are: `reset(frames=..., age=...)`
 
 
 @dataclass(frozen=True)
 class WorldStep:
     """What one step of a batch of B worlds gives back; every array is freshly allocated."""
 
-    frame: np.ndarray  # (B, H, W, 3) uint8, the picture after the action; (B, 0, 0, 3) where none was decoded
+    frame: np.ndarray  # (B, H, W, 3) uint8, the frame after the action; (B, 0, 0, 3) where none was decoded
     reward: np.ndarray  # (B,) float32
     terminated: np.ndarray  # (B,) bool
     extras: dict[str, np.ndarray] = field(default_factory=dict)
     # extras have the batch first. Keys in use: "non_finite" (B,) bool; "termination_probability" (B,) float32;
-    # "between" (B, pictures_per_step - 1, H, W, 3) uint8, the pictures before `frame`, oldest first.
+    # "between" (B, frames_per_step - 1, H, W, 3) uint8, the frames before `frame`, oldest first.
 
 
 # Of one step: yields the name of each stage before it begins, and returns the new state and what the step gives.
@@ -77,7 +77,7 @@ class WorldProtocol(Protocol):
         """Start B = len(seed) worlds; all their randomness derives from (seed, episode, step).
 
         `episode` counts an environment's resets since it was last seeded (default 0). `frames` (B, T, H, W, 3) uint8
-        and the T-1 `actions` between them (B, T-1, ...) start from given pictures instead of a recorded start. A world
+        and the T-1 `actions` between them (B, T-1, ...) start from given frames instead of a recorded start. A world
         whose `spec.ages` is set takes their `age` (B,), too.
         """
         ...
@@ -87,20 +87,20 @@ class WorldProtocol(Protocol):
         ...
 
     def render(self, state: Any) -> np.ndarray:
-        """The current pictures, (B, H, W, 3) uint8: what `step` returned last, or the picture of the reset."""
+        """The current frames, (B, H, W, 3) uint8: what `step` returned last, or the frame of the reset."""
         ...
 
 
 @runtime_checkable
 class LatentWorld(WorldProtocol, Protocol):
-    """A world that can be stepped without decoding its pictures; its `spec.latent_shape` says so."""
+    """A world that can be stepped without decoding its frames; its `spec.latent_shape` says so."""
 
-    def step(self, state: Any, actions: np.ndarray, *, pictures: Pictures = "all") -> tuple[Any, WorldStep]:
-        """As above; `pictures` says which are decoded, and nothing else depends on it."""
+    def step(self, state: Any, actions: np.ndarray, *, decode: Decoding = "all") -> tuple[Any, WorldStep]:
+        """As above; `decode` says which are decoded, and nothing else depends on it."""
         ...
 
     def latents(self, state: Any) -> np.ndarray:
-        """What the current pictures are decoded from, (B, C, h, w) float32."""
+        """What the current frames are decoded from, (B, C, h, w) float32."""
         ...
 
 
@@ -117,6 +117,6 @@ class StreamWorld(WorldProtocol, Protocol):
 class StagedWorld(WorldProtocol, Protocol):
     """A world whose step can be left half-way, so that one that was begun ahead of time is soon out of the way."""
 
-    def stages(self, state: Any, actions: np.ndarray, *, pictures: Pictures = "all") -> Stages:
-        """`step` in stages; `pictures` is given only where the spec has a `latent_shape`."""
+    def stages(self, state: Any, actions: np.ndarray, *, decode: Decoding = "all") -> Stages:
+        """`step` in stages; `decode` is given only where the spec has a `latent_shape`."""
         ...

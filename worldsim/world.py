@@ -21,13 +21,13 @@ from worldsim.io.starts import Starts
 from worldsim.io.weights import MODEL, WorldFiles, find_world, load_strictly, read_world, write_world
 from worldsim.models.dynamics import Dynamics
 from worldsim.models.registry import Scale
-from worldsim.models.tokenizer import Tokenizer, to_frames, to_pictures
+from worldsim.models.tokenizer import Tokenizer, to_frames, to_images
 from worldsim.rollout import Decode, Keys, StepOutput, WorldState, advance, finish
 from worldsim.runtime.ambient import isolated, new_weights, refuse_if_forked
 from worldsim.runtime.devices import autocast_dtype, choose_device
 from worldsim.sampling import noise
 from worldsim.sampling.sampler import Eager, Engine, SamplingConfig
-from worldsim.spec import Pictures, Stages, WorldSpec, WorldStep
+from worldsim.spec import Decoding, Stages, WorldSpec, WorldStep
 from worldsim.state.tree import put_rows
 
 
@@ -107,7 +107,7 @@ class World:
         other = copy.copy(self)
         other.engine = Compiled(self.dynamics, self.config.sampling)
         for number in numbers:
-            other.step(other.reset(range(number)), self.config.actions.lowest(number), pictures="none")
+            other.step(other.reset(range(number)), self.config.actions.lowest(number), decode="none")
         return other
 
     def __deepcopy__(self, memo: dict[int, Any]) -> World:
@@ -131,12 +131,12 @@ class World:
         """Start B = len(seed) worlds.
 
         Each begins from a recorded start that its seed chooses: the `beginning` of an episode, or `anywhere` in one.
-        Or give pictures of your own: `frames` (B, T, H, W, 3) uint8, T >= 1, and the T-1 `actions` between them,
+        Or give frames of your own: `frames` (B, T, H, W, 3) uint8, T >= 1, and the T-1 `actions` between them,
         (B, T-1) or (B, T-1, A), and, where the first of them is not the beginning of an episode, its `age` (B,) in
         steps since then: a world knows how late it is. `streams` (B, T, ...) are what other sensors of the world's
         spec gave with these frames, by default what they give in the mean. `episode` (default 0) tells apart the
         resets of one seed. Seeds of 2**63 or more are taken as `noise.fold_seed` folds them.
-        Raises InvalidInput for seeds that are no integers, for pictures of another size or type and for ages
+        Raises InvalidInput for seeds that are no integers, for frames of another size or type and for ages
         below 0, InvalidAction for actions that are not the world's, InvalidState where weights make numbers that are
         not finite.
         """
@@ -221,27 +221,25 @@ class World:
 
     # -- stepping -----------------------------------------------------------------------------------------------
 
-    def step(
-        self, state: WorldState, actions: np.ndarray, *, pictures: Pictures = "all"
-    ) -> tuple[WorldState, WorldStep]:
+    def step(self, state: WorldState, actions: np.ndarray, *, decode: Decoding = "all") -> tuple[WorldState, WorldStep]:
         """Advance every world by one action, (B,) int64 or (B, A) float32.
 
-        `pictures` says what is decoded: "all" with those between the last frame and the new one, only the new
+        `decode` says what is decoded: "all" with those between the last frame and the new one, only the new
         "frame", or "none". Nothing else depends on it; the frame itself is the same to the bit wherever the kernels
-        of a convolution compute a picture alike in batches of any size, as those tested here do.
+        of a convolution compute a frame alike in batches of any size, as those tested here do.
         The given state's memory is reused for the new one: keep a `worldsim.state.tree.clone` to come back to it.
         Raises InvalidAction, with the state as it was, and InvalidState for a state that was stepped before.
         """
-        return finish(self.stages(state, actions, pictures=pictures))
+        return finish(self.stages(state, actions, decode=decode))
 
-    def stages(self, state: WorldState, actions: np.ndarray, *, pictures: Pictures = "all") -> Stages:
+    def stages(self, state: WorldState, actions: np.ndarray, *, decode: Decoding = "all") -> Stages:
         """`step` in stages: yields the name of each one before it begins, and returns what `step` does.
 
         Whoever does not want the step any more leaves it there; the state's memory is spent all the same.
         """
-        decode = self._decoder(pictures)
+        decoder = self._decoder(decode)
         taken = check_actions(self.config.actions, actions, len(state.keys.time))
-        advancing = advance(self.engine, state, torch.as_tensor(taken, device=self.device), decode=decode)
+        advancing = advance(self.engine, state, torch.as_tensor(taken, device=self.device), decode=decoder)
         new, output = yield from advancing
         result = self.result(state.keys, output)
         return new, self._with_streams(result, new) if output.streams else result
@@ -253,14 +251,14 @@ class World:
         """
         rollout.rewind(state)
 
-    def _decoder(self, pictures: Pictures) -> Decode | None:
+    def _decoder(self, decode: Decoding) -> Decode | None:
         """What decodes the frames that are asked for, from latents (B, 1 + between, C, h, w)."""
-        if pictures not in get_args(Pictures):
-            raise InvalidInput(f"pictures is {pictures!r}; pass one of {', '.join(map(repr, get_args(Pictures)))}")
-        if pictures == "none":
+        if decode not in get_args(Decoding):
+            raise InvalidInput(f"decode is {decode!r}; pass one of {', '.join(map(repr, get_args(Decoding)))}")
+        if decode == "none":
             return None
         # In one call: on a CPU two frames take hardly longer than one.
-        return self.decode if pictures == "all" else lambda latents: self.decode(latents[:, :1])
+        return self.decode if decode == "all" else lambda latents: self.decode(latents[:, :1])
 
     @isolated
     def result(self, keys: Keys, output: StepOutput) -> WorldStep:
@@ -309,29 +307,29 @@ class World:
 
     @isolated
     def encode(self, frames: np.ndarray) -> np.ndarray:
-        """Latents of pictures (B, H, W, 3) uint8, as `latents` gives those of a dream: (B, C, h, w) float32."""
+        """Latents of frames (B, H, W, 3) uint8, as `latents` gives those of a dream: (B, C, h, w) float32."""
         frames = _array("frames", frames)
-        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1:] != self._picture_shape:
+        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1:] != self._frame_shape:
             raise InvalidInput(
                 f"frames have shape {frames.shape} and type {frames.dtype}; {self.config.name} wants uint8 "
-                f"(B, {', '.join(map(str, self._picture_shape))})"
+                f"(B, {', '.join(map(str, self._frame_shape))})"
             )
         return self._encode(frames).float().cpu().numpy().copy()
 
     @property
-    def _picture_shape(self) -> tuple[int, int, int]:
+    def _frame_shape(self) -> tuple[int, int, int]:
         return self.config.tokenizer.height, self.config.tokenizer.width, 3
 
     def _encode(self, frames: np.ndarray) -> Tensor:
-        pictures = to_pictures(torch.from_numpy(np.ascontiguousarray(frames)).to(self.device)).to(self.dtype)
-        return self.tokenizer.encode(pictures.contiguous(memory_format=torch.channels_last))
+        images = to_images(torch.from_numpy(np.ascontiguousarray(frames)).to(self.device)).to(self.dtype)
+        return self.tokenizer.encode(images.contiguous(memory_format=torch.channels_last))
 
     def decode(self, latents: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Frames (B, K, H, W, 3) uint8 of latents (B, K, C, h, w), and whether all numbers were finite, (B,) bool."""
         flat = latents.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         decoded = self.tokenizer.decode(flat)
         finite = torch.isfinite(decoded.flatten(1).sum(1)).view(latents.shape[:2]).all(1)
-        frames = to_frames(decoded).cpu().numpy().reshape(*latents.shape[:2], *self._picture_shape)
+        frames = to_frames(decoded).cpu().numpy().reshape(*latents.shape[:2], *self._frame_shape)
         return frames, finite.cpu().numpy()
 
 
@@ -342,7 +340,7 @@ def _spec(config: WorldConfig, starts: Starts) -> WorldSpec:
         width=config.tokenizer.width,
         actions=config.actions,
         steps_per_second=config.source.fps,
-        pictures_per_step=1 + config.dynamics.between,
+        frames_per_step=1 + config.dynamics.between,
         max_episode_steps=config.source.max_episode_steps,
         pixel_aspect=config.source.pixel_aspect,
         weights=config.sha256.get(MODEL, "")[:16],

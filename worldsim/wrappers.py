@@ -15,7 +15,7 @@ def held_spec(spec: WorldSpec, hold: int) -> WorldSpec:
     return dataclasses.replace(
         spec,
         steps_per_second=spec.steps_per_second / hold,
-        pictures_per_step=spec.pictures_per_step * hold,
+        frames_per_step=spec.frames_per_step * hold,
         max_episode_steps=None if limit is None else held_steps(limit, hold),
     )
 
@@ -46,7 +46,7 @@ class HeldStep:
         self._last = step
 
     def outcome(self, shown: list[np.ndarray]) -> WorldStep:
-        """All of them as one step; `shown` are the pictures (B, H, W, 3) of all steps that were decoded, oldest first:
+        """All of them as one step; `shown` are the frames (B, H, W, 3) of all steps that were decoded, oldest first:
         the last one is its frame. With none the frame is the last step's."""
         extras = {**self._last.extras, "non_finite": self._broken}
         if "termination_probability" in extras:

@@ -1,6 +1,6 @@
 """Record a trace of scripted play: keys pressed in the window of `worldsim play`, with the limits a person has.
 
-No person plays. A script looks at the pictures that the window shows and at nothing else, sees fireballs, reacts late,
+No person plays. A script looks at the frames that the window shows and at nothing else, sees fireballs, reacts late,
 holds keys for a while, waits, and errs. The file does not say who played, so its name must. All chance comes from the
 seed, but play goes by the clock: a second run with the same seed gives another trace.
 
@@ -32,13 +32,13 @@ REACTION, FASTEST = (0.25, 0.25), 0.1  # what is faster is a lucky guess, not a 
 HOLD, SHORTEST = (0.4, 0.6), 0.08  # how long a key is meant to stay down, and the shortest tap
 PAUSE = (0.5, 0.7)  # of doing nothing
 MOVE = (0.05, 0.3)  # of a finger from one key to the other
-GLANCE = 0.03  # from one look at the picture to the next
+GLANCE = 0.03  # from one look at the frame to the next
 LAPSE, SLIP = 0.08, 0.04  # chances to react twice as late, and to press the wrong key
 OTHER = {"LEFT": "RIGHT", "RIGHT": "LEFT"}
 
 
 class Person:
-    """Decides which side to run to; `look` gives the picture that is on the screen now."""
+    """Decides which side to run to; `look` gives the frame that is on the screen now."""
 
     def __init__(self, seed, look):
         self.rng, self.look = np.random.default_rng(seed), look
@@ -52,8 +52,8 @@ class Person:
 
     def escape(self, held):
         """The side to run to, or None where nothing is in the way."""
-        picture = self.look()
-        ways = [side for side in OTHER if not fireball_ahead(picture, right=side == "RIGHT", near=self.near)]
+        frame = self.look()
+        ways = [side for side in OTHER if not fireball_ahead(frame, right=side == "RIGHT", near=self.near)]
         if len(ways) == 2:
             return None
         return ways[0] if ways else held or str(self.rng.choice(list(OTHER)))
@@ -141,7 +141,7 @@ def main():
         player.join()
     print(f"wrote {args.out}, scripted play: {describe(Trace.load(args.out), world.spec, args.seconds)}")
     if (median := window.latency.milliseconds(50)) is not None:
-        print(f"key to picture: median {median:.0f} ms, p95 {window.latency.milliseconds(95):.0f}, of the last presses")
+        print(f"key to frame: median {median:.0f} ms, p95 {window.latency.milliseconds(95):.0f}, of the last presses")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The pictures on their way from the model thread to the screen, each with the time it is due."""
+"""The frames on their way from the model thread to the screen, each with the time it is due."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-View = tuple[np.ndarray, ...]  # what is shown at one moment, left to right: pictures (H, W, 3) uint8
+View = tuple[np.ndarray, ...]  # what is shown at one moment, left to right: frames (H, W, 3) uint8
 
 
 @dataclass(frozen=True)
-class Shot:
+class QueuedFrame:
     """One moment of the game."""
 
     view: View
@@ -23,7 +23,7 @@ class Shot:
 
 
 class Feed:
-    """A queue between two threads; whoever takes gets the newest picture that is due, older ones are dropped.
+    """A queue between two threads; whoever takes gets the newest frame that is due, older ones are dropped.
 
     `wake` is called, outside of any lock, when what is due has changed.
     """
@@ -31,15 +31,15 @@ class Feed:
     def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
         self._lock = threading.Lock()
-        self._shots: deque[Shot] = deque()
+        self._shots: deque[QueuedFrame] = deque()
 
-    def put(self, shots: Sequence[Shot]) -> None:
-        """Append the pictures of a step, oldest first."""
+    def put(self, shots: Sequence[QueuedFrame]) -> None:
+        """Append the frames of a step, oldest first."""
         with self._lock:
             self._shots.extend(shots)
         self._wake()
 
-    def replace(self, shot: Shot) -> None:
+    def replace(self, shot: QueuedFrame) -> None:
         """Drop whatever waits and show this one, as at the start of an episode."""
         with self._lock:
             self._shots.clear()
@@ -54,8 +54,8 @@ class Feed:
             self._shots = deque(soon)
         self._wake()
 
-    def take(self, now: float) -> Shot | None:
-        """The newest picture that is due, with the oldest key press of all that were due; or None."""
+    def take(self, now: float) -> QueuedFrame | None:
+        """The newest frame that is due, with the oldest key press of all that were due; or None."""
         with self._lock:
             due = [shot for shot in self._shots if shot.due <= now]
             if not due:
@@ -66,6 +66,6 @@ class Feed:
             return replace(due[-1], pressed_at=min((s.pressed_at for s in due if s.pressed_at), default=None))
 
     def next_due(self) -> float:
-        """When the next picture is due; infinity if none waits."""
+        """When the next frame is due; infinity if none waits."""
         with self._lock:
             return min((shot.due for shot in self._shots), default=math.inf)

@@ -16,7 +16,7 @@ from worldsim.speculation import Speculation, SpeculationStats
 
 
 @dataclass(frozen=True)
-class Moment:
+class Snapshot:
     """A point of an episode, with all that is needed to go on from there bit for bit."""
 
     state: EnvState = field(repr=False)
@@ -69,12 +69,12 @@ class Game:
         self._actions.append(action)
         return list(zip(self.real.step(action[0]), dreamed, strict=True))
 
-    def save(self) -> Moment:
+    def save(self) -> Snapshot:
         """The present moment; playing on does not change it."""
         actions = None if self._actions is None else tuple(self._actions)
-        return Moment(self.env.save_state(), self.reward, self.ending, actions)
+        return Snapshot(self.env.save_state(), self.reward, self.ending, actions)
 
-    def restore(self, moment: Moment) -> View:
+    def restore(self, moment: Snapshot) -> View:
         """Go back to a moment; a real game that was there gets there by playing its actions again."""
         self.env.restore_state(moment.state)
         self.reward, self.ending = moment.reward, moment.ending
@@ -107,7 +107,7 @@ class Game:
             self.real = None
 
     def _view(self, dreamed: np.ndarray) -> View:
-        return (dreamed,) if self.real is None else (self.real.picture, dreamed)
+        return (dreamed,) if self.real is None else (self.real.frame, dreamed)
 
     def _read(self, info: dict[str, Any]) -> None:
         self.seed, self.steps = info["seed"], info["step"]

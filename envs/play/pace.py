@@ -1,4 +1,4 @@
-"""The clock: when steps start, when their pictures are due, and what was achieved. All in seconds.
+"""The clock: when steps start, when their frames are due, and what was achieved. All in seconds.
 
 Nothing here reads the time: callers pass `now`, so that the same rules run in tests.
 """
@@ -38,13 +38,13 @@ class Pace:
             self.period = period
 
 
-def spread(start: float, finish: float, deadline: float, pictures: int) -> list[float]:
-    """When to show the pictures of a step that ran from `start` to `finish`, the next due at `deadline`.
+def spread(start: float, finish: float, deadline: float, frames: int) -> list[float]:
+    """When to show the frames of a step that ran from `start` to `finish`, the next due at `deadline`.
 
-    The first is due at once; the rest evenly over the time until the next step's first picture can be there.
+    The first is due at once; the rest evenly over the time until the next step's first frame can be there.
     """
     duration = max(deadline - start, finish - start)
-    return [finish + duration * i / pictures for i in range(pictures)]
+    return [finish + duration * i / frames for i in range(frames)]
 
 
 class Rate:

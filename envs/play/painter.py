@@ -1,4 +1,4 @@
-"""Draws the window: pictures, and around them bar, panel and key table; only what has changed."""
+"""Draws the window: frames, and around them bar, panel and key table; only what has changed."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Painter:
             self.layout = self._arrange(screen)
         changed: list[pygame.Rect] = []
         if view is not None or everything:
-            changed += self._paint_pictures(screen, self.layout, status)
+            changed += self._paint_frames(screen, self.layout, status)
         changed += self._paint_words(screen, self.layout, status, measured, lit, now)
         if self._card is not None and changed:
             changed.append(screen.blit(self._card, self._card.get_rect(center=screen.get_rect().center)))
@@ -59,16 +59,16 @@ class Painter:
         screen.fill(GROUND)
         return layout
 
-    def _paint_pictures(self, screen: pygame.Surface, layout: Layout, status: Status) -> list[pygame.Rect]:
+    def _paint_frames(self, screen: pygame.Surface, layout: Layout, status: Status) -> list[pygame.Rect]:
         if self._view is None:
-            box = layout.pictures[0]
+            box = layout.frames[0]
             pygame.draw.rect(screen, LINE, box, width=1)
             return [Theme(layout.unit).text(screen, "waking the world", box.center, BODY, DIM, "center")]
-        for picture, box in zip(self._view, layout.pictures, strict=True):
-            height, width = picture.shape[:2]
-            small = pygame.image.frombuffer(picture.tobytes(), (width, height), "RGB").convert()
+        for frame, box in zip(self._view, layout.frames, strict=True):
+            height, width = frame.shape[:2]
+            small = pygame.image.frombuffer(frame.tobytes(), (width, height), "RGB").convert()
             screen.blit(pygame.transform.scale(small, box.size), box)
-        return list(layout.pictures)
+        return list(layout.frames)
 
     def _paint_words(
         self,
@@ -81,7 +81,7 @@ class Painter:
     ) -> list[pygame.Rect]:
         """The captions, the bar and the panel, where they would show something else than they do."""
         changed: list[pygame.Rect] = []
-        if self._differs("captions", status.real_ended) and len(layout.pictures) > 1:
+        if self._differs("captions", status.real_ended) and len(layout.frames) > 1:
             changed += self._paint_captions(screen, layout, status)
         message = bar_message(self._spec, status, now)
         if self._differs("bar", (message, status.phase, status.recording, status.speed, lit)):
@@ -96,8 +96,8 @@ class Painter:
         theme = Theme(layout.unit)
         boxes = []
         labels = ("REAL — over" if status.real_ended else "REAL", "DREAM")
-        for label, picture in zip(labels, layout.pictures, strict=True):
-            box = pygame.Rect(picture.left, picture.top - theme.px(24), picture.width, theme.px(24))
+        for label, frame in zip(labels, layout.frames, strict=True):
+            box = pygame.Rect(frame.left, frame.top - theme.px(24), frame.width, theme.px(24))
             screen.fill(GROUND, box)
             theme.text(screen, label, (box.left, box.centery), SMALL, ACCENT if label == "DREAM" else TEXT)
             boxes.append(box)

@@ -1,4 +1,4 @@
-"""The side panel (how fast, how late, how far) and the bar under the picture (keys, messages)."""
+"""The side panel (how fast, how late, how far) and the bar under the frame (keys, messages)."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ MESSAGE_SECONDS = 6.0
 class Measured:
     """What the window itself measures."""
 
-    pictures_per_second: float | None = None  # distinct pictures that reached the screen
-    latency_p50: float | None = None  # from a key press to the first picture it made, in milliseconds
+    frames_per_second: float | None = None  # distinct frames that reached the screen
+    latency_p50: float | None = None  # from a key press to the first frame it made, in milliseconds
     latency_p95: float | None = None
 
 
@@ -51,14 +51,14 @@ class Section:
 
 def sections(spec: WorldSpec, status: Status, measured: Measured) -> list[Section]:
     """The content of the panel, top to bottom."""
-    wanted = spec.steps_per_second * spec.pictures_per_step * status.speed
+    wanted = spec.steps_per_second * spec.frames_per_step * status.speed
     speed_rows = [
-        ("real time", f"{wanted:.3g} pictures/s"),
+        ("real time", f"{wanted:.3g} frames/s"),
         (
             "model",
             "-" if status.step_ms is None else f"{status.step_ms:.1f} of {_period(spec, status):.1f} ms",
         ),
-        ("key to picture", _latency(measured)),
+        ("key to frame", _latency(measured)),
     ]
     if status.hit_rate is not None:
         speed_rows.insert(2, ("guessed in time", f"{status.hit_rate:.0%} of steps"))
@@ -71,7 +71,7 @@ def sections(spec: WorldSpec, status: Status, measured: Measured) -> list[Sectio
     if status.ending_chance is not None:
         episode_rows.insert(3, ("chance of ending", f"{status.ending_chance:.1%}"))
     return [
-        Section("speed", speed_rows, *_hero(status, measured.pictures_per_second, wanted)),
+        Section("speed", speed_rows, *_hero(status, measured.frames_per_second, wanted)),
         Section("episode", episode_rows),
     ]
 
@@ -81,8 +81,8 @@ def _hero(status: Status, achieved: float | None, wanted: float) -> tuple[tuple[
     if status.phase != "playing":
         return (status.phase, ""), None
     if achieved is None:
-        return ("…", "pictures/s"), None
-    return (f"{achieved:.1f}", "pictures/s"), min(1.0, achieved / wanted)
+        return ("…", "frames/s"), None
+    return (f"{achieved:.1f}", "frames/s"), min(1.0, achieved / wanted)
 
 
 def _period(spec: WorldSpec, status: Status) -> float:

@@ -1,4 +1,4 @@
-"""A clip of what is played, at the game's own pace: pictures enter when they are made, not when shown."""
+"""A clip of what is played, at the game's own pace: frames enter when they are made, not when shown."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ from worldsim.io.media import VideoWriter
 from worldsim.io.text import file_stem
 from worldsim.spec import WorldSpec
 
-MIN_HEIGHT = 256  # of the clip, in pixels; small pictures are enlarged so that players show them crisp
+MIN_HEIGHT = 256  # of the clip, in pixels; small frames are enlarged so that players show them crisp
 GAP = 8  # black columns between the real game and the dream
 
 
 def pixel_size(spec: WorldSpec, vertical: int) -> tuple[int, int]:
-    """Screen pixels (across, down) of one picture pixel `vertical` high: whole numbers near the aspect."""
+    """Screen pixels (across, down) of one frame pixel `vertical` high: whole numbers near the aspect."""
     return max(1, round(vertical * spec.pixel_aspect)), vertical
 
 
 class Recorder:
-    """Writes one MP4; every view of it has the same number of pictures."""
+    """Writes one MP4; every view of it has the same number of frames."""
 
     def __init__(self, path: Path, spec: WorldSpec) -> None:
         """Raises InvalidInput for a path that does not end in .mp4 or cannot be written."""
         self.path = path
         self._across, self._down = pixel_size(spec, math.ceil(MIN_HEIGHT / spec.height))
-        self._writer = VideoWriter(path, spec.steps_per_second * spec.pictures_per_step)
-        self.pictures = 0
+        self._writer = VideoWriter(path, spec.steps_per_second * spec.frames_per_step)
+        self.frames = 0
 
     def write(self, view: View) -> None:
-        """Append one view, its pictures side by side."""
+        """Append one view, its frames side by side."""
         shown: list[np.ndarray] = []
-        for picture in view:
-            large = picture.repeat(self._down, axis=0).repeat(self._across, axis=1)
+        for frame in view:
+            large = frame.repeat(self._down, axis=0).repeat(self._across, axis=1)
             gap = np.zeros((large.shape[0], GAP, 3), np.uint8)
             shown += [gap, large] if shown else [large]
         self._writer.write(np.concatenate(shown, axis=1))
-        self.pictures += 1
+        self.frames += 1
 
     def close(self) -> None:
         """Put the file in its place, unless nothing was recorded; may be called twice."""
-        if self.pictures:
+        if self.frames:
             self._writer.close()
         else:
             self._writer.discard()
@@ -96,7 +96,7 @@ class Clips:
         recorder, self._recorder = self._recorder, None
         with self._going_on(recorder.path):
             recorder.close()
-            if recorder.pictures:
+            if recorder.frames:
                 self.written.append(recorder.path)
                 self._say(f"wrote {recorder.path}")
 

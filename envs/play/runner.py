@@ -29,7 +29,7 @@ class Runner:
 
     @property
     def feed(self) -> Feed:
-        """The pictures to show."""
+        """The frames to show."""
         return self._session.feed
 
     @property

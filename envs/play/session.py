@@ -1,7 +1,7 @@
 """What happens when: steps at the game's pace, commands, the end of an episode and the next one. No threads.
 
 One step: it is due at its deadline or, if the player's keys changed, from the deadline before on; then the
-keys are read, the model runs, and its pictures go into the feed with the times they are due.
+keys are read, the model runs, and its frames go into the feed with the times they are due.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections import deque
 from collections.abc import Callable
 
 from worldsim.bench.traces import Trace
-from worldsim.envs.play.feed import Feed, Shot, View
-from worldsim.envs.play.game import Game, Moment
+from worldsim.envs.play.feed import Feed, QueuedFrame, View
+from worldsim.envs.play.game import Game, Snapshot
 from worldsim.envs.play.keys import ActionKeys, HeldKeys
 from worldsim.envs.play.pace import Pace, Recent, spread
 from worldsim.envs.play.real import RealGame
@@ -31,7 +31,7 @@ class Session:
     def __init__(
         self, game: Game, actions: ActionKeys, settings: Settings, wake: Callable[[], None] = lambda: None
     ) -> None:
-        """`wake` is called whenever a picture was put into the feed."""
+        """`wake` is called whenever a frame was put into the feed."""
         self.feed = Feed(wake)
         self.held = HeldKeys()
         self.game, self._actions, self._settings = game, actions, settings
@@ -43,7 +43,7 @@ class Session:
         self._playing_since = math.inf  # key presses before this are no measure of latency
         self._still_since = 0.0  # since when an ended game waits for the next
         self._keys: tuple[str, ...] = ()
-        self._moment: Moment | None = None
+        self._moment: Snapshot | None = None
         self._message, self._message_at = "", -math.inf
         self.clips = Clips(game.spec, self._say)
         self.trace = Trace(game.spec.name, game.spec.steps_per_second)
@@ -140,10 +140,10 @@ class Session:
         self._step_times.add(finish - start)
         dues = spread(start, finish, self._pace.deadline, len(views))
         presses = [pressed_at] + [None] * (len(views) - 1)
-        self.feed.put([Shot(*shot) for shot in zip(views, dues, presses, strict=True)])
+        self.feed.put([QueuedFrame(*shot) for shot in zip(views, dues, presses, strict=True)])
         self.clips.write(views)
         if self.game.non_finite:
-            self._say("the model made a value that is not finite; its picture cannot be trusted")
+            self._say("the model made a value that is not finite; its frame cannot be trusted")
         if self.game.ending:
             self._still_since, self._playing_since = finish, math.inf
 
@@ -153,7 +153,7 @@ class Session:
 
     def _show_at_once(self, view: View) -> None:
         """Show a view that no step made, and let the clock start over."""
-        self.feed.replace(Shot(view, time.perf_counter()))
+        self.feed.replace(QueuedFrame(view, time.perf_counter()))
         self.clips.write([view])
         self._keys = ()
         self._restart_clock()
@@ -194,7 +194,7 @@ class Session:
         return self._settings.open_real()
 
     def _toggle_real(self) -> None:
-        """Show the real game, or the dream alone; the episode starts over, both from the same pictures."""
+        """Show the real game, or the dream alone; the episode starts over, both from the same frames."""
         if self.game.real is not None:
             self.game.close_real()
         else:

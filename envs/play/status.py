@@ -1,4 +1,4 @@
-"""What goes into the model thread and comes out, besides pictures: settings, and a status for the screen."""
+"""What goes into the model thread and comes out, besides frames: settings, and a status for the screen."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Settings:
     seed: int = 0
     speed: float = 1.0  # 1: as fast as the recorded game
     script: tuple[tuple[str, ...], ...] = ()  # keys of the first steps, instead of the player's
-    record: Path | None = None  # a clip to write from the first picture on
+    record: Path | None = None  # a clip to write from the first frame on
     trace: Path | None = None  # where to write the actions that were played, at the end
     speculate: bool = False  # whether the player's next action is guessed and computed between the steps
     real: bool = False  # whether the real game runs beside the dream from the start

@@ -1,4 +1,4 @@
-"""Colours, type and a few shapes: the look of everything that is not the game's picture."""
+"""Colours, type and a few shapes: the look of everything that is not the game's frame."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pygame
 
 Colour = tuple[int, int, int]
 
-GROUND: Colour = (13, 15, 19)  # behind the picture
+GROUND: Colour = (13, 15, 19)  # behind the frame
 SURFACE: Colour = (21, 24, 30)  # panel and cards
 RAISED: Colour = (34, 38, 46)  # key caps, empty meters
 LINE: Colour = (48, 53, 63)

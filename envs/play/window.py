@@ -10,7 +10,7 @@ import time
 import pygame
 
 from worldsim.envs.play import theme
-from worldsim.envs.play.feed import Shot, View
+from worldsim.envs.play.feed import QueuedFrame, View
 from worldsim.envs.play.game import Game
 from worldsim.envs.play.keys import ActionKeys, bind_commands
 from worldsim.envs.play.layout import window_size
@@ -25,7 +25,7 @@ from worldsim.errors import MissingDependency
 from worldsim.io.text import printable
 from worldsim.spec import WorldProtocol
 
-MIN_DRAW_GAP = 1 / 120  # seconds between two pictures on the screen
+MIN_DRAW_GAP = 1 / 120  # seconds between two frames on the screen
 PANEL_GAP = 0.25  # seconds between two updates of the numbers
 NO_DISPLAY = (
     "there is no display to open a window on; set DISPLAY, run it as `xvfb-run -a worldsim play …`, "
@@ -65,7 +65,7 @@ class Window:
         game = Game(world, speculate=settings.speculate)
         self.session = Session(game, self.actions, settings, self._wake)
         self.runner = Runner(self.session, self._wake)
-        self.shown = 0  # pictures that reached the screen
+        self.shown = 0  # frames that reached the screen
         self.view: View = ()  # the last of them
         self.first_shown_at: float | None = None
         self.closed = False
@@ -98,7 +98,7 @@ class Window:
         pygame.quit()
 
     def tick(self) -> None:
-        """Wait for the next event or picture, handle it, draw what changed."""
+        """Wait for the next event or frame, handle it, draw what changed."""
         wait = self._next_drawing() - time.perf_counter()
         event = pygame.event.wait(max(1, math.ceil(wait * 1000))) if wait > 0 else pygame.event.poll()
         while event.type != pygame.NOEVENT:
@@ -170,8 +170,8 @@ class Window:
 
     def _next_drawing(self) -> float:
         """When there will be something to draw, unless an event comes first."""
-        picture = max(self.runner.feed.next_due(), self._drawn_at + MIN_DRAW_GAP)
-        return min(picture, self._measured_at + PANEL_GAP)
+        frame = max(self.runner.feed.next_due(), self._drawn_at + MIN_DRAW_GAP)
+        return min(frame, self._measured_at + PANEL_GAP)
 
     def _draw(self) -> None:
         now = time.perf_counter()
@@ -191,8 +191,8 @@ class Window:
             self._drawn_at = now
             self._count(shot)
 
-    def _count(self, shot: Shot) -> None:
-        """A picture has just reached the screen."""
+    def _count(self, shot: QueuedFrame) -> None:
+        """A frame has just reached the screen."""
         now = time.perf_counter()
         self.shown, self.view = self.shown + 1, shot.view
         if self.first_shown_at is None:

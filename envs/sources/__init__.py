@@ -11,16 +11,16 @@ from typing import Any
 import gymnasium as gym
 
 import worldsim.envs.sources.doom_scenarios  # noqa: F401 (registers its sources)
-from worldsim.envs.sources.base import Arena, Row, Source, SourceSpec
+from worldsim.envs.sources.base import Arena, Source, SourceSpec, TimeStep
 from worldsim.envs.sources.registry import SOURCES, register_policy, register_source, resolve
 from worldsim.errors import InvalidInput
 
 __all__ = [
     "SOURCES",
     "Arena",
-    "Row",
     "Source",
     "SourceSpec",
+    "TimeStep",
     "find_modules_here",
     "make_source",
     "register_policy",

@@ -25,7 +25,7 @@ class SourceSpec:
     """The contract of a source; everything a store of its episodes says about it."""
 
     name: str  # as given to `make_source`; of an environment "gym:" and its id, or "env:" and its class
-    height: int  # of a picture, in pixels
+    height: int  # of a frame, in pixels
     width: int
     actions: ActionSpec
     fps: float  # steps in one second of the game's time
@@ -41,8 +41,8 @@ class SourceSpec:
 
 
 @dataclass(frozen=True)
-class Row:
-    """What a reset or a step gives: the picture, what the action earned, whether the episode ended."""
+class TimeStep:
+    """What a reset or a step gives: the frame, what the action earned, whether the episode ended."""
 
     rgb: np.ndarray  # (H, W, 3) uint8
     reward: float = 0.0
@@ -62,16 +62,16 @@ class Source(Protocol):
 
     spec: SourceSpec
 
-    def reset(self, seed: int) -> Row:
+    def reset(self, seed: int) -> TimeStep:
         """Start the episode that `seed` names."""
         ...
 
-    def step(self, action: int | np.ndarray) -> Row:
+    def step(self, action: int | np.ndarray) -> TimeStep:
         """Play one action; raises InvalidState before a reset or after the end."""
         ...
 
     def render(self) -> np.ndarray:
-        """The current picture (H, W, 3) uint8, for showing beside a dream."""
+        """The current frame (H, W, 3) uint8, for showing beside a dream."""
         ...
 
     def close(self) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from worldsim.envs.sources.base import Row, check_discrete
+from worldsim.envs.sources.base import TimeStep, check_discrete
 from worldsim.envs.sources.doom_scenarios import MAX_FIREBALLS, POSE, SCENARIOS, SCREEN_WIDTH, source_spec
 from worldsim.errors import InvalidInput, InvalidState, MissingDependency, WorldsimError
 from worldsim.train.interrupts import SIGNALS
@@ -42,11 +42,11 @@ if os.getppid() == int(sys.argv[2]):
 class DoomSource:
     """One ViZDoom game; a step is `frame_skip` tics of 1/35 s.
 
-    Extras, each by its option: `between` pictures of the tics before the last of a step, `depth` in map units
+    Extras, each by its option: `between` frames of the tics before the last of a step, `depth` in map units
     (nearest sample, 7 units a level), `pose` (map units, radians), `sound` (22,050 Hz stereo), `labels`: the
-    boxes of fireballs in pixels of the picture, NaN where there is none (for measuring, never for training).
-    The variables are always there. When a game ends ViZDoom gives no picture: the last one is repeated, which
-    is the last of the `between` pictures where these are on.
+    boxes of fireballs in pixels of the frame, NaN where there is none (for measuring, never for training).
+    The variables are always there. When a game ends ViZDoom gives no frame: the last one is repeated, which
+    is the last of the `between` frames where these are on.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class DoomSource:
         if scenario not in SCENARIOS:
             raise InvalidInput(f"unknown ViZDoom scenario {scenario!r}; the scenarios are {', '.join(SCENARIOS)}")
         if frame_skip < 1 or (between and frame_skip < 2):
-            raise InvalidInput(f"frame_skip is {frame_skip}; give at least 1, and at least 2 with between pictures")
+            raise InvalidInput(f"frame_skip is {frame_skip}; give at least 1, and at least 2 with between frames")
         self.scenario = SCENARIOS[scenario]
         self.spec = source_spec(
             scenario, frame_skip, between=between, depth=depth, pose=pose, sound=sound, labels=labels
@@ -78,23 +78,23 @@ class DoomSource:
         self._game = self._start(scenario, folder.name)
         self._stop = weakref.finalize(self, _stop, self._game, folder)
         self._steps = -1  # actions since the reset; negative when a reset is needed
-        self._row: Row | None = None
+        self._row: TimeStep | None = None
 
-    def reset(self, seed: int) -> Row:
+    def reset(self, seed: int) -> TimeStep:
         """Start the episode that `seed` (taken modulo 2**31) names."""
         with self._engine_errors():
             self._game.set_seed(seed % 2**31)
             self._game.new_episode()
             state = self._game.get_state()
-        picture = self._picture(state)
+        frame = self._frame(state)
         extras = self._extras(state)
         if self._between:
-            extras["between"] = np.stack([picture] * (self.spec.frame_skip - 1))
+            extras["between"] = np.stack([frame] * (self.spec.frame_skip - 1))
         self._steps = 0
-        self._row = Row(rgb=picture, extras=extras)
+        self._row = TimeStep(rgb=frame, extras=extras)
         return self._row
 
-    def step(self, action: int | np.ndarray) -> Row:
+    def step(self, action: int | np.ndarray) -> TimeStep:
         """Play one action for `frame_skip` tics."""
         if self._steps < 0 or self._row is None:
             raise InvalidState("the episode is over or has not begun; call reset(seed) first")
@@ -105,20 +105,20 @@ class DoomSource:
         self._steps += 1
         finished = self._game.is_episode_finished()
         state = None if finished else self._game.get_state()
-        picture = last.rgb if state is None else self._picture(state)
+        frame = last.rgb if state is None else self._frame(state)
         if finished and shots:
-            picture = shots[-1]
+            frame = shots[-1]
         extras = dict(last.extras) if state is None else self._extras(state)
         if self._between:
             extras["between"] = np.stack(shots)
         truncated = not finished and self._steps == self.spec.max_episode_steps
-        self._row = Row(picture, reward, finished, truncated, extras)
+        self._row = TimeStep(frame, reward, finished, truncated, extras)
         if self._row.done:
             self._steps = -1
         return self._row
 
-    def _play(self, buttons: list[int], picture: np.ndarray) -> tuple[float, list[np.ndarray]]:
-        """Press the buttons for one step; returns the reward and the pictures of all tics but the last."""
+    def _play(self, buttons: list[int], frame: np.ndarray) -> tuple[float, list[np.ndarray]]:
+        """Press the buttons for one step; returns the reward and the frames of all tics but the last."""
         skip = self.spec.frame_skip
         if not self._between:
             return float(self._game.make_action(buttons, skip)), []
@@ -128,14 +128,14 @@ class DoomSource:
                 reward += self._game.make_action(buttons, 1)
             if tic < skip - 1:
                 if not self._game.is_episode_finished():
-                    picture = self._picture(self._game.get_state())
-                shots.append(picture)
+                    frame = self._frame(self._game.get_state())
+                shots.append(frame)
         return float(reward), shots
 
     def render(self) -> np.ndarray:
-        """The current picture (H, W, 3) uint8."""
+        """The current frame (H, W, 3) uint8."""
         if self._row is None:
-            raise InvalidState("there is no picture before the first reset; call reset(seed) first")
+            raise InvalidState("there is no frame before the first reset; call reset(seed) first")
         return self._row.rgb.copy()
 
     def close(self) -> None:
@@ -152,7 +152,7 @@ class DoomSource:
         game.set_screen_format(vzd.ScreenFormat.RGB24)
         game.set_render_hud(False)
         game.set_mode(vzd.Mode.PLAYER)
-        game.set_episode_timeout(0)  # the limit is counted here, so that the last picture is still given
+        game.set_episode_timeout(0)  # the limit is counted here, so that the last frame is still given
         game.set_available_buttons([getattr(vzd.Button, name) for name in self.scenario.buttons])
         game.set_available_game_variables([getattr(vzd.GameVariable, name) for name in self._variables])
         game.set_depth_buffer_enabled("depth" in extras)
@@ -178,7 +178,7 @@ class DoomSource:
         ) as error:  # fmt: skip
             raise WorldsimError(f"the ViZDoom engine stopped ({error}); make the source again") from error
 
-    def _picture(self, state: Any) -> np.ndarray:
+    def _frame(self, state: Any) -> np.ndarray:
         """The kept band of the screen, area-averaged to the spec's size."""
         band = state.screen_buffer[slice(*self.scenario.rows)]
         size = (self.spec.width, self.spec.height)
@@ -205,7 +205,7 @@ class DoomSource:
         return extras
 
     def _boxes(self, labels: list[Any]) -> np.ndarray:
-        """Boxes x0, y0, x1, y1 of fireballs in pixels of the picture, (16, 4) float32, NaN where unused."""
+        """Boxes x0, y0, x1, y1 of fireballs in pixels of the frame, (16, 4) float32, NaN where unused."""
         top, bottom = self.scenario.rows
         scale_x, scale_y = self.spec.width / SCREEN_WIDTH, self.spec.height / (bottom - top)
         boxes = np.full((MAX_FIREBALLS, 4), np.nan, np.float32)

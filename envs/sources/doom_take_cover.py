@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from worldsim.envs.sources.base import Row, SourceSpec
+from worldsim.envs.sources.base import SourceSpec, TimeStep
 from worldsim.errors import InvalidInput
 from worldsim.policies.data_policy import Action, NamedActions
 
@@ -20,7 +20,7 @@ class Sweep(NamedActions):
         self._side = int(rng.integers(2))
         self._run, self._stay = 0, 0
 
-    def act(self, row: Row) -> Action:
+    def act(self, row: TimeStep) -> Action:
         """Run, stay, turn round."""
         if self._run == 0 and self._stay == 0:
             self._side = 1 - self._side
@@ -60,7 +60,7 @@ class Dodge(NamedActions):
         self._right = bool(rng.integers(2))
         self._blunder, self._left = 0, 0
 
-    def act(self, row: Row) -> Action:
+    def act(self, row: TimeStep) -> Action:
         """Blunder on, step back, or run on."""
         if self._left == 0 and self._rng.random() < self._error:
             self._left = int(self._rng.geometric(1 / 8))
@@ -79,14 +79,14 @@ class Dodge(NamedActions):
         return self._index["RIGHT" if self._right != ahead else "LEFT"]
 
 
-def fireball_ahead(picture: np.ndarray, *, right: bool, near: int) -> bool:
+def fireball_ahead(frame: np.ndarray, *, right: bool, near: int) -> bool:
     """Whether a bright blob at least `near` pixels high is in the way of running to the right (or left)."""
-    red, green, blue = (picture[..., i].astype(np.int16) for i in range(3))
+    red, green, blue = (frame[..., i].astype(np.int16) for i in range(3))
     bright = (red > 190) & (green > 120) & (red - blue > 40)
     heights = bright.sum(axis=0)
     edges = np.flatnonzero(np.diff(heights > 0, prepend=False, append=False))
     for start, stop in zip(edges[::2], edges[1::2], strict=True):  # columns [start, stop) hold one blob
-        offset = (start + stop - picture.shape[1]) / 2
+        offset = (start + stop - frame.shape[1]) / 2
         offset = offset if right else -offset
         if heights[start:stop].max() >= near and -2 < offset < 30 + (stop - start):
             return True

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from worldsim.data.episodes import REQUIRED_STREAMS
-from worldsim.envs.sources.base import Row, SourceSpec, check_discrete
+from worldsim.envs.sources.base import SourceSpec, TimeStep, check_discrete
 from worldsim.errors import InvalidAction, InvalidInput, InvalidState, MissingDependency, WorldsimError
 from worldsim.spec import ActionSpec, StreamSpec
 
@@ -44,12 +44,12 @@ class GymSource:
         streams: bool = False,
     ) -> None:
         if height < 1 or width < 1:
-            raise InvalidInput(f"pictures of {height} x {width} pixels cannot be made; give at least 1 x 1")
+            raise InvalidInput(f"frames of {height} x {width} pixels cannot be made; give at least 1 x 1")
         kwargs = dict(env_kwargs or {})
         self._owned = isinstance(env, str)
         self._env = _make(env, kwargs) if isinstance(env, str) else _checked_env(env, kwargs)
         self._name, parameters = _description(env, kwargs)
-        self._picture: np.ndarray | None = None
+        self._frame: np.ndarray | None = None
         self._running, self._steps = False, 0
         try:
             self.spec = SourceSpec(
@@ -67,14 +67,14 @@ class GymSource:
             self.close()
             raise
 
-    def reset(self, seed: int) -> Row:
+    def reset(self, seed: int) -> TimeStep:
         """Start the episode that `seed` (taken modulo 2**31) names."""
         observation, _ = self._env.reset(seed=seed % 2**31)
         self._running, self._steps = True, 0
-        self._picture = self._render()
-        return Row(rgb=self._picture, extras=self._observed(observation))
+        self._frame = self._render()
+        return TimeStep(rgb=self._frame, extras=self._observed(observation))
 
-    def step(self, action: int | np.ndarray) -> Row:
+    def step(self, action: int | np.ndarray) -> TimeStep:
         """Play one action of the environment's own action space."""
         if not self._running:
             raise InvalidState("the episode is over or has not begun; call reset(seed) first")
@@ -85,15 +85,15 @@ class GymSource:
         observation, reward, terminated, truncated, _ = self._env.step(played)
         self._steps += 1
         self._running = not (terminated or truncated)
-        self._picture = self._render()
+        self._frame = self._render()
         seen = self._observed(observation)
-        return Row(self._picture, self._number(reward), bool(terminated), bool(truncated), seen)
+        return TimeStep(self._frame, self._number(reward), bool(terminated), bool(truncated), seen)
 
     def render(self) -> np.ndarray:
         """The current frame (H, W, 3) uint8."""
-        if self._picture is None:
-            raise InvalidState("there is no picture before the first reset; call reset(seed) first")
-        return self._picture.copy()
+        if self._frame is None:
+            raise InvalidState("there is no frame before the first reset; call reset(seed) first")
+        return self._frame.copy()
 
     def close(self) -> None:
         """Close the environment, if it was made here."""

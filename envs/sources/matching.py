@@ -21,8 +21,8 @@ def matching_source(
 ) -> Source:
     """The simulator that a world was recorded from, by its name, the ticks in a step and its other parameters.
 
-    `between` asks for the pictures inside a step too, where the simulator can give them. Raises MissingDependency if
-    it is not installed, InvalidInput if its pictures, actions or clock are not the world's.
+    `between` asks for the frames inside a step too, where the simulator can give them. Raises MissingDependency if
+    it is not installed, InvalidInput if its frames, actions or clock are not the world's.
 
     A world's files may name any module of Python with their game ("gym:MODULE:ID"); only with `trust_source` is it
     imported, which runs it. Raises InvalidInput otherwise.
@@ -40,7 +40,7 @@ def matching_source(
     source = make_source(name, **options)
     found = source.spec
     for what, ours, theirs in (
-        ("pictures (height, width)", (found.height, found.width), (world.height, world.width)),
+        ("frames (height, width)", (found.height, found.width), (world.height, world.width)),
         ("steps a second", found.fps, world.steps_per_second),
         ("actions (discrete, first, low, high)", _actions(found.actions), _actions(world.actions)),
     ):

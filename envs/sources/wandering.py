@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from worldsim.envs.sources.base import Row
+from worldsim.envs.sources.base import TimeStep
 from worldsim.policies.data_policy import Action, NamedActions
 
 TURN_STEP = np.deg2rad(7.0)  # Doom turns about so far in a step of two tics
 
 
 class Wander(NamedActions):
-    """Walks towards open space in the depth picture, and turns away from walls."""
+    """Walks towards open space in the depth frame, and turns away from walls."""
 
     names = (
         *("FORWARD", "TURN_LEFT", "TURN_RIGHT", "STRAFE_LEFT", "STRAFE_RIGHT"),
@@ -32,7 +32,7 @@ class Wander(NamedActions):
         self._enough = 0.0  # map units ahead that end the turn
         self._plan: list[str] = []  # names of the next actions, last one first
 
-    def act(self, row: Row) -> Action:
+    def act(self, row: TimeStep) -> Action:
         """Turn from a wall, or follow the plan, or make another one."""
         depth = row.extras["depth"]
         middle = depth.shape[0] // 2
@@ -60,7 +60,7 @@ class Wander(NamedActions):
         weights = columns.astype(np.float64) ** 2
         column = int(self._rng.choice(len(columns), p=weights / weights.sum()))
         offset = (column + 0.5) / len(columns) * 2 - 1
-        turns = round(abs(float(np.arctan(offset))) / TURN_STEP)  # the picture is 90 degrees wide
+        turns = round(abs(float(np.arctan(offset))) / TURN_STEP)  # the frame is 90 degrees wide
         side = "LEFT" if offset < 0 else "RIGHT"
         kind = "FORWARD_" if self._rng.random() < 0.5 else "TURN_"
         return ["FORWARD"] * int(self._rng.geometric(1 / 12)) + [kind + side] * turns
@@ -74,7 +74,7 @@ class Spin(Wander):
         super().reset(rng)
         self._spin_left, self._walk_left = 0, 0
 
-    def act(self, row: Row) -> Action:
+    def act(self, row: TimeStep) -> Action:
         """Turn on, or walk on."""
         if self._spin_left == 0 and self._walk_left == 0:
             self._spin_left = int(self._rng.integers(20, 110))  # a full turn takes about 52 steps
@@ -103,7 +103,7 @@ class Return(Wander):
         self._out_left = int(self._rng.integers(60, 250))
         self._stuck = 0
 
-    def act(self, row: Row) -> Action:
+    def act(self, row: TimeStep) -> Action:
         """The next step out or back."""
         pose = row.extras["pose"]
         if self._out_left:
@@ -114,7 +114,7 @@ class Return(Wander):
             return super().act(row)
         return self._back(row, pose)
 
-    def _back(self, row: Row, pose: np.ndarray) -> Action:
+    def _back(self, row: TimeStep, pose: np.ndarray) -> Action:
         """Steer to the last point of the trail; when it comes no nearer for 60 steps, set out from here."""
         while self._trail and np.linalg.norm(pose[:2] - self._trail[-1]) < self.reach:
             self._trail.pop()

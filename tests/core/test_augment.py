@@ -8,13 +8,13 @@ from recordings import META
 from small_training import fixed_tokenizer
 from tiny import tiny_episodes
 
+from worldsim.data import augment as augment_module
 from worldsim.data.augment import augment, register_augmentation
 from worldsim.data.episode_writer import EpisodeWriter
 from worldsim.data.episodes import EpisodesMeta
 from worldsim.data.latents import cache_latents
 from worldsim.errors import InvalidInput
 from worldsim.spec import ActionSpec
-from worldsim.data import augment as augment_module
 
 
 def meta_of(actions, declared=None):

@@ -4,7 +4,7 @@ import torch
 
 from worldsim.models.layers import KVCache
 
-WINDOW = 3
+CONTEXT_LENGTH = 3
 
 
 def new_cache(batch: int = 1, blocks: int = 2) -> KVCache:
@@ -13,7 +13,7 @@ def new_cache(batch: int = 1, blocks: int = 2) -> KVCache:
         blocks,
         tokens=2,
         heads=2,
-        window=WINDOW,
+        context_length=CONTEXT_LENGTH,
         head_dim=4,
         dtype=torch.float32,
         device=torch.device("cpu"),
@@ -58,11 +58,11 @@ def test_distances_count_steps_and_end_at_the_window():
 
 
 def test_nothing_attends_to_an_empty_slot():
-    table = torch.arange(2 * (WINDOW + 1)).float().view(2, WINDOW + 1)
+    table = torch.arange(2 * (CONTEXT_LENGTH + 1)).float().view(2, CONTEXT_LENGTH + 1)
     cache = new_cache()
     advance(cache, 1)
     bias = cache.claim().bias(table)
-    assert bias.shape == (1, 2, 1, WINDOW + 1)
+    assert bias.shape == (1, 2, 1, CONTEXT_LENGTH + 1)
     assert bias[0, :, 0].tolist() == [[1, 0, -torch.inf, -torch.inf], [5, 4, -torch.inf, -torch.inf]]
 
 
@@ -79,8 +79,8 @@ def test_every_world_has_its_own_clock():
 def test_ages_go_on_from_the_first_step_of_each_world():
     cache = new_cache(batch=2)
     assert cache.ages.tolist() == [0, 1]
-    advance(cache, 2 * WINDOW)
-    assert cache.ages.tolist() == [2 * WINDOW, 2 * WINDOW + 1]
+    advance(cache, 2 * CONTEXT_LENGTH)
+    assert cache.ages.tolist() == [2 * CONTEXT_LENGTH, 2 * CONTEXT_LENGTH + 1]
 
 
 def test_a_long_run_allocates_nothing_new():
@@ -90,7 +90,7 @@ def test_a_long_run_allocates_nothing_new():
         return [*cache.keys, *cache.values, cache.written]
 
     before = [(t.data_ptr(), t.shape) for t in tensors()]
-    advance(cache, 5 * WINDOW)
+    advance(cache, 5 * CONTEXT_LENGTH)
     assert [(t.data_ptr(), t.shape) for t in tensors()] == before
 
 

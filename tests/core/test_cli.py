@@ -93,20 +93,20 @@ def test_a_worldsim_error_is_one_line_without_a_traceback():
 # -- rollout ------------------------------------------------------------
 
 
-def test_rollout_writes_every_picture_at_the_games_pace(world, tmp_path, capsys):
+def test_rollout_writes_every_frame_at_the_games_pace(world, tmp_path, capsys):
     out, report = tmp_path / "new" / "clip.mp4", tmp_path / "rollout.json"
     run_rollout(world, out, "--steps", 25, "--scale", 2, "--json", report)
     numbers = json.loads(report.read_text())
     ends = numbers["terminated"] + numbers["truncated"]
     assert ends > 0
     assert numbers["steps"] == 25
-    assert numbers["files"]["pictures"] == 25 * 2 + 1 + ends  # two a step, one a reset
-    assert numbers["pictures_per_s"] == pytest.approx(2 * numbers["steps_per_s"], rel=1e-3)
+    assert numbers["files"]["frames"] == 25 * 2 + 1 + ends  # two a step, one a reset
+    assert numbers["frames_per_s"] == pytest.approx(2 * numbers["steps_per_s"], rel=1e-3)
     assert numbers["times_real_time"] == pytest.approx(numbers["steps_per_s"] / 17.5, rel=1e-2)
     with av.open(str(out)) as container:
         stream = container.streams.video[0]
         assert (stream.width, stream.height, float(stream.average_rate)) == (64, 32, 35.0)
-        assert sum(1 for _ in container.decode(stream)) == numbers["files"]["pictures"]
+        assert sum(1 for _ in container.decode(stream)) == numbers["files"]["frames"]
     assert Image.open(out.with_suffix(".png")).width == 4 * (64 + 2)
     printed = capsys.readouterr().out
     assert "steps/s" in printed and "times real time" in printed and str(out) in printed
@@ -216,7 +216,7 @@ def test_rollout_keeps_an_older_clip_where_the_sheet_does_not_fit(world, tmp_pat
     def full(*_):
         raise InvalidInput("cannot write the sheet")
 
-    monkeypatch.setattr("worldsim.cli.rollout.save_picture", full)
+    monkeypatch.setattr("worldsim.cli.rollout.save_image", full)
     assert "the sheet" in fails(capsys, "rollout", world, "--out", tmp_path / "clip.mp4", "--steps", 3)
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["clip.mp4", "clip.png"]
     assert (tmp_path / "clip.mp4").read_bytes() == b"older"
@@ -228,7 +228,7 @@ def test_rollout_keeps_an_older_clip_where_the_sheet_does_not_fit(world, tmp_pat
 @pytest.fixture
 def shipped(world, monkeypatch):
     """Ship the tiny world, and nothing else."""
-    (world / "README.md").write_text("# tiny\n\n![picture](tiny.png)\n\nA room with a ball.\nMore.\n")
+    (world / "README.md").write_text("# tiny\n\n![frame](tiny.png)\n\nA room with a ball.\nMore.\n")
     monkeypatch.setattr("worldsim.io.weights.SHIPPED", world.parent)
     return world
 

@@ -71,7 +71,7 @@ def test_every_row_is_learned_from_about_equally_often_in_plain_clips(numbered, 
 
 def test_change_is_counted_from_the_row_before_but_not_from_another_episode(clips, store):
     latents = np.zeros(clips.latents.shape, np.float16)
-    latents[7:, 0] = 2.0  # a picture that changes once, in the third episode's midst at 40, and at its beginning at 35
+    latents[7:, 0] = 2.0  # a frame that changes once, in the third episode's midst at 40, and at its beginning at 35
     latents[35:40, 0], latents[40:, 0] = 1.0, 4.0
     found = changes(dataclasses.replace(clips, latents=latents))
     assert store.ends[1] == 35

@@ -52,7 +52,7 @@ def compiled(cache, uncompiled):
 
 
 def play(world, state, steps=WINDOW_TWICE, seed=0):
-    """Step on; the last state, and the pictures and rewards of every step."""
+    """Step on; the last state, and the frames and rewards of every step."""
     shown = []
     for action in np.random.default_rng(seed).integers(0, 3, steps):
         state, step = world.step(state, np.full(len(state.keys.time), action))

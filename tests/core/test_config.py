@@ -64,7 +64,7 @@ BROKEN = {
     "does not divide": lambda v: v["dynamics"].update(patch=[2, 3]),
     "multiples of 8": lambda v: v["tokenizer"].update(height=17),
     "steps": lambda v: v["sampling"].update(steps=0),
-    f"format version {WORLD_FORMAT + 1}, this worldsim reads 6 and {WORLD_FORMAT}": lambda v: v.update(
+    f"format version {WORLD_FORMAT + 1}, this worldsim reads 6 to {WORLD_FORMAT}": lambda v: v.update(
         format_version=WORLD_FORMAT + 1
     ),
     "format version None": lambda v: v.pop("format_version"),

@@ -7,7 +7,7 @@ import torch
 from lively import SIZES, lively_dynamics
 
 from worldsim.errors import InvalidInput
-from worldsim.models.dynamics import Dynamics, HistoryOut
+from worldsim.models.dynamics import ContextFeatures, Dynamics
 from worldsim.models.layers import modulate
 from worldsim.models.registry import StepInputs
 from worldsim.sampling.sampler import empty_cache
@@ -30,13 +30,13 @@ def with_frames(frames: torch.Tensor, random: torch.Generator, config) -> list[t
         actions = torch.randint(config.actions, shape, generator=random)
     else:
         actions = torch.rand((*shape, config.action_dim), generator=random)
-    began = torch.randint(config.oldest, (shape[0], 1), generator=random)
+    began = torch.randint(config.max_time, (shape[0], 1), generator=random)
     return [frames, before, actions, 0.3 * torch.rand(shape, generator=random), began + torch.arange(shape[1])]
 
 
 def in_parallel(model: Dynamics, clip: list[torch.Tensor]) -> dict[str, torch.Tensor]:
     with torch.no_grad():
-        out = model.remember(*clip)
+        out = model.forward(*clip)
     return {name: getattr(out, name).unflatten(0, clip[0].shape[:2]) for name in OUTPUTS}
 
 
@@ -44,7 +44,7 @@ def step_by_step(model: Dynamics, clip: list[torch.Tensor], cache=None) -> dict[
     steps = clip[0].shape[1]
     cache = cache or empty_cache(model, clip[4][:, 0])
     with torch.no_grad():
-        outs = [model.advance(*(part[:, t] for part in clip[:4]), cache) for t in range(steps)]
+        outs = [model.forward_cached(*(part[:, t] for part in clip[:4]), cache) for t in range(steps)]
     return {name: torch.stack([getattr(out, name) for out in outs], dim=1) for name in OUTPUTS}
 
 
@@ -100,16 +100,16 @@ def test_every_input_matters(model, part):
     assert all((new[name] - old[name]).abs().max() > 1e-5 for name in OUTPUTS)
 
 
-@pytest.mark.parametrize(("other", "same"), [(SIZES.oldest + 1, True), (SIZES.oldest - 1, False)])
+@pytest.mark.parametrize(("other", "same"), [(SIZES.max_time + 1, True), (SIZES.max_time - 1, False)])
 def test_an_age_tells_how_late_it_is_up_to_the_oldest(model, other, same):
     clip = make_clip(1, 1)
     outs = []
-    for ages in (torch.tensor([[SIZES.oldest]]), torch.tensor([[other]])):
+    for ages in (torch.tensor([[SIZES.max_time]]), torch.tensor([[other]])):
         outs.append(in_parallel(model, [*clip[:4], ages])["tokens"])
     assert torch.equal(*outs) == same
 
 
-@pytest.mark.parametrize("steps", [1, SIZES.window, SIZES.window + 1])
+@pytest.mark.parametrize("steps", [1, SIZES.context_length, SIZES.context_length + 1])
 @pytest.mark.parametrize("continuous", [False, True])
 def test_stepping_through_the_cache_equals_the_whole_clip_at_once(steps, continuous):
     sizes = dataclasses.replace(SIZES, actions=0, action_dim=2) if continuous else SIZES
@@ -122,9 +122,9 @@ def test_stepping_through_the_cache_equals_the_whole_clip_at_once(steps, continu
 
 def explicitly(model: Dynamics, clip: list[torch.Tensor]) -> dict[str, torch.Tensor]:
     """Attention over the first step and the last `window` steps, spelled out, without a ring."""
-    steps, window = clip[0].shape[1], model.config.window
+    steps, window = clip[0].shape[1], model.config.context_length
     past: list[list[tuple[torch.Tensor, torch.Tensor]]] = [[] for _ in model.history]
-    outs: list[HistoryOut] = []
+    outs: list[ContextFeatures] = []
     for t in range(steps):
         inputs = StepInputs(*(part[:, t] for part in clip[2:]))
         local, x, cond = model._enter(clip[0][:, t], clip[1][:, t], inputs)
@@ -144,7 +144,7 @@ def explicitly(model: Dynamics, clip: list[torch.Tensor]) -> dict[str, torch.Ten
 
 
 def test_a_full_ring_attends_to_the_first_step_and_the_last_window_of_steps(model):
-    clip = make_clip(2, 4 * SIZES.window + 1)
+    clip = make_clip(2, 4 * SIZES.context_length + 1)
     stepped, reference = step_by_step(model, clip), explicitly(model, clip)
     for name in OUTPUTS:
         assert stepped[name].isfinite().all()
@@ -154,7 +154,7 @@ def test_a_full_ring_attends_to_the_first_step_and_the_last_window_of_steps(mode
 @pytest.mark.parametrize(("t", "matters"), [(0, True), (1, False), (6, False), (8, True)])
 def test_the_first_step_is_never_forgotten_and_one_beyond_the_window_is(t, matters):
     model = lively_dynamics(config=dataclasses.replace(SIZES, history_blocks=1))  # more blocks reach further back
-    clip = make_clip(1, 2 * SIZES.window + 3)
+    clip = make_clip(1, 2 * SIZES.context_length + 3)
     old = step_by_step(model, clip)["tokens"]
     clip[2][:, t] = (clip[2][:, t] + 1) % SIZES.actions
     assert (change(old, step_by_step(model, clip)["tokens"])[:, -1] > 1e-5).all() == matters
@@ -198,18 +198,18 @@ def drawing(config=SIZES, seed: int = 0) -> dict[str, torch.Tensor]:
     return {
         "previous": torch.randn((2, config.channels, *grid), generator=random),
         "noisy": torch.randn((2, config.drawn_channels, *grid), generator=random),
-        "tau": torch.tensor([0.0, 0.5]),
-        "leap": torch.tensor([0.0, 0.25]),
+        "t": torch.tensor([0.0, 0.5]),
+        "size": torch.tensor([0.0, 0.25]),
     }
 
 
 @torch.no_grad()
 def drawn_by(model: Dynamics, previous: torch.Tensor, seed: int = 0, **inputs: torch.Tensor) -> torch.Tensor:
-    seen = model.remember(*make_clip(2, 1, model.config, seed))
+    seen = model.forward(*make_clip(2, 1, model.config, seed))
     return model.denoise(model.prepare(seen, previous), **inputs)
 
 
-@pytest.mark.parametrize("part", ["previous", "noisy", "tau", "leap"])
+@pytest.mark.parametrize("part", ["previous", "noisy", "t", "size"])
 def test_the_drawing_depends_on_each_of_its_inputs(model, part):
     inputs = drawing()
     old = drawn_by(model, **inputs)

@@ -127,7 +127,7 @@ def test_a_chunk_that_goes_missing_later_is_not_read_as_black(store):
         episodes.read("rgb", 10, 20)
 
 
-def test_black_pictures_are_no_missing_chunks(tmp_path):
+def test_black_frames_are_no_missing_chunks(tmp_path):
     with EpisodeWriter(tmp_path / "s", META) as writer:
         for row in rows(40):
             writer.append(row | {"rgb": np.zeros((20, 20, 3), np.uint8), "reward": np.float32(0)})
@@ -216,7 +216,7 @@ def flip_bits(path, step):
 
 @pytest.fixture
 def small_store(tmp_path):
-    """Two chunks of pictures, one of every other stream."""
+    """Two chunks of frames, one of every other stream."""
     with EpisodeWriter(tmp_path / "small", META) as writer:
         write(writer, [5, 14])
     return tmp_path / "small"

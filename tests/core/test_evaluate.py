@@ -85,7 +85,7 @@ def test_the_folder_gets_sheets_and_plots(report):
     assert all(path.stat().st_size > 0 for path in out.iterdir())
 
 
-def test_the_tokenizer_is_measured_on_pictures_between_rows_too(world, store):
+def test_the_tokenizer_is_measured_on_frames_between_rows_too(world, store):
     figures = measure_tokenizer(world, store, QUICK)
     assert figures["frames"] == QUICK.tokenizer_runs * QUICK.tokenizer_rows * 2
     assert 0 < figures["moving_share"] < 0.1  # the ball moves, the room does not
@@ -115,7 +115,7 @@ def test_drift_is_cut_into_windows(world, store):
     assert result.table["real"]["feature_distance"] < result.table["windows"][0]["feature_distance"]
 
 
-def test_the_probe_tells_actions_that_show_in_the_pictures(world, store, horizons):
+def test_the_probe_tells_actions_that_show_in_the_frames(world, store, horizons):
     effort = dataclasses.replace(QUICK, probe_steps=150)
     figures = measure_actions(world, store, horizons, store, effort)
     # Nothing shows where the ball is pressed against a wall.

@@ -15,7 +15,7 @@ def world():
 
 @pytest.fixture
 def clips():
-    """Pictures (3, T, H, W, 3) and actions (3, T)."""
+    """Frames (3, T, H, W, 3) and actions (3, T)."""
     rng = np.random.default_rng(1)
     frames = rng.integers(0, 256, (3, CONTEXT, 16, 32, 3), dtype=np.uint8)
     return frames, rng.integers(0, 3, (3, CONTEXT + STEPS))
@@ -26,7 +26,7 @@ def begin(world, frames, actions, seeds):
 
 
 def close(a, b):
-    """Pictures of two ways to compute the same, up to the rounding of the number format."""
+    """Decoding of two ways to compute the same, up to the rounding of the number format."""
     return np.abs(a.astype(int) - b.astype(int)).mean() < 1.0
 
 
@@ -44,9 +44,9 @@ def test_a_dream_is_what_the_world_steps_through(world, clips):
 
 def test_dreams_move(world, clips):
     frames, actions = clips
-    pictures = decode(world, dream_along(world, frames, actions, AGES, context=CONTEXT, seed=0))
-    assert pictures.shape == (3, STEPS, 16, 32, 3)
-    assert np.abs(np.diff(pictures.astype(int), axis=1)).max() > 0
+    images = decode(world, dream_along(world, frames, actions, AGES, context=CONTEXT, seed=0))
+    assert images.shape == (3, STEPS, 16, 32, 3)
+    assert np.abs(np.diff(images.astype(int), axis=1)).max() > 0
 
 
 def test_a_seed_dreams_the_same_in_any_batch_and_after_others_left(world, clips):

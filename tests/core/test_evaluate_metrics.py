@@ -18,7 +18,7 @@ def rng():
     return np.random.default_rng(0)
 
 
-def pictures(rng, count=3):
+def frames(rng, count=3):
     return rng.integers(0, 256, (count, 24, 32, 3), dtype=np.uint8)
 
 
@@ -29,19 +29,19 @@ def test_psnr_of_a_known_error():
     assert psnr(mean_square_error(black, grey)) == pytest.approx(13.979, abs=1e-3)
 
 
-def test_psnr_averages_errors_so_one_still_picture_does_not_make_it_infinite():
+def test_psnr_averages_errors_so_one_still_frame_does_not_make_it_infinite():
     assert psnr(np.array([0.0, 0.02])) == pytest.approx(20.0)
 
 
-def test_ssim_is_one_for_equal_pictures_and_falls_with_noise(rng):
-    real = pictures(rng)
-    noisy = (real * 0.7 + pictures(rng) * 0.3).astype(np.uint8)
+def test_ssim_is_one_for_equal_frames_and_falls_with_noise(rng):
+    real = frames(rng)
+    noisy = (real * 0.7 + frames(rng) * 0.3).astype(np.uint8)
     assert ssim(real, real) == pytest.approx(np.ones(3), abs=1e-5)
     assert (ssim(real, noisy) < 0.95).all()
-    assert (ssim(real, noisy) > ssim(real, pictures(rng))).all()
+    assert (ssim(real, noisy) > ssim(real, frames(rng))).all()
 
 
-def test_ssim_of_two_flat_pictures_is_the_luminance_term(rng):
+def test_ssim_of_two_flat_frames_is_the_luminance_term(rng):
     black, white = np.zeros((1, 24, 32, 3), np.uint8), np.full((1, 24, 32, 3), 255, np.uint8)
     assert ssim(black, white) == pytest.approx([1e-4 / (1 + 1e-4)], rel=1e-3)
 
@@ -89,7 +89,7 @@ def test_frechet_distance_of_shifted_clouds_is_the_squared_shift(rng):
 
 
 def test_blurring_lowers_both_measures_of_sharpness(rng):
-    sharp = pictures(rng)
+    sharp = frames(rng)
     blurred = ((sharp.astype(np.int16) + np.roll(sharp, 1, axis=1) + np.roll(sharp, 1, axis=2)) // 3).astype(np.uint8)
     assert (laplacian_variance(blurred) < laplacian_variance(sharp)).all()
     assert gradient(blurred).mean() < gradient(sharp).mean()

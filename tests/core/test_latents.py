@@ -10,8 +10,8 @@ import torch
 from small_training import fixed_tokenizer, latent_store
 from tiny import tiny_episodes
 
-from worldsim.data.latents import cache_latents, encode_frames
 from worldsim.data import latents
+from worldsim.data.latents import cache_latents, encode_frames
 
 LENGTHS = (30, 5, 25, 40)
 
@@ -21,17 +21,17 @@ def store(tmp_path_factory):
     return tiny_episodes(tmp_path_factory.mktemp("data") / "tiny", lengths=LENGTHS)
 
 
-def test_latents_are_those_of_the_frame_and_of_the_pictures_before_it(store, tmp_path, float32):
+def test_latents_are_those_of_the_frame_and_of_the_frames_before_it(store, tmp_path, float32):
     clips, tokenizer, rows = latent_store(store, tmp_path), fixed_tokenizer(), slice(20, 40)
     assert clips.latents.shape == (int(store.ends[-1]), 2, 4, 2, 4) and clips.latents.dtype == np.float16
-    for index, pictures in enumerate((store.read("rgb", 20, 40), store.read("between", 20, 40)[:, 0])):
-        expected = encode_frames(tokenizer, pictures).numpy()
+    for index, frames in enumerate((store.read("rgb", 20, 40), store.read("between", 20, 40)[:, 0])):
+        expected = encode_frames(tokenizer, frames).numpy()
         np.testing.assert_allclose(clips.latents[rows, index], expected, rtol=1e-3, atol=1e-4)
     assert np.abs(clips.latents[rows, 0] - clips.latents[rows, 1]).max() > 0.002
     assert (clips.actions == store.read("action", 0, len(clips.actions))).all() and (clips.ends == store.ends).all()
 
 
-def test_a_store_without_pictures_between_has_one_latent_a_row(tmp_path):
+def test_a_store_without_frames_between_has_one_latent_a_row(tmp_path):
     store = tiny_episodes(tmp_path / "plain", lengths=(8,), between=0)
     assert latent_store(store, tmp_path).latents.shape == (8, 1, 4, 2, 4)
 

@@ -98,7 +98,7 @@ def trained_world(store, folder, patched):
     train(TokenizerTask([store], sizes, batch=8), brief(300, **loop), run)
     small = functools.partial(
         DynamicsConfig, dim=64, heads=2, mlp_ratio=2, history_blocks=2, denoiser_blocks=1, cond_dim=32, local=32,
-        painter_blocks=1,
+        latent_decoder_blocks=1,
     )  # fmt: skip
     patched.setattr(dynamics_task, "DynamicsConfig", small)
     tokenizer = load_tokenizer(run, "cpu")

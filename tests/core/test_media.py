@@ -1,4 +1,4 @@
-"""Clips and contact sheets on disk: the right pictures, sizes and lengths."""
+"""Clips and contact sheets on disk: the right images, sizes and lengths."""
 
 import av
 import numpy as np
@@ -6,11 +6,11 @@ import pytest
 from PIL import Image
 
 from worldsim.errors import InvalidInput
-from worldsim.io.media import VideoWriter, contact_sheet, enlarge, save_figure, save_picture, save_video
+from worldsim.io.media import VideoWriter, contact_sheet, enlarge, save_figure, save_image, save_video
 
 
 def clip(count: int, height: int = 16, width: int = 32) -> np.ndarray:
-    """Grey pictures, each brighter than the one before."""
+    """Grey images, each brighter than the one before."""
     levels = np.linspace(20, 235, count).astype(np.uint8)
     return np.broadcast_to(levels[:, None, None, None], (count, height, width, 3)).copy()
 
@@ -22,7 +22,7 @@ def decode(path) -> tuple[np.ndarray, float]:
 
 
 @pytest.mark.parametrize(("count", "fps"), [(1, 35), (40, 35), (7, 17.5)])
-def test_a_clip_has_its_pictures_in_order_at_its_speed(tmp_path, count, fps):
+def test_a_clip_has_its_frames_in_order_at_its_speed(tmp_path, count, fps):
     save_video(tmp_path / "clips" / "a.mp4", clip(count), fps)
     frames, rate = decode(tmp_path / "clips" / "a.mp4")
     assert frames.shape == (count, 16, 32, 3) and rate == pytest.approx(fps)
@@ -35,9 +35,9 @@ def test_a_clip_has_its_pictures_in_order_at_its_speed(tmp_path, count, fps):
 
 @pytest.mark.parametrize(("size", "shown"), [((17, 33), (16, 32)), ((16, 33), (16, 32)), ((3, 5), (2, 4))])
 def test_odd_sides_lose_their_last_line(tmp_path, size, shown):
-    pictures = clip(3, *size)
-    pictures[:, : size[0] // 2] = 0
-    save_video(tmp_path / "a.mp4", pictures, 10)
+    images = clip(3, *size)
+    images[:, : size[0] // 2] = 0
+    save_video(tmp_path / "a.mp4", images, 10)
     frames, _ = decode(tmp_path / "a.mp4")
     assert frames.shape == (3, *shown, 3)
     assert frames[2, 0].mean() < 30 and frames[2, -1].mean() > 200
@@ -48,10 +48,10 @@ def test_a_clip_can_be_enlarged(tmp_path):
     assert decode(tmp_path / "a.mp4")[0].shape == (2, 14, 20, 3)
 
 
-def test_pictures_are_written_as_they_come_and_closing_twice_is_fine(tmp_path):
+def test_frames_are_written_as_they_come_and_closing_twice_is_fine(tmp_path):
     writer = VideoWriter(tmp_path / "a.mp4", 10)
-    for picture in clip(5):
-        writer.write(picture)
+    for image in clip(5):
+        writer.write(image)
     writer.close()
     writer.close()
     assert len(decode(tmp_path / "a.mp4")[0]) == 5
@@ -59,8 +59,8 @@ def test_pictures_are_written_as_they_come_and_closing_twice_is_fine(tmp_path):
 
 def test_a_clip_is_finished_even_when_its_maker_fails(tmp_path):
     with pytest.raises(ValueError, match="mid-clip"), VideoWriter(tmp_path / "a.mp4", 10) as writer:
-        for picture in clip(4):
-            writer.write(picture)
+        for image in clip(4):
+            writer.write(image)
         raise ValueError("mid-clip")
     assert len(decode(tmp_path / "a.mp4")[0]) == 4
 
@@ -79,7 +79,7 @@ def test_another_ending_is_refused_before_anything_is_written(tmp_path, name):
         (lambda p: p.astype(np.float32), "float32"), (lambda p: p[:1], "size"),
     ],
 )  # fmt: skip
-def test_a_picture_of_another_kind_is_refused_and_the_clip_goes_on(tmp_path, change, reason):
+def test_a_frame_of_another_kind_is_refused_and_the_clip_goes_on(tmp_path, change, reason):
     with VideoWriter(tmp_path / "a.mp4", 10) as writer:
         writer.write(clip(1)[0])
         with pytest.raises(InvalidInput, match=reason):
@@ -98,13 +98,9 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
 
 
 def test_enlarging_repeats_pixels():
-    picture = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
-    large = enlarge(picture[None], 2)
-    assert (
-        large.shape == (1, 4, 4, 3)
-        and (large[0, ::2, ::2] == picture).all()
-        and (large[0, 1::2, 1::2] == picture).all()
-    )
+    image = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+    large = enlarge(image[None], 2)
+    assert large.shape == (1, 4, 4, 3) and (large[0, ::2, ::2] == image).all() and (large[0, 1::2, 1::2] == image).all()
 
 
 def test_a_contact_sheet_has_a_row_for_each_row():
@@ -120,15 +116,15 @@ def test_a_contact_sheet_has_a_row_for_each_row():
     assert (sheet[ground] == 255).all()
 
 
-def test_a_picture_is_read_back_as_it_was(tmp_path):
-    picture = np.random.default_rng(0).integers(0, 256, (9, 7, 3), np.uint8)
-    save_picture(tmp_path / "deep" / "a.png", picture)
-    assert (np.asarray(Image.open(tmp_path / "deep" / "a.png")) == picture).all()
+def test_a_frame_is_read_back_as_it_was(tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (9, 7, 3), np.uint8)
+    save_image(tmp_path / "deep" / "a.png", image)
+    assert (np.asarray(Image.open(tmp_path / "deep" / "a.png")) == image).all()
 
 
-def test_a_picture_with_an_ending_that_is_none_is_named(tmp_path):
+def test_a_frame_with_an_ending_that_is_none_is_named(tmp_path):
     with pytest.raises(InvalidInput, match=r"a\.txt'.*\.png"):
-        save_picture(tmp_path / "a.txt", clip(1)[0])
+        save_image(tmp_path / "a.txt", clip(1)[0])
 
 
 def noise(count: int) -> np.ndarray:
@@ -146,7 +142,7 @@ def save_plot(path) -> None:
 @pytest.mark.parametrize(
     ("name", "save"),
     [
-        ("a.png", lambda path: save_picture(path, noise(1)[0])),
+        ("a.png", lambda path: save_image(path, noise(1)[0])),
         ("a.png", save_plot),
         ("a.mp4", lambda path: save_video(path, noise(30), 10)),
         ("a.mp4", lambda path: save_video(path, noise(3), 10)),  # which is written when it is closed

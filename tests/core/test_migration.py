@@ -121,7 +121,7 @@ def test_a_checkpoint_with_the_names_of_before_is_trained_on(tmp_path, monkeypat
     # The optimizer's state is numbered in the order of the parameters, which has stayed.
     order = [n.removeprefix("dynamics.") for n, _ in task.model.named_parameters()][:6]
     kinds = ("action", "noise_level", "noise_level", "episode_time", "episode_phase")
-    assert order[0] == "place" and all(f".{kind}." in name for kind, name in zip(kinds, order[1:], strict=True))
+    assert order[0] == "position" and all(f".{kind}." in name for kind, name in zip(kinds, order[1:], strict=True))
     config = task.config()
     sizes = {name: value for name, value in config["model"].items() if name not in ("conditions", "period")}
     config["model"] = sizes | {"cycle": 5}

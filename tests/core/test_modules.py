@@ -78,8 +78,10 @@ def test_what_is_not_named_is_absent():
     assert not any("episode_time" in name or "noise_level" in name for name in names)
     assert model.heads.last.weight.shape[0] == 1
     latents = torch.zeros(1, 3, 4, 2, 4)
-    seen = model.remember(latents, latents, torch.zeros(1, 3, dtype=torch.int64), torch.zeros(1, 3), torch.zeros(1, 3))
-    assert seen.heads.keys() == {"ending"} and (seen.reward == 0).all()
+    features = model.forward(
+        latents, latents, torch.zeros(1, 3, dtype=torch.int64), torch.zeros(1, 3), torch.zeros(1, 3)
+    )
+    assert features.heads.keys() == {"ending"} and (features.reward == 0).all()
 
 
 @pytest.mark.parametrize(

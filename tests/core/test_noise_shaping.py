@@ -5,7 +5,7 @@ import torch
 from lively import SIZES, lively_dynamics
 
 from worldsim.sampling.noise_shaping import NoiseShaping
-from worldsim.sampling.sampler import SamplingConfig, StepNoise, draw, empty_cache, look_back
+from worldsim.sampling.sampler import SamplingConfig, StepNoise, context_step, draw, empty_cache
 
 BATCH = 3
 GRID = (SIZES.height, SIZES.width)
@@ -72,13 +72,13 @@ def test_long_latents_and_their_neighbours_are_protected(shaped):
 
 def test_a_step_is_drawn_from_shaped_noise_at_the_ages_of_its_episodes(shaped, monkeypatch):
     model, entered = lively_dynamics().requires_grad_(False), []
-    monkeypatch.setattr(model, "denoise", lambda canvas, z, tau, leap: entered.append(z) or torch.zeros_like(z))
+    monkeypatch.setattr(model, "denoise", lambda canvas, z, t, size: entered.append(z) or torch.zeros_like(z))
     shaped.ages, shaped.uniform[:] = torch.tensor([0, 24, 26]), 0.05
     noise = StepNoise(torch.zeros_like(shaped.past), shaped.noise, shaped.uniform)
     shaping = NoiseShaping(0.01, rate_growth=0.01)
     for config in (SamplingConfig(1, 1.5), SamplingConfig(1, 1.5, shaping)):
-        seen = look_back(model, config, shaped.past, ZEROS, empty_cache(model, shaped.ages), noise.context)
-        draw(model, config, shaped.past, seen, noise)
+        features = context_step(model, config, shaped.past, ZEROS, empty_cache(model, shaped.ages), noise.context)
+        draw(model, config, shaped.past, features, noise)
     plain, drawn = entered
     assert torch.equal(plain, 1.5 * shaped.noise)
     assert torch.equal(drawn, shaping.apply(plain, shaped.past, shaped.ages, shaped.uniform))

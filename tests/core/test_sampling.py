@@ -9,13 +9,13 @@ import torch
 from lively import SIZES, lively_dynamics
 
 from worldsim.sampling.sampler import (
-    FINE,
+    TEACHER_STEPS,
     Eager,
     SamplingConfig,
+    context_step,
     empty_cache,
-    follow,
     levels,
-    look_back,
+    solve_ode,
     step_noise,
 )
 from worldsim.train.dream import dream
@@ -51,8 +51,8 @@ def draw(model, config, drawn_from=None, seed=0):
 def step(model, config, past, actions, cache, drawn_from):
     """Both halves of a step: what the history says, and the latents that are drawn on it."""
     engine = Eager(model, config)
-    seen = engine.look_back(past, actions, cache, drawn_from.context, {})
-    return Step(engine.draw(past, seen, drawn_from), seen.reward, seen.end_logit)
+    features = engine.context_step(past, actions, cache, drawn_from.context, {})
+    return Step(engine.draw(past, features, drawn_from), features.reward, features.end_logit)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 4])
@@ -64,7 +64,7 @@ def test_every_number_of_steps_works_and_is_deterministic(model, steps):
     assert drawn.reward.shape == drawn.end_logit.shape == (BATCH,)
 
 
-def test_the_number_of_steps_matters_to_the_picture_only(model):
+def test_the_number_of_steps_matters_to_the_frame_only(model):
     one, two, four = (draw(model, SamplingConfig(steps)) for steps in (1, 2, 4))
     assert torch.equal(one.reward, four.reward) and torch.equal(one.end_logit, two.end_logit)
     assert (one.latents - two.latents).abs().max() > 1e-3 and (two.latents - four.latents).abs().max() > 1e-3
@@ -75,8 +75,8 @@ def test_the_noise_level_rises_to_clean_and_the_last_step_is_the_prediction(mode
     target = torch.randn(1, SIZES.drawn_channels, SIZES.height, SIZES.width)
     levels, entered = [], []  # of each denoising step
 
-    def know_the_answer(canvas, noisy, tau, leap):
-        levels.append(tau[0].item())
+    def know_the_answer(canvas, noisy, t, size):
+        levels.append(t[0].item())
         entered.append(noisy)
         return target.expand_as(noisy)
 
@@ -85,11 +85,11 @@ def test_the_noise_level_rises_to_clean_and_the_last_step_is_the_prediction(mode
     drawn = draw(model, SamplingConfig(steps), noise)
     torch.testing.assert_close(drawn.latents, target.expand_as(drawn.latents))
     assert levels[0] == 0 and levels == sorted(levels) and len(set(levels)) == steps and levels[-1] < 1
-    for tau, noisy in zip(levels, entered, strict=True):  # what goes in is noise and picture mixed, as in training
-        torch.testing.assert_close(noisy, tau * target + (1 - tau) * noise.picture)
+    for t, noisy in zip(levels, entered, strict=True):  # what goes in is noise and frame mixed, as in training
+        torch.testing.assert_close(noisy, t * target + (1 - t) * noise.frame)
 
 
-@pytest.mark.parametrize("part", ["context", "picture"])
+@pytest.mark.parametrize("part", ["context", "frame"])
 def test_every_part_of_the_noise_matters_and_only_to_its_row(model, part):
     config = SamplingConfig(2)
     noise = step_noise(model, torch.arange(BATCH), ZEROS, ZEROS)
@@ -104,31 +104,31 @@ def test_every_part_of_the_noise_matters_and_only_to_its_row(model, part):
 def test_the_context_noise_has_the_level_that_is_told_to_the_model(model, monkeypatch):
     got = {}
 
-    def advance(previous, before, actions, level, cache, streams):
+    def forward_cached(previous, before, actions, level, cache, streams):
         got.update(previous=previous, before=before, level=level)
         return "out"
 
-    monkeypatch.setattr(model, "advance", advance)
+    monkeypatch.setattr(model, "forward_cached", forward_cached)
     past, actions = inputs()
     noise = step_noise(model, torch.arange(BATCH), ZEROS, ZEROS)
-    look_back(model, SamplingConfig(context_noise=0.2), past, actions, empty_cache(model, ZEROS), noise.context)
+    context_step(model, SamplingConfig(context_noise=0.2), past, actions, empty_cache(model, ZEROS), noise.context)
     torch.testing.assert_close(got["previous"], past[:, 0] + 0.2 * noise.context[:, 0])
     torch.testing.assert_close(got["before"], past[:, 1] + 0.2 * noise.context[:, 1])
     assert got["level"].tolist() == pytest.approx([0.2] * BATCH)
-    look_back(model, SamplingConfig(context_noise=0), past, actions, empty_cache(model, ZEROS), noise.context)
+    context_step(model, SamplingConfig(context_noise=0), past, actions, empty_cache(model, ZEROS), noise.context)
     assert torch.equal(got["previous"], past[:, 0]) and torch.equal(got["before"], past[:, 1])
 
 
 def test_the_drawing_adds_to_the_frame_without_its_context_noise(model, monkeypatch):
     got = {}
-    monkeypatch.setattr(model, "denoise", lambda canvas, z, tau, leap: got.update(locals()) or torch.zeros_like(z))
+    monkeypatch.setattr(model, "denoise", lambda canvas, z, t, size: got.update(locals()) or torch.zeros_like(z))
     draw(model, SamplingConfig(context_noise=0.5))
     assert torch.equal(got["canvas"].previous, inputs()[0][:, 0])
 
 
-def test_the_temperature_is_the_size_of_the_noise_that_a_picture_is_drawn_from(model, monkeypatch):
+def test_the_temperature_is_the_size_of_the_noise_that_a_frame_is_drawn_from(model, monkeypatch):
     got = []
-    monkeypatch.setattr(model, "denoise", lambda canvas, z, tau, leap: got.append(z) or torch.zeros_like(z))
+    monkeypatch.setattr(model, "denoise", lambda canvas, z, t, size: got.append(z) or torch.zeros_like(z))
     for temperature in (1.0, 1.5, 0.0):
         draw(model, SamplingConfig(1, temperature))
     torch.testing.assert_close(got[1], 1.5 * got[0])
@@ -139,7 +139,7 @@ def test_the_noise_of_a_world_is_a_function_of_its_key(model):
     seeds, steps = torch.tensor([4, 5]), torch.tensor([0, 7])
     both = step_noise(model, seeds, ZEROS[:2], steps)
     single = step_noise(model, seeds[1:], ZEROS[:1], steps[1:])
-    for part in ("context", "picture", "place"):
+    for part in ("context", "frame", "shaping"):
         assert torch.equal(getattr(both, part)[1:], getattr(single, part))
         assert not torch.equal(getattr(both, part)[0], getattr(both, part)[1])
 
@@ -199,12 +199,12 @@ def test_small_steps_draw_what_is_rare_about_as_often_as_it_happens():
     noise = torch.randn(200_000, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     event = torch.tensor([size, 0.0], dtype=torch.float64)
 
-    def best_guess(z, tau):
+    def best_guess(z, t):
         """The mean of what is, given z: nothing (0, 0), or rarely the event; the exact answer of a perfect network."""
-        ratio = ((z.square() - (z - tau * event).square()).sum(1)) / (2 * (1 - tau) ** 2)
+        ratio = ((z.square() - (z - t * event).square()).sum(1)) / (2 * (1 - t) ** 2)
         return torch.sigmoid(ratio + math.log(rate / (1 - rate)))[:, None] * event
 
-    taus = [*levels(FINE), 1.0]
-    drawn, straight = (follow(best_guess, noise, taus, small=small)[:, 0] > size / 2 for small in (True, False))
+    times = [*levels(TEACHER_STEPS), 1.0]
+    drawn, straight = (solve_ode(best_guess, noise, times, small=small)[:, 0] > size / 2 for small in (True, False))
     assert 0.85 * rate < drawn.double().mean() < 1.1 * rate
     assert straight.double().mean() < 0.9 * drawn.double().mean()

@@ -58,7 +58,7 @@ def test_a_clip_without_a_past_is_refused(clips, store):
         dynamics_task.DynamicsTask([clips], tokenizer_task(store).model.tokenizer, clip=1)
 
 
-def test_two_pictures_in_a_row_are_of_one_game(tmp_path):
+def test_two_frames_in_a_row_are_of_one_game(tmp_path):
     store = tiny_episodes(tmp_path / "short", lengths=(1, 2, 1, 3), between=0)
     task = tokenizer_task(store)
     rng, pairs = np.random.default_rng(0), [store.read("rgb", row, row + 2) for row in (1, 4, 5)]
@@ -67,7 +67,7 @@ def test_two_pictures_in_a_row_are_of_one_game(tmp_path):
         run = task._run(rng)
         seen |= {i for i, pair in enumerate(pairs) if np.array_equal(run, pair)} or {"another"}
     assert seen == {0, 1, 2}
-    with pytest.raises(InvalidInput, match="two pictures"):
+    with pytest.raises(InvalidInput, match="two images"):
         tokenizer_task(tiny_episodes(tmp_path / "single", lengths=(1, 1), between=0))
 
 
@@ -94,13 +94,13 @@ def altered(batch, **changes):
 
 def test_the_history_gets_each_frame_with_the_action_that_leads_on_from_it(task, batch, monkeypatch):
     task.model.config = LossConfig(context_noise=0.0)
-    got, remember = {}, task.model.dynamics.remember
+    got, forward = {}, task.model.dynamics.forward
 
     def spy(previous, before, actions, level, ages, streams):
         got.update(previous=previous, before=before, actions=actions, ages=ages)
-        return remember(previous, before, actions, level, ages, streams)
+        return forward(previous, before, actions, level, ages, streams)
 
-    monkeypatch.setattr(task.model.dynamics, "remember", spy)
+    monkeypatch.setattr(task.model.dynamics, "forward", spy)
     evaluate(task, batch)
     frames = batch["latents"][:, :, 0].float()
     assert torch.equal(got["previous"], frames[:, :-1])
@@ -109,17 +109,17 @@ def test_the_history_gets_each_frame_with_the_action_that_leads_on_from_it(task,
     assert torch.equal(got["ages"], batch["ages"][:, :-1])
 
 
-def test_what_is_drawn_is_the_frame_after_the_action_and_the_pictures_before_it(task, batch, monkeypatch):
+def test_what_is_drawn_is_the_frame_after_the_action_and_the_frames_before_it(task, batch, monkeypatch):
     got = {}
 
-    def spy(canvas, noisy, tau, leap):
-        if not got:  # leaps come after it
-            got.update(previous=canvas.previous, noisy=noisy, tau=tau)
+    def spy(canvas, noisy, t, size):
+        if not got:  # shortcut steps come after it
+            got.update(previous=canvas.previous, noisy=noisy, t=t)
         return noisy
 
     monkeypatch.setattr(task.model.dynamics, "denoise", spy)
     monkeypatch.setattr(task.model, "_levels", lambda count, generator: torch.ones(count))
-    assert evaluate(task, batch)["picture"] == 0  # a clean target that is passed on is right
+    assert evaluate(task, batch)["frame"] == 0  # a clean target that is passed on is right
     target = batch["latents"][:, 1:].float()  # (B, T, 1 + between, C, h, w)
     assert torch.equal(got["noisy"].unflatten(0, target.shape[:2]), target.flatten(2, 3))
     assert torch.equal(got["previous"].unflatten(0, target.shape[:2]), batch["latents"][:, :-1, 0].float())
@@ -130,17 +130,17 @@ def test_a_level_of_zero_is_pure_noise(task, batch, monkeypatch):
     monkeypatch.setattr(
         task.model.dynamics,
         "denoise",
-        lambda canvas, noisy, tau, leap: got.setdefault("noisy", noisy),
+        lambda canvas, noisy, t, size: got.setdefault("noisy", noisy),
     )
     monkeypatch.setattr(task.model, "_levels", lambda count, generator: torch.zeros(count))
-    monkeypatch.setattr(task.model, "_leaps", lambda *args: torch.zeros(()))
+    monkeypatch.setattr(task.model, "_shortcuts", lambda *args: torch.zeros(()))
     evaluate(task, batch)
     noisy = got.pop("noisy")
     evaluate(task, altered(batch, latents=-batch["latents"]))
     assert torch.equal(got["noisy"], noisy) and noisy.std() == pytest.approx(1, abs=0.05)
 
 
-def test_places_count_more_where_the_picture_has_just_changed_and_nowhere_else():
+def test_places_count_more_where_the_frame_has_just_changed_and_nowhere_else():
     frames = torch.zeros(1, 4, 2, 5, 6)
     frames[0, 2:, :, 1, 4] = 2.0  # appears in the third frame and stays
     weight = dynamics_loss._weight(frames, 12.0)
@@ -161,7 +161,7 @@ def test_what_is_to_come_does_not_change_what_a_place_counts(task, batch, monkey
     assert torch.equal(*counted) and counted[0].max() > 1
 
 
-def test_a_leap_counts_more_where_it_leads_to_a_change(task, monkeypatch):
+def test_a_shortcut_step_counts_more_where_it_leads_to_a_change(task, monkeypatch):
     sizes = task.model.dynamics.config
     grid = (2, sizes.channels, sizes.height, sizes.width)
     numbers = torch.arange(2.0)[:, None]  # the frames come in another order
@@ -173,12 +173,14 @@ def test_a_leap_counts_more_where_it_leads_to_a_change(task, monkeypatch):
         drawn = goal.clone()
         drawn[1, :, *place] += 1.0  # the only error
 
-        def leap(dynamics, some, target, generator, drawn=drawn):
+        def shortcut_targets(dynamics, some, target, generator, drawn=drawn):
             rows = some.cond[:, 0].long()
             return drawn[rows], goal[rows]
 
-        monkeypatch.setattr(dynamics_loss, "leap", leap)
-        loss = task.model._leaps(canvas, goal, torch.ones(2, 1, *grid[2:]), torch.full((2,), 0.5), torch.Generator())
+        monkeypatch.setattr(dynamics_loss, "shortcut_targets", shortcut_targets)
+        loss = task.model._shortcuts(
+            canvas, goal, torch.ones(2, 1, *grid[2:]), torch.full((2,), 0.5), torch.Generator()
+        )
         assert loss.item() == pytest.approx(0.5 * counts / (grid[2] * grid[3]))
 
 
@@ -197,7 +199,7 @@ def test_own_frames_stand_where_the_frames_they_were_drawn_for_stood(task, batch
 
 def test_own_frames_know_what_happened(task, batch, monkeypatch):
     got = []
-    monkeypatch.setattr(task.model, "_draw", lambda canvas, target, tau, g: got.append(tau) or target)
+    monkeypatch.setattr(task.model, "_draw", lambda canvas, target, t, g: got.append(t) or target)
     frames, target = batch["latents"][:, :-1, 0].float(), batch["latents"][:, 1:].float().flatten(0, 1).flatten(1, 2)
     task.model._own_frames(
         frames, target, batch["actions"][:, 1:], batch["ages"][:, :-1], {}, torch.Generator().manual_seed(0)
@@ -232,7 +234,7 @@ def test_own_frames_come_in_every_other_step_once_there_is_something_to_see(task
     assert counts in ([0, 0, 0, 1], [0, 0, 1, 1])
 
 
-def test_a_row_where_the_game_ends_carries_no_picture_loss(task, batch):
+def test_a_row_where_the_game_ends_carries_no_frame_loss(task, batch):
     ended = batch["terminated"].clone()
     ended[:, -1] = True
     other = batch["latents"].clone()
@@ -241,7 +243,7 @@ def test_a_row_where_the_game_ends_carries_no_picture_loss(task, batch):
         evaluate(task, altered(batch, terminated=ended, latents=latents)) for latents in (batch["latents"], other)
     )
     assert one == two
-    going_on = [evaluate(task, altered(batch, latents=latents))["picture"] for latents in (batch["latents"], other)]
+    going_on = [evaluate(task, altered(batch, latents=latents))["frame"] for latents in (batch["latents"], other)]
     assert going_on[1] > going_on[0] + 0.01
 
 
@@ -264,7 +266,7 @@ def test_rows_beyond_an_episode_carry_no_loss_at_all(task, batch):
 
 def test_a_batch_in_which_nothing_counts_is_no_harm(task, batch):
     nothing = evaluate(task, altered(batch, valid=torch.zeros_like(batch["valid"])))
-    assert nothing["loss"] == nothing["picture"] == nothing["ending"] == nothing["event"] == nothing["reward"] == 0
+    assert nothing["loss"] == nothing["frame"] == nothing["ending"] == nothing["event"] == nothing["reward"] == 0
 
 
 @pytest.mark.parametrize(("metric", "name"), [("reward", "rewards"), ("ending", "terminated"), ("event", "event")])
@@ -277,9 +279,9 @@ def test_rewards_and_endings_belong_to_the_row_they_are_in(task, batch, metric, 
 
 
 def test_all_of_the_loss_counts_as_much_as_its_rows(task, batch):
-    whole = evaluate(task, batch, step=2)  # a step with leaps
+    whole = evaluate(task, batch, step=2)  # a step with shortcut steps
     half = evaluate(task, altered(batch, weight=0.5 * batch["weight"]), step=2)
-    for name in ("picture", "leaps", "ending", "event", "reward"):
+    for name in ("frame", "shortcut", "ending", "event", "reward"):
         assert half[name] == pytest.approx(0.5 * whole[name], rel=1e-3) and whole[name] > 0, name
 
 

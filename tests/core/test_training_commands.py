@@ -1,4 +1,4 @@
-"""From episodes to a world by the commands: train both stages, with logs and pictures, export, load, step."""
+"""From episodes to a world by the commands: train both stages, with logs and frames, export, load, step."""
 
 import shutil
 import sys
@@ -62,7 +62,7 @@ def run(data, tmp_path_factory):
 
 
 @pytest.mark.parametrize("kind", ["tokenizer", "dynamics"])
-def test_training_leaves_checkpoint_record_pictures_and_logs(run, kind):
+def test_training_leaves_checkpoint_record_frames_and_logs(run, kind):
     assert load_checkpoint(run / f"{kind}.safetensors")[1]["step"] == 20
     assert (run / f"{kind}.json").is_file() and (run / f"{kind}.png").stat().st_size > 100
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -110,11 +110,11 @@ def test_a_full_disk_is_one_sentence_wherever_it_is_met(data, tmp_path, full_dis
         fit(task, brief(2), tmp_path / "checkpoint", resume=False)
     fit(task, brief(2), tmp_path / "whole", resume=False)
     sizes = {path.suffix: path.stat().st_size for path in (tmp_path / "whole").glob("tokenizer.*")}
-    picture = np.random.default_rng(0).integers(0, 256, (512, 512, 3), np.uint8)
-    task.pictures = lambda averaged: picture
+    frame = np.random.default_rng(0).integers(0, 256, (512, 512, 3), np.uint8)
+    task.preview = lambda averaged: frame
     with full_disk(2 * sizes[".safetensors"]), pytest.raises(InvalidInput, match=r"cannot (write|be written)"):
-        fit(task, brief(3), tmp_path / "picture", resume=False)
-    assert load_checkpoint(tmp_path / "picture" / "tokenizer.safetensors")[1]["step"] == 3
+        fit(task, brief(3), tmp_path / "frame", resume=False)
+    assert load_checkpoint(tmp_path / "frame" / "tokenizer.safetensors")[1]["step"] == 3
     assert "Traceback" not in capsys.readouterr().err
     left = {path.name for path in tmp_path.rglob("*") if path.is_file() and "tfevents" not in path.name}
     assert left == {"tokenizer.safetensors", "tokenizer.json", "tokenizer.png"}
@@ -127,7 +127,7 @@ def test_the_first_error_is_told_where_the_last_saving_fails_too(data, tmp_path,
         raise ValueError("the first error")
 
     with full_disk(100), pytest.raises(ValueError, match="the first error"):
-        trainer.run(fail, lambda picture, step: None)
+        trainer.run(fail, lambda frame, step: None)
 
 
 def test_a_log_that_cannot_be_written_is_one_sentence(tmp_path, capsys, full_disk):
@@ -229,7 +229,7 @@ def exported(data, run, tmp_path_factory):
 
 def test_an_exported_world_runs(exported):
     world = World.from_pretrained(exported, device="cpu")
-    assert (world.spec.name, world.spec.height, world.spec.width, world.spec.pictures_per_step) == (
+    assert (world.spec.name, world.spec.height, world.spec.width, world.spec.frames_per_step) == (
         "tiny-room",
         16,
         32,
@@ -265,7 +265,7 @@ def test_a_start_lies_in_an_episode_as_often_as_it_is_long(tmp_path, monkeypatch
     monkeypatch.setattr(Episodes, "read", spy)
     starts = pick_starts(fixed_tokenizer(), [store], 80)
     assert len(starts.latents) == 80
-    anywhere = np.array(taken[40:80])  # the pictures of the later half of the starts
+    anywhere = np.array(taken[40:80])  # the frames of the later half of the starts
     # Rows from which 6 more follow: one in each short episode, 33 in the long one.
     inside = (anywhere >= 7) & (anywhere < 46)
     assert (starts.ages[:40] == 0).all() and (starts.ages[40:][inside] == torch.from_numpy(anywhere[inside] - 7)).all()

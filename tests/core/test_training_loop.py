@@ -62,7 +62,7 @@ def test_a_signal_ends_the_run_after_a_whole_step(make_task, tmp_path):
         trainer = Trainer(task, brief(6), out, resume=False)
         interrupt_inside_step(trainer, 3, number)
         with pytest.raises(Interrupted) as stopped:
-            trainer.run(lambda values, step: None, lambda picture, step: None)
+            trainer.run(lambda values, step: None, lambda frame, step: None)
         assert stopped.value.number == number
         assert state(trainer)["step"] == 4
         assert_same(state(train(make_task(), brief(6), out, resume=True)), state(whole))
@@ -99,7 +99,7 @@ def test_training_gives_up_after_steps_that_teach_nothing_and_keeps_what_was_lea
     )
     trainer = Trainer(task, brief(40), tmp_path / "run", resume=False)
     with pytest.raises(TrainingError, match=r"stopped at step 3: .* not finite for 10 steps in a row"):
-        trainer.run(lambda values, step: None, lambda picture, step: None)
+        trainer.run(lambda values, step: None, lambda frame, step: None)
     assert_same(state(trainer), state(train(make_task(), brief(3), tmp_path / "whole")))
 
 
@@ -110,7 +110,7 @@ def test_weights_that_broke_down_do_not_overwrite_the_checkpoint(make_task, tmp_
         for weights in again.model.parameters():
             weights.fill_(float("inf"))
     with pytest.raises(TrainingError):
-        again.run(lambda values, step: None, lambda picture, step: None)
+        again.run(lambda values, step: None, lambda frame, step: None)
     assert_same(state(again), before)
 
 
@@ -142,7 +142,7 @@ def test_a_failure_inside_a_step_does_not_overwrite_the_checkpoint(make_task, tm
 
     again.average.update_parameters = fail
     with pytest.raises(RuntimeError, match="out of memory"):
-        again.run(lambda values, step: None, lambda picture, step: None)
+        again.run(lambda values, step: None, lambda frame, step: None)
     assert_same(state(again), before)
 
 
@@ -175,7 +175,7 @@ def test_every_step_and_every_process_has_random_numbers_of_its_own(store, tmp_p
         task.model.forward = spy
         trainer = Trainer(task, brief(stop), tmp_path / out, resume=start > 0)
         trainer.rank = rank
-        trainer.run(lambda values, step: None, lambda picture, step: None)
+        trainer.run(lambda values, step: None, lambda frame, step: None)
     assert len(seeds) == len(set(seeds)) == 12
 
 
@@ -209,19 +209,19 @@ def test_the_average_is_the_running_one_of_the_weights_to_the_bit(make_task, tmp
         update(model)
 
     trainer.average.update_parameters = note
-    trainer.run(lambda values, step: None, lambda picture, step: None)
+    trainer.run(lambda values, step: None, lambda frame, step: None)
     for step, weights in enumerate(after):
         torch._foreach_lerp_(wanted, weights, 1 - min(0.4, (1 + step) / (10 + step)))
     assert len(after) == 6
     assert all(torch.equal(a, b) for a, b in zip(wanted, trainer.average.module.parameters(), strict=True))
 
 
-def test_pictures_are_of_the_averaged_weights_and_leave_the_others_alone(make_task, tmp_path):
+def test_frames_are_of_the_averaged_weights_and_leave_the_others_alone(make_task, tmp_path):
     trainer = train(make_task(), brief(3), tmp_path)
     weights = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
     shown = []
-    trainer.task.pictures = lambda model: shown.extend(p.detach().clone() for _, p in model.named_parameters())
-    trainer._pictures()
+    trainer.task.preview = lambda model: shown.extend(p.detach().clone() for _, p in model.named_parameters())
+    trainer._preview()
     assert all(torch.equal(a, b) for a, b in zip(shown, trainer.average.module.parameters(), strict=True))
     assert all(torch.equal(p, weights[name]) for name, p in trainer.model.named_parameters())
 

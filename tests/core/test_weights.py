@@ -101,19 +101,19 @@ def test_checksums_that_differ_or_are_absent_are_refused(folder, sums):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_not_finite_are_refused_by_name(folder, value):
-    replace_tensors(folder, MODEL, lambda tensors: tensors["dynamics.place"].view(-1)[3:4].fill_(value))
-    with pytest.raises(DamagedWorld, match=r"'dynamics.place'.*not finite"):
+    replace_tensors(folder, MODEL, lambda tensors: tensors["dynamics.position"].view(-1)[3:4].fill_(value))
+    with pytest.raises(DamagedWorld, match=r"'dynamics.position'.*not finite"):
         World.from_pretrained(folder, device="cpu")
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        lambda tensors: tensors.pop("dynamics.place"),
+        lambda tensors: tensors.pop("dynamics.position"),
         lambda tensors: tensors.update({"dynamics.extra": torch.zeros(1)}),
         lambda tensors: tensors.update({"tokenizer.extra": torch.zeros(1)}),
         lambda tensors: tensors.update({"other.extra": torch.zeros(1)}),
-        lambda tensors: tensors.update({"dynamics.place": torch.zeros(3, 16)}),
+        lambda tensors: tensors.update({"dynamics.position": torch.zeros(3, 16)}),
     ],
     ids=["missing", "unknown", "unknown in the tokenizer", "of no part", "of another shape"],
 )
@@ -349,11 +349,11 @@ def test_a_failure_while_the_files_are_put_in_place_leaves_the_old_world_or_the_
 
 def test_writing_over_a_world_replaces_it_and_keeps_what_else_lies_there(folder):
     (folder / "notes.txt").write_text("mine")
-    (folder / "pictures").mkdir()
-    (folder / "pictures" / "one.png").write_bytes(b"png")
+    (folder / "frames").mkdir()
+    (folder / "frames" / "one.png").write_bytes(b"png")
     write_world(folder, lively_files())
     assert read_world(folder).config.dynamics == lively_files().config.dynamics
-    assert (folder / "notes.txt").read_text() == "mine" and (folder / "pictures" / "one.png").read_bytes() == b"png"
+    assert (folder / "notes.txt").read_text() == "mine" and (folder / "frames" / "one.png").read_bytes() == b"png"
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 

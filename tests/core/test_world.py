@@ -54,7 +54,7 @@ def world(either_format):
 
 def test_it_is_what_environments_ask_for(world):
     assert isinstance(world, WorldProtocol)
-    assert (world.spec.height, world.spec.width, world.spec.pictures_per_step) == (16, 32, 2)
+    assert (world.spec.height, world.spec.width, world.spec.frames_per_step) == (16, 32, 2)
     assert world.spec.steps_per_second == 17.5 and world.spec.actions.n == 3 and world.spec.max_episode_steps == 40
 
 
@@ -195,31 +195,31 @@ def test_shapes_and_types(world):
 
 
 def test_what_is_decoded_changes_nothing_else(world):
-    states = {pictures: world.reset(seed=[0, 1, 2]) for pictures in ("all", "frame", "none")}
+    states = {frames: world.reset(seed=[0, 1, 2]) for frames in ("all", "frame", "none")}
     for taken in actions_of(6, 3):
         steps = {}
-        for pictures in states:
-            states[pictures], steps[pictures] = world.step(states[pictures], taken, pictures=pictures)
+        for decode in states:
+            states[decode], steps[decode] = world.step(states[decode], taken, decode=decode)
         full = steps["all"]
         assert steps["none"].frame.shape == (3, 0, 0, 3) and "between" in full.extras
-        for pictures, step in steps.items():
-            assert pictures == "none" or step.frame.tobytes() == full.frame.tobytes()
+        for frames, step in steps.items():
+            assert frames == "none" or step.frame.tobytes() == full.frame.tobytes()
             assert step.reward.tobytes() == full.reward.tobytes()
             assert step.terminated.tobytes() == full.terminated.tobytes()
-            assert set(full.extras) - set(step.extras) == ({"between"} if pictures != "all" else set())
-            assert world.render(states[pictures]).tobytes() == full.frame.tobytes()
-            assert world.latents(states[pictures]).tobytes() == world.latents(states["all"]).tobytes()
+            assert set(full.extras) - set(step.extras) == ({"between"} if frames != "all" else set())
+            assert world.render(states[frames]).tobytes() == full.frame.tobytes()
+            assert world.latents(states[frames]).tobytes() == world.latents(states["all"]).tobytes()
 
 
-def test_another_choice_of_pictures_is_refused_before_anything_changes(world):
+def test_another_choice_of_frames_is_refused_before_anything_changes(world):
     state = world.reset(seed=[0])
     with pytest.raises(InvalidInput, match="'frame'"):
-        world.step(state, np.array([0]), pictures="some")
+        world.step(state, np.array([0]), decode="some")
     world.step(state, np.array([0]))
 
 
-def test_latents_are_what_the_picture_is_decoded_from(world):
-    state, step = world.step(world.reset(seed=[0, 1]), np.array([1, 2]), pictures="frame")
+def test_latents_are_what_the_frame_is_decoded_from(world):
+    state, step = world.step(world.reset(seed=[0, 1]), np.array([1, 2]), decode="frame")
     latents = world.latents(state)
     assert latents.shape == (2, *world.spec.latent_shape) and latents.dtype == np.float32
     decoded = to_frames(world.tokenizer.decode(torch.from_numpy(latents).to(world.dtype)))
@@ -228,7 +228,7 @@ def test_latents_are_what_the_picture_is_decoded_from(world):
     assert world.latents(state).any()
 
 
-def test_pictures_are_encoded_as_a_start_from_them_is(world):
+def test_frames_are_encoded_as_a_start_from_them_is(world):
     frames = np.random.default_rng(0).integers(0, 256, (2, 16, 32, 3), np.uint8)
     encoded = world.encode(frames)
     assert encoded.shape == (2, *world.spec.latent_shape) and encoded.dtype == np.float32

@@ -1,4 +1,4 @@
-"""Worlds with other actions, pictures, and faults; and where a history comes from."""
+"""Worlds with other actions, images, and faults; and where a history comes from."""
 
 import copy
 import dataclasses
@@ -15,7 +15,7 @@ from worldsim.envs import WorldEnv
 from worldsim.errors import InvalidInput, InvalidState
 from worldsim.io.starts import Starts
 from worldsim.models.endings import EndingConfig
-from worldsim.models.tokenizer import to_frames, to_pictures
+from worldsim.models.tokenizer import to_frames, to_images
 from worldsim.sampling.sampler import SamplingConfig, step_noise
 from worldsim.state.tree import clone, put_rows
 from worldsim.world import World
@@ -69,16 +69,16 @@ def test_discrete_actions_are_obeyed(either_format):
 
 
 @pytest.mark.parametrize("between", [0, 1, 3])
-def test_a_step_makes_as_many_pictures_as_the_world_says(either_format, between):
+def test_a_step_makes_as_many_frames_as_the_world_says(either_format, between):
     world = lively_world(between=between)
-    assert world.spec.pictures_per_step == 1 + between
+    assert world.spec.frames_per_step == 1 + between
     _, step = world.step(world.reset(seed=[0, 1]), np.array([0, 1]))
     if between == 0:
         assert "between" not in step.extras
         return
-    pictures = step.extras["between"]
-    assert pictures.shape == (2, between, 16, 32, 3)
-    assert len({p.tobytes() for p in [*pictures[0], step.frame[0]]}) == between + 1
+    images = step.extras["between"]
+    assert images.shape == (2, between, 16, 32, 3)
+    assert len({p.tobytes() for p in [*images[0], step.frame[0]]}) == between + 1
 
 
 def test_the_last_frame_of_a_step_is_the_one_that_is_remembered(float32):
@@ -100,10 +100,10 @@ def test_a_step_after_given_frames_sees_what_training_showed(float32, count, beg
     assert state.keys.time.tolist() == [count - 1]
     _, step = world.step(state, actions[:, -1])
     with torch.no_grad():
-        latents = world.tokenizer.encode(to_pictures(torch.from_numpy(frames[0])))[None]
+        latents = world.tokenizer.encode(to_images(torch.from_numpy(frames[0])))[None]
         before = torch.cat([latents[:, :1], latents[:, :-1]], dim=1)
         ages = began + torch.arange(count)[None]
-        out = world.dynamics.remember(latents, before, torch.from_numpy(actions), torch.zeros(1, count), ages)
+        out = world.dynamics.forward(latents, before, torch.from_numpy(actions), torch.zeros(1, count), ages)
     assert step.reward[0] == pytest.approx(out.reward[-1].item(), abs=2e-5)
     probability = torch.sigmoid(out.end_logit[-1]).item()
     assert step.extras["termination_probability"][0] == pytest.approx(probability, abs=1e-5)
@@ -114,7 +114,7 @@ def test_dreamed_frames_are_remembered_as_training_showed_recorded_ones(float32,
     world = lively_world(sampling=QUIET)
     frames, actions = random_frames(1, given), np.random.default_rng(1).integers(0, 3, (1, 4))
     state = world.reset(seed=[0], frames=frames, actions=actions[:, : given - 1])
-    latents, rewards = [*world.tokenizer.encode(to_pictures(torch.from_numpy(frames[0])))], []
+    latents, rewards = [*world.tokenizer.encode(to_images(torch.from_numpy(frames[0])))], []
     for taken in actions[0, given - 1 :]:
         state, step = world.step(state, np.array([taken]))
         latents.append(state.past[0, 0])
@@ -122,7 +122,7 @@ def test_dreamed_frames_are_remembered_as_training_showed_recorded_ones(float32,
     clip = torch.stack(latents)[None, :4]
     before, ages = torch.cat([clip[:, :1], clip[:, :-1]], dim=1), torch.arange(4)[None]
     with torch.no_grad():
-        out = world.dynamics.remember(clip, before, torch.from_numpy(actions), torch.zeros(1, 4), ages)
+        out = world.dynamics.forward(clip, before, torch.from_numpy(actions), torch.zeros(1, 4), ages)
     np.testing.assert_allclose(rewards, out.reward[given - 1 :], atol=2e-5)
 
 
@@ -157,10 +157,10 @@ def test_every_given_frame_and_action_matters(float32):
     assert reward(frames, np.array([[2, 1]])) != base != reward(frames, np.array([[0, 2]]))
 
 
-def test_the_first_picture_is_the_last_given_one_as_the_tokenizer_shows_it(float32):
+def test_the_first_frame_is_the_last_given_one_as_the_tokenizer_shows_it(float32):
     world, frames = lively_world(), random_frames(2, 3)
     state = world.reset(seed=[0, 1], frames=frames, actions=np.zeros((2, 2), np.int64))
-    shown = to_frames(world.tokenizer.decode(world.tokenizer.encode(to_pictures(torch.from_numpy(frames[:, -1])))))
+    shown = to_frames(world.tokenizer.decode(world.tokenizer.encode(to_images(torch.from_numpy(frames[:, -1])))))
     assert np.abs(world.render(state).astype(int) - shown.numpy()).max() <= 1
 
 
@@ -206,7 +206,7 @@ def test_starts_are_packed_within_a_step_of_their_scale(tmp_path):
 # -- numbers that break down
 
 
-@pytest.mark.parametrize("name", ["dynamics.painter.leave.bias", "dynamics.heads.last.bias"])
+@pytest.mark.parametrize("name", ["dynamics.latent_decoder.leave.bias", "dynamics.heads.last.bias"])
 def test_numbers_that_are_not_finite_are_flagged(either_format, name):
     files = lively_files()
     files.model[name][0] = float("nan")  # in memory: a file with it is refused
@@ -225,9 +225,9 @@ def test_frames_that_are_decoded_from_numbers_that_are_not_finite_are_flagged(ei
         weight[(0,) * weight.dim()] = float("nan")
         with pytest.raises(InvalidState, match="not finite"):
             world.render(state)
-        for pictures in ("frame", "all"):
-            assert world.step(clone(state), np.array([0, 1]), pictures=pictures)[1].extras["non_finite"].all(), name
-        assert not world.step(state, np.array([0, 1]), pictures="none")[1].extras["non_finite"].any()
+        for decode in ("frame", "all"):
+            assert world.step(clone(state), np.array([0, 1]), decode=decode)[1].extras["non_finite"].all(), name
+        assert not world.step(state, np.array([0, 1]), decode="none")[1].extras["non_finite"].any()
 
 
 def test_a_broken_encoder_begins_no_episode(either_format):

@@ -58,14 +58,14 @@ def test_continuous_integration_runs_the_test_command():
     assert f"test_command='{command}'" in (REPOSITORY / ".ci" / "run").read_text()
 
 
-def test_the_pictures_are_made(tmp_path, monkeypatch, capsys):
+def test_the_frames_are_made(tmp_path, monkeypatch, capsys):
     write_world(tmp_path / "world", tiny_files())
     tiny_episodes(tmp_path / "store", lengths=(12, 30))
     arguments = ["--start", "6", "--seconds", "0.5", "--ahead", "2", "8", "--out", str(tmp_path / "docs")]
-    command = ["readme_pictures.py", str(tmp_path / "store"), "--world", str(tmp_path / "world"), *arguments]
+    command = ["readme_figures.py", str(tmp_path / "store"), "--world", str(tmp_path / "world"), *arguments]
     monkeypatch.setattr(sys, "argv", command)
-    runpy.run_path(str(REPOSITORY / "docs" / "tools" / "readme_pictures.py"), run_name="__main__")
+    runpy.run_path(str(REPOSITORY / "docs" / "tools" / "readme_figures.py"), run_name="__main__")
     assert "episode 1 of 2" in capsys.readouterr().out
     assert Image.open(tmp_path / "docs" / "tiny.png").width > 2 * 32
     clip = Image.open(tmp_path / "docs" / "tiny.webp")
-    assert 2 < clip.n_frames <= 9 * 2  # equal pictures that follow on each other are stored once
+    assert 2 < clip.n_frames <= 9 * 2  # equal frames that follow on each other are stored once

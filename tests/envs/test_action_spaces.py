@@ -38,7 +38,7 @@ def untrained_world(store: Episodes, run: Path, out: Path) -> World:
     grid = TokenizerConfig(height=16, width=32, channels=4, encoder_widths=(4,) * 3, decoder_widths=(4,) * 3, blocks=1)
     sizes = DynamicsConfig(
         channels=4, height=2, width=4, patch=(2, 1), actions=actions.n, action_dim=len(actions.low), between=0, dim=16,
-        heads=2, mlp_ratio=2, history_blocks=1, denoiser_blocks=1, window=4, cond_dim=8, local=8,
+        heads=2, mlp_ratio=2, history_blocks=1, denoiser_blocks=1, context_length=4, cond_dim=8, local=8,
         action_start=actions.start,
     )  # fmt: skip
     for kind, model, config in (("tokenizer", Tokenizer(grid), grid), ("dynamics", Dynamics(sizes), sizes)):

@@ -23,9 +23,9 @@ def test_a_copy_goes_on_bit_for_bit(copied, speculate):
     never_reset = copied(env)
     env.reset(seed=3)
     play(env, [1, 2, 0])
-    other, picture, actions = copied(env), env.render(), [0, 0, 1, 2] * 6
+    other, frame, actions = copied(env), env.render(), [0, 0, 1, 2] * 6
     results = play(env, actions), env.reset()
-    assert np.array_equal(other.render(), picture)
+    assert np.array_equal(other.render(), frame)
     assert_same(play(other, actions), results[0])
     assert_same([other.reset()], [results[1]])
     never_reset.reset(seed=3)

@@ -11,7 +11,7 @@ from worldsim.spec import LatentWorld, WorldProtocol
 def test_a_held_action_is_several_steps_of_the_world():
     held, plain = HeldWorld(LatentToy(limit=9), 2), LatentToy()
     assert isinstance(held, LatentWorld) and isinstance(held, WorldProtocol)
-    assert (held.spec.max_episode_steps, held.spec.pictures_per_step, held.spec.steps_per_second) == (5, 4, 8.75)
+    assert (held.spec.max_episode_steps, held.spec.frames_per_step, held.spec.steps_per_second) == (5, 4, 8.75)
     state, other = held.reset([3, 4]), plain.reset([3, 4])
     for actions in np.array([[0, 1], [2, 2], [1, 0]]):
         state, step = held.step(state, actions)
@@ -25,10 +25,10 @@ def test_a_held_action_is_several_steps_of_the_world():
         assert np.array_equal(step.extras["between"], np.stack(shown, axis=1))
 
 
-@pytest.mark.parametrize(("pictures", "asked"), [("all", ["all"] * 3), ("frame", ["none", "none", "frame"])])
-def test_pictures_that_nobody_sees_are_not_decoded(pictures, asked):
+@pytest.mark.parametrize(("decode", "asked"), [("all", ["all"] * 3), ("frame", ["none", "none", "frame"])])
+def test_frames_that_nobody_sees_are_not_decoded(decode, asked):
     held = HeldWorld(LatentToy(), 3)
-    held.step(held.reset([0]), np.array([0]), pictures=pictures)
+    held.step(held.reset([0]), np.array([0]), decode=decode)
     assert held.world.asked == asked
 
 

@@ -1,4 +1,4 @@
-"""What environments show of a world: pictures or latents, and no more decoded than is shown."""
+"""What environments show of a world: frames or latents, and no more decoded than is shown."""
 
 import gymnasium as gym
 import numpy as np
@@ -31,7 +31,7 @@ def test_only_what_is_shown_is_decoded(options, asked):
         assert resets == ("observation" not in options)
 
 
-def test_a_window_shows_the_pictures_between(dummy_display):
+def test_a_window_shows_the_frames_between(dummy_display):
     env = WorldEnv(LatentToy(), render_mode="human", observation="latents")
     env.reset(seed=0)
     env.step(0)
@@ -39,7 +39,7 @@ def test_a_window_shows_the_pictures_between(dummy_display):
     env.close()
 
 
-def test_latents_are_observed_and_pictures_still_drawn():
+def test_latents_are_observed_and_frames_still_drawn():
     env = WorldEnv(LatentToy(), observation="latents", render_mode="rgb_array")
     envs = WorldVectorEnv(LatentToy(), 3, observation="latents", render_mode="rgb_array", autoreset_mode="SameStep")
     assert env.observation_space == envs.single_observation_space

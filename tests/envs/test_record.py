@@ -35,7 +35,7 @@ def test_a_recording_stops_at_the_end_of_an_episode(tmp_path):
     assert episodes.meta.source == COUNTER and episodes.meta.source_parameters["env_id"] == counter_env.DISCRETE
 
 
-def test_the_action_of_a_row_is_the_one_that_led_to_its_picture(tmp_path):
+def test_the_action_of_a_row_is_the_one_that_led_to_its_frame(tmp_path):
     record(COUNTER, steps=60, out=tmp_path / "s")
     episodes = Episodes.open(tmp_path / "s")
     for i in range(len(episodes)):

@@ -18,7 +18,7 @@ from worldsim.errors import InvalidInput
 
 
 def comparable(infos):
-    """Infos without pictures, which are compared apart."""
+    """Infos without frames, which are compared apart."""
     return [{k: v for k, v in info.items() if k != "terminal_observation"} for info in infos]
 
 
@@ -45,7 +45,7 @@ def test_the_adapter_does_what_stable_baselines_own_does():
 
 
 @pytest.mark.parametrize("actions", [DISCRETE, CONTINUOUS])
-def test_ppo_learns_on_pictures(actions):
+def test_ppo_learns_on_frames(actions):
     envs = VecMonitor(WorldVecEnv(ToyWorld(actions, size=64, end=0.1), 4))
     model = PPO("CnnPolicy", envs, n_steps=16, batch_size=32, n_epochs=1, seed=0, device="cpu")
     model.learn(128)
@@ -61,7 +61,7 @@ def test_ppo_learns_without_a_monitor():
     assert any((p != old).any() for p, old in zip(model.policy.parameters(), before, strict=True))
 
 
-def test_options_start_each_row_from_its_own_pictures():
+def test_options_start_each_row_from_its_own_frames():
     frames = np.stack([np.full((2, 16, 16, 3), value, np.uint8) for value in (10, 200)])
     ours, theirs = WorldVecEnv(ToyWorld(), 2), DummyVecEnv([lambda: WorldEnv(ToyWorld())] * 2)
     for envs in (ours, theirs):

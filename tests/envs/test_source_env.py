@@ -71,7 +71,7 @@ def test_a_game_that_is_not_the_worlds_is_refused():
         make(hold=0)
 
 
-def test_the_picture_is_shown_once_there_is_one():
+def test_the_frame_is_shown_once_there_is_one():
     env = make()
     with pytest.raises(InvalidState, match="reset"):
         env.render()

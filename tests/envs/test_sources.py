@@ -60,7 +60,7 @@ def test_unknown_sources_and_options_are_named():
         make_source("gym:NoSuchGame-v0")
 
 
-def test_a_gym_source_shows_the_rendered_picture_at_the_wanted_size(made):
+def test_a_gym_source_shows_the_rendered_frame_at_the_wanted_size(made):
     source = made(f"gym:{counter_env.DISCRETE}", height=6, width=12)
     assert isinstance(source, Source)
     assert (source.spec.height, source.spec.width, source.spec.fps) == (6, 12, 12.0)
@@ -236,7 +236,7 @@ def test_take_cover_is_what_its_spec_says(made):
     assert rows[-1].terminated and not rows[-1].truncated
     assert all(row.reward == 2 for row in rows[1:-1]) and rows[-1].reward in (1, 2)
     assert rows[0].extras["variables"][0] == 100  # health
-    assert np.array_equal(rows[-1].rgb, rows[-2].rgb)  # there is no picture of the end
+    assert np.array_equal(rows[-1].rgb, rows[-2].rgb)  # there is no frame of the end
     with pytest.raises(InvalidState, match="reset"):
         source.step(0)
 
@@ -261,7 +261,7 @@ def test_doom_repeats_an_episode_whatever_was_played_before(made):
 
 
 @pytest.mark.simulator
-def test_between_pictures_are_those_of_a_finer_clock(made):
+def test_between_frames_are_those_of_a_finer_clock(made):
     fine, coarse = made(TAKE_COVER, frame_skip=1), made(TAKE_COVER, between=True)
     tics = play(fine, 2, [a for a in [0, 1, 2, 1] * 8 for _ in range(2)])
     steps = play(coarse, 2, [0, 1, 2, 1] * 8)

@@ -7,7 +7,7 @@ from worldsim.envs import WorldEnv, WorldVectorEnv
 from worldsim.errors import InvalidAction, InvalidInput
 
 
-def test_an_episode_can_start_from_given_pictures():
+def test_an_episode_can_start_from_given_frames():
     env = WorldEnv(ToyWorld())
     frames = np.full((3, 16, 16, 3), 40, np.uint8)
     plain = env.reset(seed=0)[0]
@@ -61,7 +61,7 @@ def test_unknown_reset_options_are_ignored_with_one_warning_each(make):
     assert "'frame' is ignored; did you mean 'frames'?" in messages[1]
 
 
-def test_a_world_is_told_the_age_of_given_pictures():
+def test_a_world_is_told_the_age_of_given_frames():
     env = WorldEnv(ToyWorld(ages=True))
     start = {"frames": FRAMES, "actions": [0, 0]}
     young, same, old = (env.reset(seed=0, options=start | age)[0] for age in ({}, {"age": 0}, {"age": 5}))

@@ -15,13 +15,13 @@ def test_a_saved_state_goes_on_bit_for_bit_and_more_than_once():
     env = WorldEnv(ToyWorld(between=1), render_mode="rgb_array")
     env.reset(seed=1)
     play(env, [1, 2, 0])
-    state, picture = env.save_state(), env.render()
+    state, frame = env.save_state(), env.render()
     actions = [0, 1, 2, 2, 1] * 4
     first, after = play(env, actions), env.reset()[0]
     fresh = WorldEnv(ToyWorld(between=1), render_mode="rgb_array")
     for other in (env, fresh):
         other.restore_state(state)
-        assert np.array_equal(other.render(), picture)
+        assert np.array_equal(other.render(), frame)
         assert_same(play(other, actions), first)
         assert np.array_equal(other.reset()[0], after)
 

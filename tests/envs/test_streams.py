@@ -66,7 +66,7 @@ class Arm(gym.Env):
 def fit(task, out, steps=4):
     loop = LoopConfig(steps=steps, warmup=1, cooldown=0.0, ema=0.5, device="cpu")
     trainer = Trainer(task, loop, out, resume=False)
-    trainer.run(lambda values, step: None, lambda picture, step: None)
+    trainer.run(lambda values, step: None, lambda frame, step: None)
     return trainer
 
 

@@ -71,7 +71,7 @@ def test_a_reset_mask_resets_only_its_rows(mode, options):
     assert_same(ours.step(actions), theirs.step(actions))
 
 
-def test_each_row_may_start_from_pictures_of_its_own():
+def test_each_row_may_start_from_frames_of_its_own():
     envs = WorldVectorEnv(ToyWorld(ages=True), 2)
     each = {"frames": np.stack([FRAMES, FRAMES[::-1]]), "actions": [[0, 1], [2, 2]], "age": np.array([3, 70])}
     observations, _ = envs.reset(seed=[0, 1], options=each)
@@ -200,13 +200,13 @@ def test_saved_states_go_on_bit_for_bit(mode):
     envs.reset(seed=1)
     rng = np.random.default_rng(0)
     roll(envs, rng.integers(3, size=(5, 4)))
-    states, pictures = envs.save_state(), envs.render()
+    states, frames = envs.save_state(), envs.render()
     actions = rng.integers(3, size=(30, 4))
     first = roll(envs, actions)
     fresh = WorldVectorEnv(envs.world, 4, autoreset_mode=mode, render_mode="rgb_array")
     for other in (envs, fresh):
         other.restore_state(states)
-        assert all(np.array_equal(a, b) for a, b in zip(other.render(), pictures, strict=True))
+        assert all(np.array_equal(a, b) for a, b in zip(other.render(), frames, strict=True))
         for one, two in zip(first, roll(other, actions), strict=True):
             assert_same(one, two)
 

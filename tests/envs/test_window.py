@@ -9,7 +9,7 @@ from worldsim.envs.window import _say_that_nobody_sees_it
 from worldsim.errors import InvalidInput, InvalidState
 
 
-def test_the_window_shows_every_picture_enlarged(dummy_display):
+def test_the_window_shows_every_frame_enlarged(dummy_display):
     import pygame
 
     env = WorldEnv(ToyWorld(between=1), render_mode="human")

@@ -66,11 +66,11 @@ def test_observations_are_fresh_and_writing_into_them_changes_nothing():
     env = WorldEnv(ToyWorld(), render_mode="rgb_array")
     first, _ = env.reset(seed=0)
     second = env.step(0)[0]
-    picture = env.render()
-    assert np.array_equal(picture, second)
+    frame = env.render()
+    assert np.array_equal(frame, second)
     assert not np.shares_memory(first, second)
     second[:] = 0
-    picture[:] = 0
+    frame[:] = 0
     assert env.render().any()
 
 

@@ -11,7 +11,7 @@ Changes of the code, the largest excess of latents or frames in any case (of rew
     the surprise's growth 0.01 -> 0.011 560; surprise 0.015 -> 0.016 610
     ages one too high 9500, and 190 where only the slow part of the age is; without the phase 8800
     time attention's biases moved by one slot 13000; the bias of the oldest slot alone 50 (only the long one has it)
-    the painter's last bias + 0.01 1700; the outcome's + 0.001: reward 20; the tokenizer's scale + 0.1 % 140
+    the latent_decoder's last bias + 0.01 1700; the outcome's + 0.001: reward 20; the tokenizer's scale + 0.1 % 140
     the episode's number one too high 16000; the frame and the one between swapped 860
 
 Those are no arguments of the public interface, and were made by hand. The tests below make what can be made with it.

@@ -15,9 +15,9 @@ CALM = np.zeros((64, 128, 3), np.uint8)
 
 
 def _fireball(left):
-    picture = CALM.copy()
-    picture[20:40, left : left + 8] = (250, 170, 60)
-    return picture
+    frame = CALM.copy()
+    frame[20:40, left : left + 8] = (250, 170, 60)
+    return frame
 
 
 def _presses(person, seconds):

@@ -4,7 +4,7 @@ import random
 import numpy as np
 import pytest
 
-from worldsim.envs.play.feed import Feed, Shot
+from worldsim.envs.play.feed import Feed, QueuedFrame
 from worldsim.envs.play.pace import Pace, Rate, Recent, spread
 
 
@@ -60,16 +60,16 @@ def test_another_speed_takes_effect_at_once():
     assert pace.earliest() == 1.0
 
 
-def test_pictures_of_a_step_are_spread_until_the_next_step():
+def test_frames_of_a_step_are_spread_until_the_next_step():
     assert spread(0.0, 0.02, 0.05, 2) == pytest.approx([0.02, 0.045])
     assert spread(0.0, 0.08, 0.05, 2) == pytest.approx([0.08, 0.12])  # too slow: over the time a step takes
 
 
 def _shot(due, pressed_at=None):
-    return Shot((np.zeros((1, 1, 3), np.uint8),), due, pressed_at)
+    return QueuedFrame((np.zeros((1, 1, 3), np.uint8),), due, pressed_at)
 
 
-def test_the_newest_due_picture_is_shown_with_the_oldest_key_press():
+def test_the_newest_due_frame_is_shown_with_the_oldest_key_press():
     woken = []
     feed = Feed(lambda: woken.append(1))
     feed.put([_shot(1.0, 0.5), _shot(2.0), _shot(3.0)])
@@ -83,7 +83,7 @@ def test_the_newest_due_picture_is_shown_with_the_oldest_key_press():
     assert feed.next_due() == math.inf
 
 
-def test_an_early_step_shows_waiting_pictures_in_time():
+def test_an_early_step_shows_waiting_frames_in_time():
     feed = Feed(lambda: None)
     feed.put([_shot(5.0), _shot(6.0)])
     feed.hurry(1.0, within=0.3)

@@ -111,7 +111,7 @@ def test_speed_changes_in_steps():
     assert session.status().speed == 0.1
 
 
-def test_a_clip_has_every_picture_at_the_games_rate(tmp_path):
+def test_a_clip_has_every_frame_at_the_games_rate(tmp_path):
     path = tmp_path / "clip.mp4"
     session = _open(ToyWorld(), record=path)
     shown = _advance(session, 6)
@@ -179,7 +179,7 @@ def _beside(**source):
     return world, sources, make
 
 
-def test_the_same_actions_go_to_both_and_both_start_from_the_same_picture():
+def test_the_same_actions_go_to_both_and_both_start_from_the_same_frame():
     world, sources, make = _beside()
     session = _open(world, open_real=make, real=True, script=(("left",), ("right",)) * 3)
     real, dream = session.feed.take(math.inf).view

@@ -33,7 +33,7 @@ def _views(speculate, real=False):
             seen.append(game.start(4))
     stats = game.speculation_stats
     game.close()
-    return [picture for view in seen for picture in view], stats
+    return [frame for view in seen for frame in view], stats
 
 
 def test_the_player_sees_the_same_with_guesses():

@@ -13,9 +13,9 @@ from worldsim.envs.play.window import Window
 from worldsim.errors import MissingDependency
 
 
-def _picture(player):
-    """What is on the screen where the last picture is, one value a pixel of the world."""
-    box = player.window.painter.layout.pictures[-1]
+def _frame(player):
+    """What is on the screen where the last frame is, one value a pixel of the world."""
+    box = player.window.painter.layout.frames[-1]
     screen = pygame.surfarray.array3d(pygame.display.get_surface()).swapaxes(0, 1)
     return screen[box.top : box.bottom, box.left : box.right]
 
@@ -41,25 +41,25 @@ def test_a_quick_tap_is_not_lost(play):
         player.until(lambda before=before: world.actions.count(1) > before)
 
 
-def test_the_screen_shows_whole_pixels_of_the_newest_picture(play):
+def test_the_screen_shows_whole_pixels_of_the_newest_frame(play):
     world = ToyWorld()
     player = play(world)
     player.tap("p")
     player.until(lambda: player.status.phase == "paused" and player.runner.feed.next_due() == float("inf"))
     player.steps(2)
     player.until(lambda: player.runner.feed.next_due() == float("inf"))
-    shown = _picture(player)
+    shown = _frame(player)
     large, small = shown.shape[:2], (world.spec.height, world.spec.width)
     down, across = (n // m for n, m in zip(large, small, strict=True))
     assert (down * small[0], across * small[1]) == large
-    picture = shown[::down, ::across]
-    np.testing.assert_array_equal(shown, picture.repeat(down, 0).repeat(across, 1))
+    frame = shown[::down, ::across]
+    np.testing.assert_array_equal(shown, frame.repeat(down, 0).repeat(across, 1))
     expected = world.render(player.window.session.game.save().state.tree)[0]
-    np.testing.assert_array_equal(picture, expected)
+    np.testing.assert_array_equal(frame, expected)
     assert len(np.unique(shown.reshape(-1, 3), axis=0)) > 20
 
 
-def test_two_pictures_a_step_reach_the_screen(play):
+def test_two_frames_a_step_reach_the_screen(play):
     player = play(ToyWorld(steps_per_second=5))
     player.until(lambda: player.window.shown > player.status.steps + 3)
 
@@ -94,7 +94,7 @@ def test_reset_takes_the_next_seed(play):
     player.until(lambda: player.status.seed == 5)
 
 
-def test_save_and_restore_return_to_the_same_picture(play):
+def test_save_and_restore_return_to_the_same_frame(play):
     player = play(ToyWorld())
     player.tap("p")
     player.until(lambda: player.status.phase == "paused")
@@ -110,7 +110,7 @@ def test_save_and_restore_return_to_the_same_picture(play):
     player.until(lambda: player.status.steps == start)
     player.steps(5)
     second = session.game.save()
-    for name in ("picture", "player", "balls", "step"):
+    for name in ("frame", "player", "balls", "step"):
         np.testing.assert_array_equal(getattr(first.state.tree, name), getattr(second.state.tree, name))
     assert first.reward == second.reward
 
@@ -159,11 +159,11 @@ def test_tab_shows_the_real_game_at_the_left(play):
     world = ToyWorld()
     player = play(world, open_real=lambda: RealGame(ToySource(), world.spec))
     player.tap("tab")
-    player.until(lambda: player.status.side_by_side and len(player.window.painter.layout.pictures) == 2)
-    left, right = player.window.painter.layout.pictures
+    player.until(lambda: player.status.side_by_side and len(player.window.painter.layout.frames) == 2)
+    left, right = player.window.painter.layout.frames
     assert left.right < right.left
     player.tap("tab")
-    player.until(lambda: len(player.window.painter.layout.pictures) == 1)
+    player.until(lambda: len(player.window.painter.layout.frames) == 1)
 
 
 def test_tab_without_the_simulator_says_how_to_get_it(play):
@@ -191,16 +191,16 @@ def test_the_key_table_lists_every_key(play):
     assert not player.window.closed
 
 
-def test_the_panel_can_be_hidden_and_leaves_its_room_to_the_picture(play):
+def test_the_panel_can_be_hidden_and_leaves_its_room_to_the_frame(play):
     player = play(ToyWorld())
     painter = player.window.painter
     pygame.display.set_mode((1000, 440), pygame.RESIZABLE)
     painter.lay_out()
     player.until(lambda: painter.layout is not None and painter.layout.panel is not None)
-    before = painter.layout.pictures[0].height
+    before = painter.layout.frames[0].height
     player.tap("f2")
     player.until(lambda: painter.layout is not None and painter.layout.panel is None)
-    assert painter.layout.pictures[0].height > before
+    assert painter.layout.frames[0].height > before
 
 
 def test_speed_keys_change_the_speed(play):
@@ -222,7 +222,7 @@ def test_any_window_size_is_drawn(play, size):
         shown = player.window.shown
         player.until(lambda shown=shown: player.window.shown > shown + 2)
         layout = player.window.painter.layout
-        assert layout.panel is None or not layout.panel.colliderect(layout.pictures[0]) or size[0] < 640
+        assert layout.panel is None or not layout.panel.colliderect(layout.frames[0]) or size[0] < 640
 
 
 def test_full_screen_and_back(play):
@@ -235,7 +235,7 @@ def test_full_screen_and_back(play):
     assert pygame.display.get_window_size() == size
 
 
-def test_key_presses_are_timed_until_their_picture(play):
+def test_key_presses_are_timed_until_their_frame(play):
     player = play(ToyWorld(steps_per_second=50))
     for _ in range(3):
         player.tap("left")

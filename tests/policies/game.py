@@ -21,7 +21,7 @@ def with_source(files: WorldFiles, source: SourceConfig) -> World:
 
 
 def counter_world(seed: int = 0, source: SourceConfig = COUNTER) -> World:
-    """16x32 pictures, three actions from 1 on, episodes of 8 steps at most, as the counter game has."""
+    """16x32 frames, three actions from 1 on, episodes of 8 steps at most, as the counter game has."""
     files = tiny_files(seed)
     config = dataclasses.replace(
         files.config,
@@ -33,7 +33,7 @@ def counter_world(seed: int = 0, source: SourceConfig = COUNTER) -> World:
 
 
 def doom_world() -> World:
-    """Pictures, actions and clock of take cover; nothing else of it."""
+    """Decoding, actions and clock of take cover; nothing else of it."""
     files = tiny_files()
     tokenizer = dataclasses.replace(files.config.tokenizer, height=64, width=128)
     dynamics = dataclasses.replace(files.config.dynamics, height=8, width=16, patch=(8, 1))

@@ -66,9 +66,9 @@ def test_a_game_in_a_module_that_a_worlds_files_name_runs_only_where_it_is_trust
 def test_the_real_game_is_seen_through_the_worlds_tokenizer(world):
     config = ObservationConfig("latents", stack=1, hold=1)
     raw = real_envs(world, 1, ObservationConfig("pixels", gray=False, stack=1, hold=1))
-    pictures, latents = play(raw, 5)[0], play(real_envs(world, 1, config), 5)[0]
-    for picture, seen in zip(pictures, latents, strict=True):
-        np.testing.assert_allclose(seen, world.encode(picture), atol=1e-5)
+    frames, latents = play(raw, 5)[0], play(real_envs(world, 1, config), 5)[0]
+    for frame, seen in zip(frames, latents, strict=True):
+        np.testing.assert_allclose(seen, world.encode(frame), atol=1e-5)
 
 
 @pytest.mark.parametrize("make", [dream_envs, real_envs])

@@ -12,16 +12,16 @@ from worldsim.policies.observation import ObservationConfig
 
 
 class Envs:
-    """As many pictures as rows; the first row shows a fireball."""
+    """As many frames as rows; the first row shows a fireball."""
 
     def __init__(self) -> None:
         self.asked = 0
 
     def get_images(self):
         self.asked += 1
-        pictures = np.zeros((2, 64, 128, 3), np.uint8)
-        pictures[0, 20:26, 40:46] = (255, 230, 140)
-        return list(pictures)
+        frames = np.zeros((2, 64, 128, 3), np.uint8)
+        frames[0, 20:26, 40:46] = (255, 230, 140)
+        return list(frames)
 
 
 def decide(ages, envs, lengths, done=(False, False), cut=False):
@@ -68,7 +68,7 @@ def test_nothing_is_looked_at_in_a_game_in_which_nothing_is_counted():
 def test_a_score_tells_ages_of_all_its_episodes(world, make):
     score = evaluate(
         Always(1), make(world, 2, ObservationConfig(stack=1, hold=2)), 5, tics_per_action=100,
-        count=lambda pictures: np.arange(len(pictures)),
+        count=lambda frames: np.arange(len(frames)),
     )  # fmt: skip
     assert sum(age.tics for age in score.ages) == sum(score.tics)
     assert sum(age.terminations for age in score.ages) <= 5 and len(score.to_json()["ages"]) == len(score.ages)

@@ -3,7 +3,7 @@ import pytest
 
 from worldsim.data.episodes import StreamSpec
 from worldsim.envs.sources import make_source
-from worldsim.envs.sources.base import Row, SourceSpec
+from worldsim.envs.sources.base import SourceSpec, TimeStep
 from worldsim.envs.sources.doom_scenarios import source_spec
 from worldsim.envs.sources.doom_take_cover import fireball_ahead
 from worldsim.envs.sources.registry import POLICIES, SOURCES, mix_of, register_policy, register_source
@@ -18,13 +18,13 @@ ROBOT = SourceSpec("gym:Robot", 8, 8, ActionSpec(low=(-1.0, 0.0), high=(1.0, 3.0
 
 
 def take_cover_row(place=384.0):
-    return Row(np.zeros((64, 128, 3), np.uint8), extras={"variables": np.array([100, place], np.float32)})
+    return TimeStep(np.zeros((64, 128, 3), np.uint8), extras={"variables": np.array([100, place], np.float32)})
 
 
 def room_row(ahead=500.0, pose=(0, 0, 0, 0)):
     depth = np.full((96, 128), ahead, np.float32)
     extras = {"depth": depth, "pose": np.array(pose, np.float32), "variables": np.zeros(2, np.float32)}
-    return Row(np.zeros((96, 128, 3), np.uint8), extras=extras)
+    return TimeStep(np.zeros((96, 128, 3), np.uint8), extras=extras)
 
 
 def run(policy, row, steps=200, seed=0):
@@ -45,7 +45,7 @@ def test_every_policy_of_a_mix_acts_and_follows_its_generator(spec):
 
 def test_random_actions_fill_the_space():
     assert set(run(make_policy("random", TAKE_COVER), take_cover_row())) == {0, 1, 2}
-    actions = np.array(run(make_policy("random", ROBOT), Row(np.zeros((8, 8, 3), np.uint8))))
+    actions = np.array(run(make_policy("random", ROBOT), TimeStep(np.zeros((8, 8, 3), np.uint8))))
     assert actions.dtype == np.float32 and (actions.min(0) < [-0.9, 0.2]).all()
     assert (actions.max(0) > [0.9, 2.8]).all() and (actions <= [1, 3]).all()
 
@@ -68,13 +68,13 @@ def test_dodging_turns_at_the_walls(place, action):
 
 
 def test_a_near_fireball_is_ahead_on_its_side_only():
-    picture = np.zeros((64, 128, 3), np.uint8)
-    picture[20:36, 74:86] = (255, 220, 120)
-    assert fireball_ahead(picture, right=True, near=12)
-    assert not fireball_ahead(picture, right=False, near=12)
-    assert not fireball_ahead(picture, right=True, near=20)
-    assert not fireball_ahead(np.zeros_like(picture), right=True, near=1)
-    assert not fireball_ahead(np.full_like(picture, 128), right=True, near=1)  # grey is no fire
+    frame = np.zeros((64, 128, 3), np.uint8)
+    frame[20:36, 74:86] = (255, 220, 120)
+    assert fireball_ahead(frame, right=True, near=12)
+    assert not fireball_ahead(frame, right=False, near=12)
+    assert not fireball_ahead(frame, right=True, near=20)
+    assert not fireball_ahead(np.zeros_like(frame), right=True, near=1)
+    assert not fireball_ahead(np.full_like(frame, 128), right=True, near=1)  # grey is no fire
 
 
 def test_wandering_turns_at_a_wall_and_walks_in_the_open():
@@ -164,7 +164,7 @@ def test_a_source_from_outside_brings_its_policies(monkeypatch):
     with pytest.raises(InvalidInput, match="'tank' does not take depth; it takes beeps"):
         make_source("tank", depth=True)
     assert policy_needs("mix", "tank") == {"sonar"}
-    row = Row(np.zeros((8, 8, 3), np.uint8))
+    row = TimeStep(np.zeros((8, 8, 3), np.uint8))
     for name in ("alternate", "mix"):
         assert run(make_policy(name, spec), row, steps=4) == [1, 2, 0, 1]
     with pytest.raises(InvalidInput, match="needs sonar"):

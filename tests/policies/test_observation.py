@@ -7,7 +7,7 @@ from worldsim.errors import InvalidInput
 from worldsim.policies.observation import ObservationConfig
 from worldsim.spec import ActionSpec, WorldSpec
 
-PICTURES = np.random.default_rng(0).integers(0, 256, (3, 16, 32, 3), np.uint8)
+FRAMES = np.random.default_rng(0).integers(0, 256, (3, 16, 32, 3), np.uint8)
 
 
 @pytest.mark.parametrize(
@@ -20,24 +20,24 @@ PICTURES = np.random.default_rng(0).integers(0, 256, (3, 16, 32, 3), np.uint8)
     ],
 )
 def test_what_is_seen_lies_in_its_space(world, config, shape):
-    space, seen = config.space(world.spec), config.see(world)(PICTURES)
+    space, seen = config.space(world.spec), config.see(world)(FRAMES)
     assert space.shape == shape and seen.shape == (3, *shape) and seen.dtype == space.dtype
     assert all(space.contains(one) for one in seen)
 
 
 def test_pixels_are_averaged_over_areas_by_brightness():
-    picture = np.zeros((1, 4, 4, 3), np.uint8)
-    picture[:, :2] = (255, 255, 255)
-    picture[:, :, :2, 2] = 200
+    frame = np.zeros((1, 4, 4, 3), np.uint8)
+    frame[:, :2] = (255, 255, 255)
+    frame[:, :, :2, 2] = 200
     see = ObservationConfig("pixels", height=2, width=2).see(None)
     bright, half = 255, round(0.114 * 200)
-    assert see(picture)[0, :, :, 0].tolist() == [[round(255 * 0.886 + 200 * 0.114), bright], [half, 0]]
-    assert np.array_equal(ObservationConfig("pixels", gray=False).see(None)(picture), picture)
+    assert see(frame)[0, :, :, 0].tolist() == [[round(255 * 0.886 + 200 * 0.114), bright], [half, 0]]
+    assert np.array_equal(ObservationConfig("pixels", gray=False).see(None)(frame), frame)
 
 
 def test_latents_are_the_worlds(world):
-    assert np.array_equal(ObservationConfig().see(world)(PICTURES), world.encode(PICTURES))
-    assert not np.array_equal(ObservationConfig().see(counter_world(1))(PICTURES), world.encode(PICTURES))
+    assert np.array_equal(ObservationConfig().see(world)(FRAMES), world.encode(FRAMES))
+    assert not np.array_equal(ObservationConfig().see(counter_world(1))(FRAMES), world.encode(FRAMES))
 
 
 def test_what_cannot_be_seen_is_refused(world):

@@ -1,4 +1,4 @@
-"""A tiny gymnasium environment to record: its picture shows the sum of the actions."""
+"""A tiny gymnasium environment to record: its frame shows the sum of the actions."""
 
 import gymnasium as gym
 import numpy as np
@@ -31,10 +31,10 @@ class CounterEnv(gym.Env):
     def render(self):
         if self.frame is not None:
             return self.frame[0]
-        picture = np.zeros((24, 24, 3), np.uint8)
-        picture[:12] = int(self.total) % 250
-        picture[12:] = self.left
-        return picture
+        frame = np.zeros((24, 24, 3), np.uint8)
+        frame[:12] = int(self.total) % 250
+        frame[12:] = self.left
+        return frame
 
 
 DISCRETE, CONTINUOUS, INTEGERS = (f"worldsim-tests/Counter{kind}-v0" for kind in ("", "Box", "Integers"))

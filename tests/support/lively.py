@@ -20,7 +20,7 @@ STEERING = ActionSpec(low=(-1.0, 0.0), high=(1.0, 2.0))
 
 SIZES = DynamicsConfig(
     channels=4, height=2, width=4, patch=(2, 1), actions=3, between=1, dim=16, heads=2, mlp_ratio=2,
-    history_blocks=2, denoiser_blocks=2, window=4, cond_dim=8, local=8, oldest=20,
+    history_blocks=2, denoiser_blocks=2, context_length=4, cond_dim=8, local=8, max_time=20,
 )  # fmt: skip
 
 
@@ -52,7 +52,7 @@ def lively_files(
     sampling: SamplingConfig | None = None,
     reward_scale: float = 1.0,
 ) -> WorldFiles:
-    """Files of a world with 16x32 pictures; `steering` gives it continuous actions."""
+    """Files of a world with 16x32 frames; `steering` gives it continuous actions."""
     files = tiny_files(seed, between=between)
     sizes = dataclasses.replace(SIZES, between=between)
     starts, spec = files.starts, files.config.actions
@@ -72,7 +72,7 @@ def lively_files(
     model = {n: t for n, t in files.model.items() if n.startswith("tokenizer.")}
     model |= {f"dynamics.{n}": t for n, t in Dynamics(sizes).state_dict().items()}
     lively = enliven(model, seed)
-    lively["dynamics.painter.leave.weight"] *= 0.3  # a long dream stays in the range of latents
+    lively["dynamics.latent_decoder.leave.weight"] *= 0.3  # a long dream stays in the range of latents
     lively["dynamics.heads.last.weight"] *= 30.0  # rewards show what the history has seen
     return WorldFiles(config, lively, starts, files.card)
 

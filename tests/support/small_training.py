@@ -19,7 +19,7 @@ from worldsim.train.dynamics_task import DynamicsTask
 from worldsim.train.loop import LoopConfig, Trainer
 from worldsim.train.tokenizer_task import TokenizerTask
 
-PICTURES = TokenizerConfig(
+FRAMES = TokenizerConfig(
     height=16, width=32, channels=4, encoder_widths=(8, 8, 16), decoder_widths=(8, 8, 16), blocks=1
 )
 PATCH = (2, 1)
@@ -36,12 +36,12 @@ def brief(steps: int, **options: Any) -> LoopConfig:
 
 
 def tokenizer_task(store: Episodes, *, batch: int = 4, seed: int = 0) -> TokenizerTask:
-    return TokenizerTask([store], PICTURES, batch=batch, seed=seed)
+    return TokenizerTask([store], FRAMES, batch=batch, seed=seed)
 
 
 def fixed_tokenizer() -> Tokenizer:
     torch.manual_seed(0)
-    tokenizer = Tokenizer(PICTURES)
+    tokenizer = Tokenizer(FRAMES)
     randomise(tokenizer)
     return tokenizer.eval().requires_grad_(False)
 
@@ -59,7 +59,7 @@ def narrow_dynamics_task(
 
 def train(task: Any, config: LoopConfig, out: Path, *, resume: bool = False) -> Trainer:
     trainer = Trainer(task, config, out, resume=resume)
-    trainer.run(lambda values, step: None, lambda picture, step: None)
+    trainer.run(lambda values, step: None, lambda frame, step: None)
     return trainer
 
 

@@ -1,4 +1,4 @@
-"""The smallest world and the smallest episode store: random weights, 16x32 pictures, made in milliseconds."""
+"""The smallest world and the smallest episode store: random weights, 16x32 frames, made in milliseconds."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def tiny_files(
     max_episode_steps: int | None = 40,
     endings: EndingConfig | None = None,
 ) -> WorldFiles:
-    """Config, random weights and random starts of a world with 16x32 pictures and three actions."""
+    """Config, random weights and random starts of a world with 16x32 frames and three actions."""
     tokenizer = TokenizerConfig(
         height=16, width=32, channels=4, encoder_widths=(4, 4, 8), decoder_widths=(4, 4, 8), blocks=1
     )
     dynamics = DynamicsConfig(
         channels=4, height=2, width=4, patch=(2, 1), actions=ACTIONS.n, between=between, dim=16, heads=2,
-        mlp_ratio=2, history_blocks=1, denoiser_blocks=1, window=8, cond_dim=8, local=8,
+        mlp_ratio=2, history_blocks=1, denoiser_blocks=1, context_length=8, cond_dim=8, local=8,
     )  # fmt: skip
     config = WorldConfig(
         name="tiny",
@@ -50,7 +50,7 @@ def tiny_files(
     parts: dict[str, torch.nn.Module] = {"tokenizer": Tokenizer(tokenizer), "dynamics": Dynamics(dynamics)}
     weights = {f"{part}.{n}": t.detach().clone() for part, m in parts.items() for n, t in m.state_dict().items()}
     # The last layer starts at zero, which would make every dream stand still.
-    for name in (n for n in weights if n.endswith(".painter.leave.weight")):
+    for name in (n for n in weights if n.endswith(".latent_decoder.leave.weight")):
         weights[name] = torch.randn_like(weights[name]) * 0.05
     rng = np.random.default_rng(seed)
     latents = rng.standard_normal((STARTS, CONTEXT, 4, 2, 4), dtype=np.float32)
@@ -107,7 +107,7 @@ def tiny_episodes(
 
 def _room(place: int) -> np.ndarray:
     """A brown room with a bright ball three pixels wide at column `place`, (16, 32, 3) uint8."""
-    picture = np.full((16, 32, 3), (60, 45, 30), np.uint8)
-    picture[10:] = (40, 40, 40)
-    picture[6:9, place - 1 : place + 2] = (255, 230, 140)
-    return picture
+    frame = np.full((16, 32, 3), (60, 45, 30), np.uint8)
+    frame[10:] = (40, 40, 40)
+    frame[6:9, place - 1 : place + 2] = (255, 230, 140)
+    return frame

@@ -31,7 +31,7 @@ class ToyWorld:
     def __init__(self, actions=DISCRETE, size=16, end=0.0, between=0, non_finite_at=None, limit=None, ages=False):
         self.spec = WorldSpec(
             name="toy", height=size, width=size, actions=actions, steps_per_second=17.5,
-            pictures_per_step=1 + between, max_episode_steps=limit, ages=ages,
+            frames_per_step=1 + between, max_episode_steps=limit, ages=ages,
         )  # fmt: skip
         self.end, self.between, self.non_finite_at = end, between, non_finite_at
         self.resets: list[tuple[int, int]] = []
@@ -53,7 +53,7 @@ class ToyWorld:
         count["step"] += 1
         key = (count["seed"], count["episode"], count["step"])
         move = torch.from_numpy(np.asarray(actions, np.float32).reshape(len(actions), -1).sum(axis=1))
-        state.position += 0.1 * move + torch.from_numpy(noise.normal(*key, noise.STREAM_PICTURE, ()))
+        state.position += 0.1 * move + torch.from_numpy(noise.normal(*key, noise.STREAM_FRAME, ()))
         state.recent[range(len(actions)), count["step"] % 4] = state.position
         broken = count["step"] == (self.non_finite_at or -1)
         reward = np.where(broken, np.nan, state.recent.sum(dim=1).numpy()).astype(np.float32)
@@ -69,14 +69,14 @@ class ToyWorld:
     def render(self, state):
         count = state.counters
         size = (self.spec.height, self.spec.width, 3)
-        ground = noise.uniform(count["seed"], count["episode"], count["step"], noise.STREAM_PICTURE, size) * 200
+        ground = noise.uniform(count["seed"], count["episode"], count["step"], noise.STREAM_FRAME, size) * 200
         place = (state.position.numpy() * 7).astype(int) % self.spec.width
         ground[np.arange(len(place)), :, place] = 255
         return ground.astype(np.uint8)
 
 
 class LatentToy(ToyWorld):
-    """A toy that offers latents, kinds of starts and a temperature; notes which pictures it was asked for."""
+    """A toy that offers latents, kinds of starts and a temperature; notes which frames it was asked for."""
 
     def __init__(self, **kwargs):
         super().__init__(**{"between": 1, **kwargs})
@@ -90,12 +90,12 @@ class LatentToy(ToyWorld):
         self.begun += [start] * len(seed)
         return super().reset(seed, **options)
 
-    def step(self, state, actions, *, pictures="all"):
-        self.asked.append(pictures)
+    def step(self, state, actions, *, decode="all"):
+        self.asked.append(decode)
         state, step = super().step(state, actions)
-        if pictures != "all":
+        if decode != "all":
             del step.extras["between"]
-        return state, step if pictures != "none" else replace(step, frame=step.frame[:, :0, :0])
+        return state, step if decode != "none" else replace(step, frame=step.frame[:, :0, :0])
 
     def render(self, state):
         self.renders += 1

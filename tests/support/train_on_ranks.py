@@ -52,7 +52,7 @@ class LineTask:
         x, y = torch.cat(parts).split([6, 3], dim=1)
         return {"x": x, "y": y}
 
-    def pictures(self, averaged: nn.Module) -> None:
+    def preview(self, averaged: nn.Module) -> None:
         return None
 
 

@@ -73,7 +73,7 @@ def compare(world: World, make_env: MakeEnv, name: str, actions: np.ndarray, thi
     """One stream with speculation and without."""
     endless = Endless(world)
     off, on = Timed(make_env(endless, None), think), Timed(make_env(endless, Speculation()), think)
-    warm_up = np.resize(actions, (world.config.dynamics.window + EXTRA_WARM_UP, *actions.shape[1:]))
+    warm_up = np.resize(actions, (world.config.dynamics.context_length + EXTRA_WARM_UP, *actions.shape[1:]))
     for timed in (off, on):
         timed.env.reset(seed=0)
         timed.play(warm_up)

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from worldsim.io.text import table
 from worldsim.rollout import finish, stages_of
-from worldsim.spec import LatentWorld, Pictures, Stages, WorldProtocol, WorldSpec, WorldStep
+from worldsim.spec import Decoding, LatentWorld, Stages, WorldProtocol, WorldSpec, WorldStep
 from worldsim.world import World
 
 EXTRA_WARM_UP = 10  # steps after the window is full, before anything is timed
@@ -72,13 +72,13 @@ def bench_world(
     make_env: Callable[[WorldProtocol, int], AnyEnv],
     num_envs: Sequence[int],
     steps: int,
-    pictures: Pictures = "frame",
+    decode: Decoding = "frame",
     *,
     compiled: bool = False,
 ) -> dict[str, Any]:
     """Time `steps` steps with each number of environments, of the world as it is or `compiled`.
 
-    `make_env(world, n)` gives a `gym.Env` for n = 1 and a vector environment above, which decode these `pictures`.
+    `make_env(world, n)` gives a `gym.Env` for n = 1 and a vector environment above, which decode what `decode` says.
     The result has "world", "machine" and "runs".
     """
     peak = matmul_gflops(world.device, world.dtype)
@@ -86,10 +86,10 @@ def bench_world(
     runs = []
     for count in num_envs:
         env = make_env(Endless(timed), count)
-        warm_up = world.config.dynamics.window + EXTRA_WARM_UP
+        warm_up = world.config.dynamics.context_length + EXTRA_WARM_UP
         seconds = time_steps(env, warm_up, steps)
         env.close()
-        gflop = step_gflop(world, count, pictures) / count
+        gflop = step_gflop(world, count, decode) / count
         rate = count / float(np.median(seconds))
         runs.append(
             {
@@ -103,7 +103,7 @@ def bench_world(
         )
     return {
         "world": world.config.name,
-        "decoded": pictures,
+        "decoded": decode,
         "machine": {**machine(world), "matmul_gflops": peak},
         "compiled": compiled,
         "runs": runs,
@@ -124,11 +124,11 @@ def time_steps(env: AnyEnv, warm_up: int, steps: int) -> np.ndarray:
     return seconds
 
 
-def step_gflop(world: World, count: int, pictures: Pictures = "frame") -> float:
+def step_gflop(world: World, count: int, decode: Decoding = "frame") -> float:
     """Billions of floating-point operations of one step of `count` worlds, uncompiled; a multiply-add is two."""
     state = world.reset(list(range(count)))
     with FlopCounterMode(display=False) as counter:
-        world.step(state, world.spec.actions.lowest(count), pictures=pictures)
+        world.step(state, world.spec.actions.lowest(count), decode=decode)
     return counter.get_total_flops() / 1e9
 
 
@@ -214,7 +214,7 @@ def format_bench(report: dict[str, Any]) -> str:
     """The report as a table."""
     lines = [
         f"{report['world']} on {describe_machine(report['machine'])}, "
-        f"matrix product {report['machine']['matmul_gflops']:.0f} GFLOP/s; pictures decoded: {report['decoded']}"
+        f"matrix product {report['machine']['matmul_gflops']:.0f} GFLOP/s; frames decoded: {report['decoded']}"
         + ("; compiled" if report["compiled"] else ""),
         "",
         table(

@@ -16,7 +16,7 @@ from worldsim.bench.traces import MADE_UP, load_stream
 from worldsim.cli.output import say
 from worldsim.errors import InvalidInput
 from worldsim.evaluate.table import save_json
-from worldsim.spec import Pictures, WorldProtocol
+from worldsim.spec import Decoding, WorldProtocol
 from worldsim.speculation import Speculation
 from worldsim.world import World
 
@@ -50,7 +50,7 @@ def bench(
         num_envs: numbers of environments to step as one batch.
         steps: steps to time with each of them.
         observation: what the environments show; latents need no decoding.
-        between: also decode the pictures before the last one of each step.
+        between: also decode the frames before the last one of each step.
         memory: also play so many steps with resets and report how much the process grows.
         speculate: measure speculation instead, in one environment, with `steps` steps of every stream.
         streams: how actions follow on each other: held (keys held as a hand might, made up), repeat, random, or a
@@ -68,7 +68,7 @@ def bench(
         _check_callers(streams, think, steps)
     loaded = World.from_pretrained(world, device=device)
     served = loaded.compiled() if compiled else loaded
-    pictures: Pictures = "all" if between else "frame" if observation == "pixels" else "none"
+    decode: Decoding = "all" if between else "frame" if observation == "pixels" else "none"
     make = partial(make_env, observation=observation, between=between)
     if speculate:
         report = bench_speculation(
@@ -77,10 +77,10 @@ def bench(
             {Path(name).stem: load_stream(name, served.spec, steps) for name in streams},
             think,
         )
-        report |= {"compiled": compiled, "decoded": pictures}
+        report |= {"compiled": compiled, "decoded": decode}
         say(format_speculation(report))
     else:
-        report = bench_world(loaded, make, num_envs, steps, pictures, compiled=compiled)
+        report = bench_world(loaded, make, num_envs, steps, decode, compiled=compiled)
         if memory:
             from worldsim.envs.world_env import WorldEnv  # with the game's own time limit, and so with resets
 

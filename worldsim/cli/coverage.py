@@ -1,4 +1,4 @@
-"""How much of a place a recording has been to: a share of cells, and a picture of the visits."""
+"""How much of a place a recording has been to: a share of cells, and a frame of the visits."""
 
 from __future__ import annotations
 

@@ -107,12 +107,12 @@ def evaluate(
 
 def policy_actions(policy: str, config: WorldConfig) -> DrawActions:
     """Draws actions of a data policy that does not look: (rows, steps, seed) -> (rows, steps, ...)."""
-    from worldsim.envs.sources.base import Row, SourceSpec
+    from worldsim.envs.sources.base import SourceSpec, TimeStep
     from worldsim.policies.data import make_policy
 
     size = (config.tokenizer.height, config.tokenizer.width)
     player = make_policy(policy, SourceSpec(config.source.name, *size, config.actions, config.source.fps))
-    unseen = Row(rgb=np.zeros((*size, 3), np.uint8))
+    unseen = TimeStep(rgb=np.zeros((*size, 3), np.uint8))
 
     def draw(rows: int, steps: int, seed: int) -> np.ndarray:
         taken = []

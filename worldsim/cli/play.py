@@ -44,7 +44,7 @@ def play(
         record: write a clip of everything to this .mp4 file.
         script: keys for the first steps, in place of the player's, as "left*20 noop*10 left+up*5".
         trace: write the actions that were played to this .json file, for `worldsim bench --speculate --streams FILE`.
-        speculate: guess the next keys and compute what they lead to between the steps; the pictures are the same.
+        speculate: guess the next keys and compute what they lead to between the steps; the frames are the same.
         compiled: compile the world's steps to machine code, which takes half a minute, once.
         max_seconds: close the window after this long.
     """

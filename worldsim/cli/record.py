@@ -22,7 +22,7 @@ from worldsim.train.interrupts import Interrupts
 if TYPE_CHECKING:
     import gymnasium as gym
 
-    from worldsim.envs.sources import Row, Source, SourceSpec
+    from worldsim.envs.sources import Source, SourceSpec, TimeStep
     from worldsim.policies.data import DataPolicy
 
 ALWAYS_THERE = frozenset({"variables"})  # optional streams that need no option
@@ -189,7 +189,7 @@ def _record_episode(
     bar.update()  # for the row of the reset
 
 
-def _columns(row: Row, action: int | np.ndarray, meta: EpisodesMeta) -> dict[str, Any]:
+def _columns(row: TimeStep, action: int | np.ndarray, meta: EpisodesMeta) -> dict[str, Any]:
     return {
         "rgb": row.rgb,
         "action": action,

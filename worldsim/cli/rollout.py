@@ -15,7 +15,7 @@ from tqdm import trange
 
 from worldsim.cli.output import require_writable, say, write_json
 from worldsim.errors import InvalidInput
-from worldsim.io.media import VideoWriter, contact_sheet, save_picture
+from worldsim.io.media import VideoWriter, contact_sheet, save_image
 from worldsim.spec import ActionSpec, WorldSpec
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ Policy = Literal["persistent", "random", "noop"]
 
 HELD_STEPS = 10  # for which the persistent policy holds an action, on average
 SHEET_COLUMNS, SHEET_ROWS = 4, 6
-BLOCK = 256  # pictures encoded at once: an encoder that runs beside the model would slow what is timed
+BLOCK = 256  # frames encoded at once: an encoder that runs beside the model would slow what is timed
 
 
 def rollout(
@@ -42,7 +42,7 @@ def rollout(
 ) -> None:
     """Run a world without a display: writes a video and a contact sheet, prints how fast it ran.
 
-    The video has every picture that the world makes, at the pace of the recorded game. Episodes follow on one
+    The video has every frame that the world makes, at the pace of the recorded game. Episodes follow on one
     another.
 
     Args:
@@ -71,7 +71,7 @@ def rollout(
     with Clip(out, spec, scale) as clip:
         tally = run(env, choose_actions(spec.actions, policy, seed), steps, seed, clip)
     numbers = {"world": spec.name, "seed": seed, "policy": policy, **tally.numbers(spec)}
-    files = {"video": str(out), "contact_sheet": str(clip.sheet), "pictures": clip.pictures}
+    files = {"video": str(out), "contact_sheet": str(clip.sheet), "frames": clip.frames}
     _print(spec, numbers, files)
     if json is not None:
         write_json(json, {**numbers, "files": files})
@@ -95,7 +95,7 @@ class Tally:
             "steps": len(self.seconds),
             "seconds_in_step": round(sum(self.seconds), 4),
             "steps_per_s": round(rate, 2),
-            "pictures_per_s": round(rate * spec.pictures_per_step, 2),
+            "frames_per_s": round(rate * spec.frames_per_step, 2),
             "times_real_time": round(rate / spec.steps_per_second, 3),
             "ms_p50": round(float(p50), 3),
             "ms_p95": round(float(p95), 3),
@@ -124,7 +124,7 @@ def idle_action(spec: ActionSpec) -> int | np.ndarray:
 
 
 def run(env: WorldEnv, actions: Iterator[int | np.ndarray], steps: int, seed: int, clip: Clip) -> Tally:
-    """Step the environment, episode after episode, and hand its pictures to the clip."""
+    """Step the environment, episode after episode, and hand its frames to the clip."""
     tally = Tally()
     observation, _ = env.reset(seed=seed)
     clip.add([observation], sheet=True)
@@ -150,36 +150,36 @@ class Clip:
 
     def __init__(self, out: Path, spec: WorldSpec, scale: int) -> None:
         self.out, self.sheet = out, out.with_suffix(".png")
-        self.pictures = 0
+        self.frames = 0
         self._across, self._down = max(1, round(scale * spec.pixel_aspect)), scale
         self._waiting: list[np.ndarray] = []
         self._kept: list[np.ndarray] = []
-        self._writer = VideoWriter(out, spec.steps_per_second * spec.pictures_per_step)
+        self._writer = VideoWriter(out, spec.steps_per_second * spec.frames_per_step)
 
-    def add(self, pictures: Sequence[np.ndarray], *, sheet: bool = False) -> None:
-        """Append pictures (H, W, 3) uint8, oldest first; `sheet` puts the last one on the contact sheet."""
-        self.pictures += len(pictures)
-        self._waiting += pictures
+    def add(self, frames: Sequence[np.ndarray], *, sheet: bool = False) -> None:
+        """Append frames (H, W, 3) uint8, oldest first; `sheet` puts the last one on the contact sheet."""
+        self.frames += len(frames)
+        self._waiting += frames
         if sheet:
-            self._kept.append(pictures[-1])
+            self._kept.append(frames[-1])
         if len(self._waiting) >= BLOCK:
             self._encode()
 
     def _encode(self) -> None:
-        for picture in self._waiting:
-            self._writer.write(self._enlarge(picture))
+        for frame in self._waiting:
+            self._writer.write(self._enlarge(frame))
         self._waiting.clear()
 
-    def _enlarge(self, pictures: np.ndarray) -> np.ndarray:
+    def _enlarge(self, frames: np.ndarray) -> np.ndarray:
         """(..., H, W, 3) at the video's size: whole numbers near the shape that pixels are shown in."""
-        return pictures.repeat(self._down, axis=-3).repeat(self._across, axis=-2)
+        return frames.repeat(self._down, axis=-3).repeat(self._across, axis=-2)
 
     def _finish(self) -> None:
         self._encode()
         self._writer.finish()
         starts = range(0, len(self._kept), SHEET_COLUMNS)
         rows = [self._enlarge(np.stack(self._kept[i : i + SHEET_COLUMNS])) for i in starts]
-        save_picture(self.sheet, contact_sheet(rows, scale=1))
+        save_image(self.sheet, contact_sheet(rows, scale=1))
         self._writer.close()
 
     def __enter__(self) -> Clip:
@@ -194,13 +194,13 @@ class Clip:
 
 
 def _print(spec: WorldSpec, numbers: dict[str, Any], files: dict[str, Any]) -> None:
-    length = files["pictures"] / (spec.steps_per_second * spec.pictures_per_step)
+    length = files["frames"] / (spec.steps_per_second * spec.frames_per_step)
     say(
-        f"{spec.name}: {numbers['steps_per_s']:.1f} steps/s, {numbers['pictures_per_s']:.1f} pictures/s, "
+        f"{spec.name}: {numbers['steps_per_s']:.1f} steps/s, {numbers['frames_per_s']:.1f} frames/s, "
         f"{numbers['times_real_time']:.2f} times real time\n"
         f"a step took {numbers['ms_p50']:.1f} ms (median), {numbers['ms_p95']:.1f} ms (95th percentile), "
         "video writing not counted\n"
         f"{numbers['steps']} steps: {numbers['terminated']} endings, {numbers['truncated']} cut by a limit, "
         f"reward {numbers['reward']:g}\n"
-        f"wrote {files['video']} ({files['pictures']} pictures, {length:.1f} s) and {files['contact_sheet']}"
+        f"wrote {files['video']} ({files['frames']} frames, {length:.1f} s) and {files['contact_sheet']}"
     )

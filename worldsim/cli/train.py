@@ -27,11 +27,11 @@ from worldsim.train.tokenizer_task import TokenizerLossConfig, TokenizerTask
 
 @dataclass(frozen=True)
 class TokenizerCommand:
-    """Train the autoencoder between pictures and latents."""
+    """Train the autoencoder between frames and latents."""
 
     data: tuple[Path, ...]  # episode stores
     out: Path  # folder of the run; the other stages use the same one
-    batch: int = 12  # pairs of successive pictures
+    batch: int = 12  # pairs of successive frames
     channels: int = 16  # of a latent
     cameras: tuple[str, ...] = ("rgb",)  # recorded image streams that make a frame, one above the other
     loss: TokenizerLossConfig = field(default_factory=TokenizerLossConfig)
@@ -201,7 +201,7 @@ def check_cameras(meta: EpisodesMeta, cameras: tuple[str, ...]) -> None:
 
 
 def fit(task: Task, config: LoopConfig, out: Path, resume: bool) -> Trainer:
-    """Train with TensorBoard scalars and pictures; returns what trained, and raises what ended it before its time."""
+    """Train with TensorBoard scalars and frames; returns what trained, and raises what ended it before its time."""
     trainer = Trainer(task, config, out, resume=resume)
     board: Any = None  # only the first process logs
 
@@ -209,11 +209,11 @@ def fit(task: Task, config: LoopConfig, out: Path, resume: bool) -> Trainer:
         for name, value in values.items():
             board.add_scalar(f"{task.kind}/{name}", value, step)
 
-    def show(picture: Any, step: int) -> None:
-        from worldsim.io.media import save_picture
+    def show(frame: Any, step: int) -> None:
+        from worldsim.io.media import save_image
 
-        board.add_image(f"{task.kind}/sample", picture, step, dataformats="HWC")
-        save_picture(out / f"{task.kind}.png", picture)
+        board.add_image(f"{task.kind}/sample", frame, step, dataformats="HWC")
+        save_image(out / f"{task.kind}.png", frame)
 
     with logging_to(out / "tensorboard"), contextlib.ExitStack() as stack:
         if trainer.rank == 0:

@@ -43,7 +43,7 @@ def describe(name: str) -> dict[str, Any]:
     folder = find_world(name)
     config = WorldConfig.read(folder / CONFIG)
     card = read_card(folder)
-    actions, pictures = config.actions, 1 + config.dynamics.between
+    actions, frames = config.actions, 1 + config.dynamics.between
     return {
         "name": config.name,
         "id": next((id for id, world in WORLDS.items() if world == config.name), None),
@@ -51,7 +51,7 @@ def describe(name: str) -> dict[str, Any]:
         "height": config.tokenizer.height,
         "width": config.tokenizer.width,
         "steps_per_second": config.source.fps,
-        "pictures_per_second": config.source.fps * pictures,
+        "frames_per_second": config.source.fps * frames,
         "actions": list(actions.meanings) or (actions.n if actions.discrete else len(actions.low)),
         "source": config.source.name,
         "summary": first_sentence(card),
@@ -61,7 +61,7 @@ def describe(name: str) -> dict[str, Any]:
 
 
 def first_sentence(card: str) -> str:
-    """The first line of a card that is neither empty nor a title, a picture, a comment or a table."""
+    """The first line of a card that is neither empty nor a title, a frame, a comment or a table."""
     for line in card.splitlines():
         text = line.strip()
         if text and not text.startswith(("#", "!", "<", "|", "---")):
@@ -74,7 +74,7 @@ def _line(values: dict[str, Any]) -> str:
     named = ", ".join(actions) if isinstance(actions, list) else f"{actions} of them"
     rows = [
         f"{values['name']}  {values['megabytes']} MB",
-        f"    pictures {values['width']}x{values['height']}, {values['pictures_per_second']:g} a second in "
+        f"    frames {values['width']}x{values['height']}, {values['frames_per_second']:g} a second in "
         f"{values['steps_per_second']:g} steps; actions: {named}",
     ]
     if values["id"]:

@@ -26,7 +26,7 @@ from worldsim.errors import DamagedEpisodes
 from worldsim.io.files import fsync, read_bytes, replacing
 from worldsim.spec import StreamSpec
 
-PICTURE_CHUNK = 16  # rows in a chunk of pictures: a training clip touches one or two
+FRAME_CHUNK = 16  # rows in a chunk of frames: a training clip touches one or two
 SMALL_CHUNK = 1024  # rows in a chunk of scalars and short vectors
 CAPACITY = 16_384  # arrays grow by so many rows at once, a multiple of both chunk lengths
 COMPRESSION = 3  # of zstd
@@ -158,7 +158,7 @@ class StreamWriter:
 
 def chunk_rows(spec: StreamSpec) -> int:
     """Rows in a chunk of a stream."""
-    return PICTURE_CHUNK if spec.row_bytes >= 1024 else SMALL_CHUNK
+    return FRAME_CHUNK if spec.row_bytes >= 1024 else SMALL_CHUNK
 
 
 def damaged(path: Path, stream: str, start: int, stop: int, reason: str) -> DamagedEpisodes:

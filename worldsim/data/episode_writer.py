@@ -5,7 +5,7 @@ Order of a commit: the chunks of every stream, fsync of these files and their fo
 thus leaves a store with all earlier episodes; what follows the last committed end is dropped when it is next
 opened for writing. Chunk files are replaced by renaming, so that the chunk which an old and a new episode
 share is never torn. They are written here and not by zarr, which keeps the arrays' metadata: it knows of no tags
-(`worldsim.data.episode_stream`), and it would leave out chunks of zeros, so that a black picture and a missing chunk
+(`worldsim.data.episode_stream`), and it would leave out chunks of zeros, so that a black frame and a missing chunk
 looked alike.
 """
 

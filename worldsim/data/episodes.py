@@ -1,15 +1,15 @@
 """Episodes on disk, read side: what a simulator showed, as long arrays along time in a zarr v3 group.
 
-Row t holds the picture and the action that LED to it. The first row of an episode is the picture of the
+TimeStep t holds the frame and the action that LED to it. The first row of an episode is the frame of the
 reset, with the null action (the first one, or zeros), reward 0 and terminated False; so all streams have the
 same length, and an episode of n actions has n + 1 rows. Streams, T rows in all:
 
-    rgb         (T, H, W, 3)       uint8    the picture after the action
+    rgb         (T, H, W, 3)       uint8    the frame after the action
     action      (T,) or (T, A)     int64 (discrete, boxes of integers) or float32 (boxes of floats), as it was played
     reward      (T,)               float32
     terminated  (T,)               bool     the game ended here
     truncated   (T,)               bool     the recording was cut here by a time limit
-    between     (T, k-1, H, W, 3)  uint8    pictures between the row before and this one, oldest first
+    between     (T, k-1, H, W, 3)  uint8    frames between the row before and this one, oldest first
     depth       (T, H, W)          float32  metres or map units
     pose        (T, 4)             float32  x, y, z, yaw in radians
     audio       (T, S, C)          int16    the sound of the step
@@ -72,12 +72,12 @@ class EpisodesMeta:
 
     @property
     def height(self) -> int:
-        """Height of a picture in pixels."""
+        """Height of a frame in pixels."""
         return self.streams["rgb"].shape[0]
 
     @property
     def width(self) -> int:
-        """Width of a picture in pixels."""
+        """Width of a frame in pixels."""
         return self.streams["rgb"].shape[1]
 
     def to_json(self) -> dict[str, Any]:

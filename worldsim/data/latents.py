@@ -22,7 +22,7 @@ from worldsim.data.episodes import REQUIRED_STREAMS, Episodes
 from worldsim.data.events import EventSpec, find_events
 from worldsim.errors import DamagedCheckpoint, InvalidInput
 from worldsim.io.files import read_json
-from worldsim.models.tokenizer import Tokenizer, TokenizerConfig, to_pictures
+from worldsim.models.tokenizer import Tokenizer, TokenizerConfig, to_images
 from worldsim.runtime.devices import autocast_dtype, choose_device
 from worldsim.train.checkpoint import load_checkpoint, setting
 
@@ -34,7 +34,7 @@ LATENTS, DONE = "latents.npy", "done.json"  # the second one is written last
 class LatentEpisodes:
     """An episode store as the dynamics sees it; T rows, as in the store."""
 
-    latents: np.ndarray  # (T, 1 + between, C, h, w) float16: the frame, then the pictures before it, oldest first
+    latents: np.ndarray  # (T, 1 + between, C, h, w) float16: the frame, then the frames before it, oldest first
     actions: np.ndarray  # (T,) int64 or (T, A) float32
     rewards: np.ndarray  # (T,) float32
     terminated: np.ndarray  # (T,) bool
@@ -75,9 +75,9 @@ def encode_frames(tokenizer: Tokenizer, frames: np.ndarray) -> Tensor:
     """(B, H, W, 3) uint8 -> latents (B, C, h, w) float32."""
     device = next(tokenizer.parameters()).device
     dtype = autocast_dtype(device)
-    pictures = to_pictures(torch.from_numpy(frames).to(device)).contiguous(memory_format=torch.channels_last)
+    images = to_images(torch.from_numpy(frames).to(device)).contiguous(memory_format=torch.channels_last)
     with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-        return tokenizer.encode(pictures).float()
+        return tokenizer.encode(images).float()
 
 
 def cache_latents(

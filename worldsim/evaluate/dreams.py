@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from worldsim.models.tokenizer import to_frames, to_pictures
+from worldsim.models.tokenizer import to_frames, to_images
 from worldsim.rollout import advance, finish, start
 from worldsim.spec import WorldStep
 from worldsim.state.tree import select_rows
@@ -76,8 +76,8 @@ def encode(world: World, frames: np.ndarray) -> Tensor:
     flat = torch.from_numpy(np.ascontiguousarray(frames)).flatten(0, -4)
     parts = []
     for batch in flat.split(BATCH):
-        pictures = to_pictures(batch.to(world.device)).to(world.dtype)
-        parts.append(world.tokenizer.encode(pictures.contiguous(memory_format=torch.channels_last)))
+        images = to_images(batch.to(world.device)).to(world.dtype)
+        parts.append(world.tokenizer.encode(images.contiguous(memory_format=torch.channels_last)))
     return torch.cat(parts).unflatten(0, frames.shape[:-3])
 
 

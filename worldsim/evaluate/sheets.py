@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from worldsim.evaluate.study import Study
-from worldsim.io.media import contact_sheet, save_picture
+from worldsim.io.media import contact_sheet, save_image
 
 CLIPS = 6  # shown
 EVERY = 4  # steps between the frames of a clip
@@ -15,12 +15,12 @@ EVERY = 4  # steps between the frames of a clip
 
 def save_sheets(study: Study, out: Path) -> None:
     """Write `horizons.png`, `drift.png`, and for every sheet of a probe `<probe>-<sheet>.png`."""
-    save_picture(out / "horizons.png", contact_sheet(_horizon_rows(study), scale=2))
-    save_picture(out / "drift.png", contact_sheet(list(study.drift.sheet[:CLIPS]), scale=2))
+    save_image(out / "horizons.png", contact_sheet(_horizon_rows(study), scale=2))
+    save_image(out / "drift.png", contact_sheet(list(study.drift.sheet[:CLIPS]), scale=2))
     for probe, result in study.probes.items():
         for name, rows in result.sheets.items():
             if len(rows):
-                save_picture(out / f"{probe}-{name}.png", contact_sheet(rows, scale=1))
+                save_image(out / f"{probe}-{name}.png", contact_sheet(rows, scale=1))
 
 
 def _horizon_rows(study: Study) -> list[np.ndarray]:

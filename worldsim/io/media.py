@@ -1,4 +1,4 @@
-"""Pictures and clips on disk: contact sheets (PNG) and H.264 video (MP4), through Pillow and PyAV."""
+"""Images and clips on disk: contact sheets (PNG) and H.264 video (MP4), through Pillow and PyAV."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def enlarge(pictures: np.ndarray, scale: int) -> np.ndarray:
+def enlarge(images: np.ndarray, scale: int) -> np.ndarray:
     """Repeat every pixel `scale` times in both directions: (..., H, W, 3) -> (..., H * scale, W * scale, 3)."""
-    return pictures.repeat(scale, axis=-3).repeat(scale, axis=-2)
+    return images.repeat(scale, axis=-3).repeat(scale, axis=-2)
 
 
 def contact_sheet(rows: Sequence[np.ndarray], *, scale: int = 2, gap: int = 2) -> np.ndarray:
-    """Lay out rows of pictures, each (N, H, W, 3) uint8, as one picture on a white ground."""
+    """Lay out rows of images, each (N, H, W, 3) uint8, as one image on a white ground."""
     strips = []
     for row in rows:
         padded = np.pad(enlarge(row, scale), ((0, 0), (0, gap), (0, gap), (0, 0)), constant_values=255)
@@ -36,31 +36,31 @@ def contact_sheet(rows: Sequence[np.ndarray], *, scale: int = 2, gap: int = 2) -
     return np.concatenate(strips, axis=0)
 
 
-def save_picture(path: Path | str, picture: np.ndarray) -> None:
-    """Write one picture (H, W, 3) uint8, whole or not at all; the format follows the file's ending.
+def save_image(path: Path | str, image: np.ndarray) -> None:
+    """Write one image (H, W, 3) uint8, whole or not at all; the format follows the file's ending.
 
-    Raises InvalidInput where it cannot be written, and for an ending that is no picture's.
+    Raises InvalidInput where it cannot be written, and for an ending that is no image's.
     """
     kind = Image.registered_extensions().get(Path(path).suffix.lower())
     if kind is None:
-        raise InvalidInput(f"picture path {str(path)!r} has no ending that is known; let it end in .png")
+        raise InvalidInput(f"image path {str(path)!r} has no ending that is known; let it end in .png")
     data = io.BytesIO()
-    Image.fromarray(picture).save(data, kind)
+    Image.fromarray(image).save(data, kind)
     write_atomically(path, data.getvalue())
 
 
 def save_figure(path: Path | str, figure: Figure, *, dpi: int = 100) -> None:
-    """Write a plot, whole or not at all, as `save_picture` writes a picture."""
+    """Write a plot, whole or not at all, as `save_image` writes a image."""
     data = io.BytesIO()
     figure.savefig(data, dpi=dpi, format=Path(path).suffix[1:])
     write_atomically(path, data.getvalue())
 
 
 class VideoWriter:
-    """Write pictures (H, W, 3) uint8 to an MP4 as they come; use as a context manager.
+    """Write images (H, W, 3) uint8 to an MP4 as they come; use as a context manager.
 
     The file appears when it is closed; a full disk leaves what was there. Raises InvalidInput for a path that is no
-    MP4 or cannot be written, and for a picture that does not fit the clip.
+    MP4 or cannot be written, and for a image that does not fit the clip.
     """
 
     def __init__(self, path: Path | str, fps: float, *, scale: int = 1) -> None:
@@ -70,7 +70,7 @@ class VideoWriter:
         self._scale = scale
         with writing(self.path):
             self._draft = Draft(self.path)
-            self._draft.partial.open("wb").close()  # PyAV opens it only with the first picture
+            self._draft.partial.open("wb").close()  # PyAV opens it only with the first image
             self._container = av.open(str(self._draft.partial), mode="w")
         self._stream = self._container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
         self._stream.pix_fmt = "yuv420p"
@@ -78,20 +78,20 @@ class VideoWriter:
         self._size: tuple[int, ...] | None = None
         self._finished = self._closed = False
 
-    def write(self, picture: np.ndarray) -> None:
-        """Append one picture; all pictures of a clip have the same size."""
-        kind = picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[-1] == 3
-        if not kind or self._size not in (None, picture.shape) or min(picture.shape[:2]) * self._scale < 2:
+    def write(self, image: np.ndarray) -> None:
+        """Append one image; all images of a clip have the same size."""
+        kind = image.dtype == np.uint8 and image.ndim == 3 and image.shape[-1] == 3
+        if not kind or self._size not in (None, image.shape) or min(image.shape[:2]) * self._scale < 2:
             raise InvalidInput(
-                f"picture has dtype {picture.dtype} and shape {picture.shape}; a clip takes uint8 pictures (H, W, 3), "
+                f"image has dtype {image.dtype} and shape {image.shape}; a clip takes uint8 images (H, W, 3), "
                 "all of one size, of 2 x 2 pixels or more"
             )
-        first, self._size = self._size is None, picture.shape
-        picture = enlarge(picture, self._scale)
-        height, width = picture.shape[0] // 2 * 2, picture.shape[1] // 2 * 2  # H.264 with 4:2:0 wants even sides
+        first, self._size = self._size is None, image.shape
+        image = enlarge(image, self._scale)
+        height, width = image.shape[0] // 2 * 2, image.shape[1] // 2 * 2  # H.264 with 4:2:0 wants even sides
         if first:
             self._stream.width, self._stream.height = width, height
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture[:height, :width]), format="rgb24")
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image[:height, :width]), format="rgb24")
         with self._or_nothing():
             self._container.mux(self._stream.encode(frame))
 
@@ -144,8 +144,8 @@ class VideoWriter:
             self.close()
 
 
-def save_video(path: Path | str, pictures: Iterable[np.ndarray], fps: float, *, scale: int = 1) -> None:
-    """Write pictures (T, H, W, 3) uint8 as an MP4 at `fps` pictures a second."""
+def save_video(path: Path | str, images: Iterable[np.ndarray], fps: float, *, scale: int = 1) -> None:
+    """Write images (T, H, W, 3) uint8 as an MP4 at `fps` images a second."""
     with VideoWriter(path, fps, scale=scale) as writer:
-        for picture in pictures:
-            writer.write(picture)
+        for image in images:
+            writer.write(image)

@@ -82,13 +82,13 @@ class EpisodeTimeCondition(Condition):
 
     def __init__(self, config: DynamicsConfig, stream: str) -> None:
         super().__init__()
-        self.oldest = config.oldest
+        self.max_time = config.max_time
         self.embed = nn.Linear(AGE_FEATURES, config.cond_dim, bias=False)
         nn.init.zeros_(self.embed.weight)
 
     def forward(self, inputs: StepInputs) -> Tensor:
         """As `Condition.forward`."""
-        late = (inputs.ages / self.oldest).clamp(max=1.0)
+        late = (inputs.ages / self.max_time).clamp(max=1.0)
         return self.embed(fourier_features(late, AGE_FEATURES, FINEST_AGE).to(_dtype(self.embed)))
 
 

@@ -7,13 +7,13 @@ One step, in order:
     heads     reward, ending and what else the config names, from the history's output
 
 What cannot be foreseen (something comes into sight, a texture shimmers) is decided by the noise. The best guess of a
-single denoising step averages it away, many small ones draw one of the things that can happen, and leaps are trained to
-end where those do.
+single denoising step averages it away, many small ones draw one of the things that can happen, and shortcut
+steps are trained to end where those do.
 
 The history never sees the frame that is being drawn, so one pass a step both reads and writes its cache: there is no
 separate clean pass, and more denoising steps cost only the small denoiser.
 
-What comes later has its place here: a guide picture is more channels of `local`, recalled frames are more keys for
+What comes later has its place here: a guide frame is more channels of `local`, recalled frames are more keys for
 `TimeAttention`. A sensor, a task or a pose is one more condition (`conditions`) or head (`heads`).
 """
 
@@ -61,17 +61,17 @@ class DynamicsConfig:
     patch: tuple[int, int] = (8, 1)  # latents (rows, columns) that make one token
     actions: int = 3  # discrete actions; 0 for continuous ones
     action_dim: int = 0  # of a continuous action
-    between: int = 1  # pictures that a step makes before its last one
+    between: int = 1  # frames that a step makes before its last one
     dim: int = 192
     heads: int = 6
     mlp_ratio: int = 4
     history_blocks: int = 4
     denoiser_blocks: int = 2
-    window: int = 31  # steps that the history remembers besides the first one; training clips have one more
+    context_length: int = 31  # steps that the history remembers besides the first one; training clips have one more
     cond_dim: int = 64
     local: int = 64  # width of the convolutions at the latents' resolution
-    painter_blocks: int = 2  # residual blocks of the convolutions that draw
-    oldest: int = 1000  # steps since an episode's beginning after which it gets no later
+    latent_decoder_blocks: int = 2  # residual blocks of the convolutions that draw
+    max_time: int = 1000  # steps since an episode's beginning after which it gets no later
     period: int = 1  # steps from one stroke of an episode's clock to the next, for the condition "episode_phase"
     action_start: int = 0  # the first discrete action
     action_scale: Scale = field(default_factory=Scale)  # of recorded continuous actions
@@ -85,8 +85,8 @@ class DynamicsConfig:
         check_bounds(
             "dynamics", self, channels=(1, 512), height=sides, width=sides, patch=sides,
             actions=(0, 65_536), action_dim=(0, 4096), between=(0, 64), dim=widths, heads=(1, 256), mlp_ratio=(1, 64),
-            history_blocks=blocks, denoiser_blocks=blocks, painter_blocks=blocks, window=(1, 65_536),
-            cond_dim=widths, local=widths, oldest=(1, 10**9), period=(1, 100_000), action_start=(-(10**9), 10**9),
+            history_blocks=blocks, denoiser_blocks=blocks, latent_decoder_blocks=blocks, context_length=(1, 65_536),
+            cond_dim=widths, local=widths, max_time=(1, 10**9), period=(1, 100_000), action_start=(-(10**9), 10**9),
         )  # fmt: skip
         if self.dim % self.heads:
             raise InvalidInput(f"dynamics dim is {self.dim}; give a multiple of heads, which is {self.heads}")
@@ -114,12 +114,12 @@ class DynamicsConfig:
 
     @property
     def drawn_channels(self) -> int:
-        """Channels that a step draws: the new frame's latents and those of the pictures before it."""
+        """Channels that a step draws: the new frame's latents and those of the frames before it."""
         return self.channels * (1 + self.between)
 
 
 @dataclass(frozen=True)
-class HistoryOut:
+class ContextFeatures:
     """What the history says of a step, before anything is drawn; F frames are B * T in training and B in serving."""
 
     tokens: Tensor  # (F, N, D)
@@ -146,7 +146,7 @@ class Canvas:
     tokens: Tensor  # (F, N, D)
     cond: Tensor  # (F, cond_dim)
     previous: Tensor  # (F, C, h, w), the last frame's latents
-    past: Tensor  # (F, local, h, w), the painter's first layer as far as it sees the past
+    past: Tensor  # (F, local, h, w), the latent decoder's first layer as far as it sees the past
 
     def rows(self, rows: Tensor) -> Canvas:
         """Some of the frames, by their indices (K,)."""
@@ -165,7 +165,7 @@ class HistoryBlock(nn.Module):
     def __init__(self, config: DynamicsConfig) -> None:
         super().__init__()
         self.space = SpaceAttention(config.dim, config.heads)
-        self.time = TimeAttention(config.dim, config.heads, config.window)
+        self.time = TimeAttention(config.dim, config.heads, config.context_length)
         self.mlp = MLP(config.dim, config.mlp_ratio)
 
 
@@ -186,26 +186,26 @@ class DenoiserBlock(nn.Module):
         return gated(x, gate2, self.mlp(modulate(x, shift2, scale2)))
 
 
-class Painter(nn.Module):
+class LatentDecoder(nn.Module):
     """From tokens to latents: convolutions over the previous frames, shaped by what the tokens say of every place."""
 
     def __init__(self, config: DynamicsConfig) -> None:
         super().__init__()
         c = config
-        self.tell = nn.Linear(c.dim, c.local * c.patch[0] * c.patch[1])
+        self.film_input = nn.Linear(c.dim, c.local * c.patch[0] * c.patch[1])
         # One layer in two parts: that of the past is the same for all denoising steps.
         self.enter_past = nn.Conv2d(c.local + c.channels, c.local, 3, padding=1)
         self.enter = nn.Conv2d(c.local + c.drawn_channels, c.local, 3, padding=1, bias=False)
-        self.blocks = nn.ModuleList(ShapedConv(c.local) for _ in range(c.painter_blocks))
+        self.blocks = nn.ModuleList(ShapedConv(c.local) for _ in range(c.latent_decoder_blocks))
         self.leave = nn.Conv2d(c.local, c.drawn_channels, 3, padding=1)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)  # type: ignore[arg-type]
 
-    def forward(self, told: Tensor, past: Tensor, noisy: Tensor) -> Tensor:
-        """Grids of told (F, local, h, w), `enter_past`'s features (F, local, h, w), noisy -> (F, drawn, h, w)."""
-        x = past + self.enter(torch.cat([told, noisy], dim=1))
+    def forward(self, film_input: Tensor, past: Tensor, noisy: Tensor) -> Tensor:
+        """FiLM input on the grid and `enter_past`'s features, (F, local, h, w) each, noisy -> (F, drawn, h, w)."""
+        x = past + self.enter(torch.cat([film_input, noisy], dim=1))
         for block in self.blocks:
-            x = block(x, told)
+            x = block(x, film_input)
         return self.leave(F.silu(x))
 
 
@@ -223,15 +223,15 @@ class Dynamics(nn.Module):
             nn.Conv2d(c.local, c.local, 3, padding=1), nn.SiLU(),
         )  # fmt: skip
         self.embed = nn.Linear(c.local * cells, d)
-        self.place = nn.Parameter(torch.randn(c.tokens, d) * 0.02)
+        self.position = nn.Parameter(torch.randn(c.tokens, d) * 0.02)
         self.history = nn.ModuleList(HistoryBlock(c) for _ in range(c.history_blocks))
         self.history_mods = Modulation(c.cond_dim, d, HistoryBlock.PARTS, c.history_blocks)
         self.heads = Heads(c)
         self.noisy_embed = nn.Linear(c.drawn_channels * cells, d)
-        self.tau = nn.Linear(2 * LEVEL_FEATURES, c.cond_dim)  # of level and leap
+        self.level_embed = nn.Linear(2 * LEVEL_FEATURES, c.cond_dim)  # of noise level and step size
         self.denoiser = nn.ModuleList(DenoiserBlock(c) for _ in range(c.denoiser_blocks))
         self.denoiser_mods = Modulation(c.cond_dim, d, DenoiserBlock.PARTS, c.denoiser_blocks)
-        self.painter = Painter(c)
+        self.latent_decoder = LatentDecoder(c)
 
     # -- shapes -------------------------------------------------------------------------------------------------
 
@@ -253,17 +253,17 @@ class Dynamics(nn.Module):
     def _enter(self, previous: Tensor, before: Tensor, inputs: StepInputs) -> tuple[Tensor, ...]:
         """The last two frames' latents (F, C, h, w) and what else is known -> local, tokens, cond."""
         local = self.local(torch.cat([previous, before], dim=1))
-        tokens = self.embed(self.to_tokens(local)) + self.place
+        tokens = self.embed(self.to_tokens(local)) + self.position
         terms = [condition(inputs) for condition in self.conditions.values()]
         return local, tokens, reduce(add, terms)
 
-    def _leave(self, local: Tensor, tokens: Tensor, cond: Tensor, inputs: StepInputs) -> HistoryOut:
-        return HistoryOut(tokens, local, cond, inputs.ages, self.heads(tokens, inputs))
+    def _leave(self, local: Tensor, tokens: Tensor, cond: Tensor, inputs: StepInputs) -> ContextFeatures:
+        return ContextFeatures(tokens, local, cond, inputs.ages, self.heads(tokens, inputs))
 
-    def remember(
+    def forward(
         self, previous: Tensor, before: Tensor, actions: Tensor, level: Tensor, ages: Tensor,
         streams: Streams | None = None,
-    ) -> HistoryOut:  # fmt: skip
+    ) -> ContextFeatures:  # fmt: skip
         """A whole clip at once, F = B * T frames.
 
         Latents (B, T, C, h, w), actions (B, T, ...), level (B, T), steps since the beginning of the episode at the
@@ -283,47 +283,47 @@ class Dynamics(nn.Module):
             x = gated(x, g3, block.mlp(modulate(x, s3, c3)))
         return self._leave(local, x, cond, inputs)
 
-    def advance(
+    def forward_cached(
         self, previous: Tensor, before: Tensor, actions: Tensor, level: Tensor, cache: KVCache,
         streams: Streams | None = None,
-    ) -> HistoryOut:  # fmt: skip
+    ) -> ContextFeatures:  # fmt: skip
         """The next step of every world, F = B: reads the cache and writes an entry into it.
 
         Latents (B, C, h, w), actions (B, ...), level (B,), and the values of `streams` at the last frame (B, ...).
         """
         inputs = StepInputs(actions, level, cache.ages, streams or {})
         local, x, cond = self._enter(previous, before, inputs)
-        place = cache.claim()  # the slots and the distance of every slot, the same for all blocks
+        slots = cache.claim()  # the slots and the distance of every slot, the same for all blocks
         for index, (block, mods) in enumerate(zip(self._blocks(), self.history_mods(cond), strict=True)):
             s1, c1, g1, s2, c2, g2, s3, c3, g3 = mods
             x = gated(x, g1, block.space(modulate(x, s1, c1)))
             q, k, v = (a.unsqueeze(1) for a in block.time.project(modulate(x, s2, c2)))
-            keys, values = cache.write(index, place, k, v)
-            x = gated(x, g2, block.time.read(q, keys, values, place.bias(block.time.bias)).flatten(0, 1))
+            keys, values = cache.write(index, slots, k, v)
+            x = gated(x, g2, block.time.read(q, keys, values, slots.bias(block.time.bias)).flatten(0, 1))
             x = gated(x, g3, block.mlp(modulate(x, s3, c3)))
         return self._leave(local, x, cond, inputs)
 
     # -- drawing ------------------------------------------------------------------------------------------------
 
-    def prepare(self, seen: HistoryOut, previous: Tensor) -> Canvas:
+    def prepare(self, features: ContextFeatures, previous: Tensor) -> Canvas:
         """Begin to draw on what the history says, with the last frame's latents (F, C, h, w)."""
-        past = self.painter.enter_past(torch.cat([seen.local, previous], dim=1))
-        return Canvas(seen.tokens, seen.cond, previous, past)
+        past = self.latent_decoder.enter_past(torch.cat([features.local, previous], dim=1))
+        return Canvas(features.tokens, features.cond, previous, past)
 
-    def denoise(self, canvas: Canvas, noisy: Tensor, tau: Tensor, leap: Tensor) -> Tensor:
+    def denoise(self, canvas: Canvas, noisy: Tensor, t: Tensor, size: Tensor) -> Tensor:
         """Predict the clean latents (x-prediction).
 
-        `noisy` (F, drawn, h, w); `tau` (F,) from 0 (pure noise) to 1 (clean); `leap` (F,), the share of all the way
-        from noise to picture that is to be gone in a straight line to the prediction, 0 for as little as can be
+        `noisy` (F, drawn, h, w); `t` (F,) from 0 (pure noise) to 1 (clean); `size` (F,), the share of all the way
+        from noise to frame that is to be gone in a straight line to the prediction, 0 for as little as can be
         (shortcut models; Frans et al., 2024).
-        -> (F, drawn, h, w): the new frame first, then the pictures between, oldest first.
+        -> (F, drawn, h, w): the new frame first, then the frames between, oldest first.
         """
         x = canvas.tokens + self.noisy_embed(self.to_tokens(noisy))
-        dtype = self.tau.weight.dtype
-        features = fourier_features(torch.stack([tau, leap], dim=-1), LEVEL_FEATURES).flatten(-2)
-        cond = canvas.cond + self.tau(features.to(dtype))
+        dtype = self.level_embed.weight.dtype
+        features = fourier_features(torch.stack([t, size], dim=-1), LEVEL_FEATURES).flatten(-2)
+        cond = canvas.cond + self.level_embed(features.to(dtype))
         for block, mods in zip(self.denoiser, self.denoiser_mods(cond), strict=True):
             x = block(x, mods)
-        told = self.to_grid(self.painter.tell(F.layer_norm(x, x.shape[-1:])))
-        change = self.painter(told, canvas.past, noisy)
+        film_input = self.to_grid(self.latent_decoder.film_input(F.layer_norm(x, x.shape[-1:])))
+        change = self.latent_decoder(film_input, canvas.past, noisy)
         return canvas.previous.repeat(1, 1 + self.config.between, 1, 1) + change

@@ -89,22 +89,22 @@ class SpaceAttention(nn.Module):
 
 
 class TimeAttention(nn.Module):
-    """A token attends to the tokens at its own place in this step and the `window` steps before it.
+    """A token attends to the tokens at its own place in this step and the `context_length` steps before it.
 
     Position enters as a learned bias a head and a distance (Raffel et al., 2020), not as a rotation: a cached key
     needs no change as time goes on, and a full ring buffer reads exactly as training did.
     """
 
-    def __init__(self, dim: int, heads: int, window: int) -> None:
+    def __init__(self, dim: int, heads: int, context_length: int) -> None:
         super().__init__()
         self.heads = heads
-        self.window = window
+        self.context_length = context_length
         self.qkv = nn.Linear(dim, 3 * dim)
         self.norm = QKNorm(dim // heads)
         self.out = nn.Linear(dim, dim)
         # Start with a mild preference for the recent past.
-        slopes = torch.linspace(0.0, 0.5, heads)[:, None] * torch.arange(window + 1)[None, :].sqrt()
-        self.bias = nn.Parameter(-slopes)  # (H, window + 1), by distance in steps
+        slopes = torch.linspace(0.0, 0.5, heads)[:, None] * torch.arange(context_length + 1)[None, :].sqrt()
+        self.bias = nn.Parameter(-slopes)  # (H, context_length + 1), by distance in steps
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(..., D) -> queries, keys, values (..., H, C)."""
@@ -113,11 +113,11 @@ class TimeAttention(nn.Module):
         return q, k, v
 
     def forward(self, x_BTND: Tensor) -> Tensor:
-        """A whole clip at once, causal: (B, T, N, D) -> (B, T, N, D), T <= window + 1."""
+        """A whole clip at once, causal: (B, T, N, D) -> (B, T, N, D), T <= context_length + 1."""
         batch, steps = x_BTND.shape[:2]
         q, k, v = (rearrange(a, "b t n h c -> (b n) h t c") for a in self.project(x_BTND))
         time = torch.arange(steps, device=x_BTND.device)
-        distance = (time[:, None] - time[None, :]).clamp(0, self.window)
+        distance = (time[:, None] - time[None, :]).clamp(0, self.context_length)
         mask = self.bias[:, distance].masked_fill(time[None, :] > time[:, None], -math.inf)  # (H, T, T)
         y = attend(q, k, v, mask.to(q.dtype))
         return self.out(rearrange(y, "(b n) h t c -> b t n (h c)", b=batch))
@@ -153,9 +153,9 @@ class ShapedConv(nn.Module):
         nn.init.zeros_(self.second.weight)
         nn.init.zeros_(self.second.bias)  # type: ignore[arg-type]
 
-    def forward(self, x: Tensor, told: Tensor) -> Tensor:
+    def forward(self, x: Tensor, film_input: Tensor) -> Tensor:
         """Features (F, width, h, w) and what the tokens tell every place, (F, width, h, w) -> features."""
-        scale, shift = self.film(told).chunk(2, dim=1)
+        scale, shift = self.film(film_input).chunk(2, dim=1)
         return x + self.second(F.silu(self.first(F.silu(x)) * (1 + scale) + shift))
 
 
@@ -170,27 +170,27 @@ def fourier_features(x: Tensor, count: int, finest: float = 100.0) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Place:
+class Slots:
     """Where the step that is being computed goes, and how far away every slot is from it; T is 1."""
 
     rows: Tensor  # (B, 1) int64, 0..B-1
     slot: Tensor  # (B, T) int64
-    distance: Tensor  # (B, T, S) int64, clamped to the window
+    distance: Tensor  # (B, T, S) int64, clamped to the context length
     hidden: Tensor  # (B, T, S) bool: empty
 
     def bias(self, table: Tensor) -> Tensor:
-        """Attention bias (B, H, T, S) from a block's table (H, window + 1)."""
+        """Attention bias (B, H, T, S) from a block's table (H, context_length + 1)."""
         bias = table[:, self.distance].transpose(0, 1)
         return bias.masked_fill(self.hidden[:, None], -math.inf)
 
 
 @dataclass
 class KVCache:
-    """Keys and values of every history block, (B, N, H, S, C) with S = window + 1 slots, and each world's clock.
+    """Keys and values of every history block, (B, N, H, S, C) S = context_length + 1 slots, and each world's clock.
 
-    Slot 0 (the sink) keeps an episode's first step for good; the `window` slots after it are a ring. Every world of a
-    batch has its own clock, so that one can restart while the others go on. Distances beyond the window read as the
-    window's, just what a training clip's first step looks like from its last, so nothing happens when the ring is full.
+    Slot 0 (the sink) keeps an episode's first step for good; the slots after it are a ring. Every world of a batch has
+    its own clock, so that one can restart while the others go on. Distances beyond the context length read as that
+    length, just what a training clip's first step looks like from its last, so nothing happens when the ring is full.
     """
 
     keys: list[Tensor]
@@ -201,15 +201,15 @@ class KVCache:
 
     @classmethod
     def empty(
-        cls, first: Tensor, blocks: int, tokens: int, heads: int, window: int, head_dim: int,
+        cls, first: Tensor, blocks: int, tokens: int, heads: int, context_length: int, head_dim: int,
         *, dtype: torch.dtype, device: torch.device,
     ) -> KVCache:  # fmt: skip
         """A cache in which nothing has been written; `first` (B,) int64 as above."""
         batch = len(first)
-        shape = (batch, tokens, heads, window + 1, head_dim)
+        shape = (batch, tokens, heads, context_length + 1, head_dim)
         make = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(2 * blocks)]
         time = torch.zeros(batch, dtype=torch.int64, device=device)
-        written = torch.full((batch, window + 1), -1, dtype=torch.int64, device=device)
+        written = torch.full((batch, context_length + 1), -1, dtype=torch.int64, device=device)
         return cls(make[:blocks], make[blocks:], time, written, first.to(device, torch.int64))
 
     @property
@@ -217,20 +217,20 @@ class KVCache:
         """Steps since the beginning of each world's episode, (B,) int64."""
         return self.first + self.time
 
-    def claim(self) -> Place:
+    def claim(self) -> Slots:
         """Take the next slot of every world and advance the clocks."""
-        window = self.written.shape[1] - 1
+        context_length = self.written.shape[1] - 1
         rows = torch.arange(self.time.shape[0], device=self.time.device)[:, None]
         times = self.time[:, None]  # (B, T)
-        slot = torch.where(times == 0, 0, 1 + (times - 1) % window)
+        slot = torch.where(times == 0, 0, 1 + (times - 1) % context_length)
         self.written[rows, slot] = times
         distance = times[:, :, None] - self.written[:, None]
-        place = Place(rows, slot, distance.clamp(0, window), (self.written < 0)[:, None])
+        slots = Slots(rows, slot, distance.clamp(0, context_length), (self.written < 0)[:, None])
         self.time = self.time + 1
-        return place
+        return slots
 
-    def write(self, block: int, place: Place, k_BTNHC: Tensor, v_BTNHC: Tensor) -> tuple[Tensor, Tensor]:
+    def write(self, block: int, slots: Slots, k_BTNHC: Tensor, v_BTNHC: Tensor) -> tuple[Tensor, Tensor]:
         """Store this step's keys and values; returns all of the block's, (B, N, H, S, C)."""
-        self.keys[block][place.rows, :, :, place.slot] = k_BTNHC
-        self.values[block][place.rows, :, :, place.slot] = v_BTNHC
+        self.keys[block][slots.rows, :, :, slots.slot] = k_BTNHC
+        self.values[block][slots.rows, :, :, slots.slot] = v_BTNHC
         return self.keys[block], self.values[block]

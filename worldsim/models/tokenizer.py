@@ -1,8 +1,8 @@
-"""The tokenizer: a convolutional autoencoder between pictures and a small grid of continuous latents.
+"""The tokenizer: a convolutional autoencoder between images and a small grid of continuous latents.
 
-Pictures are (B, 3, H, W) in [-1, 1]; latents are (B, C, H / 8, W / 8), of RMS 1 over many pictures. A place where
+Images are (B, 3, H, W) in [-1, 1]; latents are (B, C, H / 8, W / 8), of RMS 1 over many images. A place where
 little is to be seen has small latents, a place full of detail has large ones: the training noise and a cost for size
-make equal distances between latents about equal distances between pictures (Kato et al., 2020, call it isometric),
+make equal distances between latents about equal distances between images (Kato et al., 2020, call it isometric),
 so that whoever predicts latents with a squared error cares for what the eye sees.
 """
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from worldsim.errors import InvalidInput, check_bounds
 
-STRIDE = 8  # picture pixels to a latent, in both directions
+STRIDE = 8  # image pixels to a latent, in both directions
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class TokenizerConfig:
     height: int = 64
     width: int = 128
     channels: int = 16  # of a latent
-    encoder_widths: tuple[int, int, int] = (32, 64, 96)  # at 1/2, 1/4 and 1/8 of the picture
+    encoder_widths: tuple[int, int, int] = (32, 64, 96)  # at 1/2, 1/4 and 1/8 of the image
     decoder_widths: tuple[int, int, int] = (32, 64, 128)
     blocks: int = 2  # residual blocks at 1/4 and 1/8; the decoder has one more at 1/8
     cameras: tuple[str, ...] = ("rgb",)  # image streams of one size that make a frame, one above the other
@@ -34,7 +34,7 @@ class TokenizerConfig:
     def __post_init__(self) -> None:
         if self.height % STRIDE or self.width % STRIDE:
             raise InvalidInput(
-                f"pictures are {self.height} x {self.width} pixels; both sides must be multiples of {STRIDE}"
+                f"images are {self.height} x {self.width} pixels; both sides must be multiples of {STRIDE}"
             )
         if not self.cameras or self.height % len(self.cameras):
             raise InvalidInput(
@@ -87,7 +87,7 @@ def _up(width: int, narrower: int) -> list[nn.Module]:
 
 
 class Tokenizer(nn.Module):
-    """Pictures to latents (`encode`) and back (`decode`)."""
+    """Images to latents (`encode`) and back (`decode`)."""
 
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
@@ -107,23 +107,23 @@ class Tokenizer(nn.Module):
             *_up(quarter, half), _stack(half, 1), nn.SiLU(),
             nn.Conv2d(half, 12, 3, padding=1), nn.PixelShuffle(2),
         )  # fmt: skip
-        self.log_rms = nn.Parameter(torch.zeros(()))  # of what the encoder says, over many pictures
+        self.log_rms = nn.Parameter(torch.zeros(()))  # of what the encoder says, over many images
 
-    def encode(self, pictures: Tensor) -> Tensor:
+    def encode(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in [-1, 1] -> latents (B, C, h, w)."""
-        return self.encoder(pictures) * torch.exp(-self.log_rms)
+        return self.encoder(images) * torch.exp(-self.log_rms)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """(B, C, h, w) -> pictures (B, 3, H, W), about [-1, 1], not clipped."""
+        """(B, C, h, w) -> images (B, 3, H, W), about [-1, 1], not clipped."""
         return self.decoder(latents * torch.exp(self.log_rms))
 
 
-def to_pictures(frames: Tensor) -> Tensor:
+def to_images(frames: Tensor) -> Tensor:
     """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 in [-1, 1]."""
     return frames.permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
 
 
-def to_frames(pictures: Tensor) -> Tensor:
+def to_frames(images: Tensor) -> Tensor:
     """(B, 3, H, W) about [-1, 1] -> (B, H, W, 3) uint8; clipped, and NaN becomes 0."""
-    scaled = torch.nan_to_num(pictures.float(), nan=-1.0).add(1.0).mul_(127.5).round_().clamp_(0, 255)
+    scaled = torch.nan_to_num(images.float(), nan=-1.0).add(1.0).mul_(127.5).round_().clamp_(0, 255)
     return scaled.to(torch.uint8).permute(0, 2, 3, 1).contiguous()

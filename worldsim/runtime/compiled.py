@@ -44,7 +44,7 @@ from worldsim.models import conditions as conditions_source
 from worldsim.models import dynamics as dynamics_source
 from worldsim.models import heads as heads_source
 from worldsim.models import layers as layers_source
-from worldsim.models.dynamics import Dynamics, HistoryOut
+from worldsim.models.dynamics import ContextFeatures, Dynamics
 from worldsim.models.layers import KVCache
 from worldsim.models.registry import Streams
 from worldsim.sampling import noise_shaping as noise_shaping_source
@@ -69,7 +69,7 @@ Program = Callable[..., Any]
 
 
 class History(nn.Module):
-    """`look_back` as a function of tensors; keys, values and `written` are changed in place."""
+    """`context_step` as a function of tensors; keys, values and `written` are changed in place."""
 
     def __init__(self, eager: Eager) -> None:
         super().__init__()
@@ -79,11 +79,11 @@ class History(nn.Module):
         self, past: Tensor, actions: Tensor, context: Tensor, keys: list[Tensor], values: list[Tensor],
         time: Tensor, written: Tensor, first: Tensor, *streams: Tensor,
     ) -> tuple[Tensor, ...]:  # fmt: skip
-        """The fields of `HistoryOut`, and the cache's new time; `streams` in the order of the config."""
+        """The fields of `ContextFeatures`, and the cache's new time; `streams` in the order of the config."""
         cache = KVCache(list(keys), list(values), time, written, first)
         known = dict(zip(self.dynamics.config.streams, streams, strict=True))
-        seen = self.eager.look_back(past, actions, cache, context, known)
-        return *_fields(seen), cache.time
+        features = self.eager.context_step(past, actions, cache, context, known)
+        return *_fields(features), cache.time
 
 
 class Drawing(nn.Module):
@@ -93,9 +93,9 @@ class Drawing(nn.Module):
         super().__init__()
         self.dynamics, self.eager = eager.dynamics, eager
 
-    def forward(self, past: Tensor, seen: list[Tensor], picture: Tensor, place: Tensor) -> Tensor:
-        """The latents; `seen` are the fields of `HistoryOut`."""
-        return self.eager.draw(past, _seen(self.dynamics, seen), StepNoise(picture[:, :0], picture, place))
+    def forward(self, past: Tensor, features: list[Tensor], frame: Tensor, shaping: Tensor) -> Tensor:
+        """The latents; `features` are the fields of `ContextFeatures`."""
+        return self.eager.draw(past, _features(self.dynamics, features), StepNoise(frame[:, :0], frame, shaping))
 
 
 @dataclass(frozen=True)
@@ -129,8 +129,10 @@ class Compiled:
         """Libraries do not travel to other processes, which load them themselves."""
         return type(self), (self.eager.dynamics, self.eager.sampling)
 
-    def look_back(self, past: Tensor, actions: Tensor, cache: KVCache, context: Tensor, streams: Streams) -> HistoryOut:
-        """As `worldsim.sampling.sampler.look_back`."""
+    def context_step(
+        self, past: Tensor, actions: Tensor, cache: KVCache, context: Tensor, streams: Streams
+    ) -> ContextFeatures:
+        """As `worldsim.sampling.sampler.context_step`."""
         # A library takes for granted how its inputs lie in memory.
         cache.keys[:], cache.values[:] = ([a.contiguous() for a in many] for many in (cache.keys, cache.values))
         cache.written, cache.first = cache.written.contiguous(), cache.first.contiguous()
@@ -139,13 +141,13 @@ class Compiled:
             cache.keys, cache.values, cache.time.contiguous(), cache.written, cache.first,
             *(streams[name].contiguous() for name in self.eager.dynamics.config.streams),
         )  # fmt: skip
-        *seen, cache.time = self._programs(inputs).history(*inputs)
-        return _seen(self.eager.dynamics, seen)
+        *features, cache.time = self._programs(inputs).history(*inputs)
+        return _features(self.eager.dynamics, features)
 
-    def draw(self, past: Tensor, seen: HistoryOut, drawn_from: StepNoise) -> Tensor:
+    def draw(self, past: Tensor, features: ContextFeatures, noise: StepNoise) -> Tensor:
         """As `worldsim.sampling.sampler.draw`."""
-        program = self._made[_kind(past)].drawing  # made by `look_back`, whose output this begins with
-        return program(*_to_draw(past, seen, drawn_from))
+        program = self._made[_kind(past)].drawing  # made by `context_step`, whose output this begins with
+        return program(*_to_draw(past, features, noise))
 
     def with_sampling(self, sampling: SamplingConfig) -> Compiled:
         """One that draws otherwise; compiles anew."""
@@ -240,27 +242,27 @@ def _kind(past: Tensor) -> tuple[int, int]:
     return past.shape[0], torch.get_num_threads()
 
 
-def _fields(seen: HistoryOut) -> tuple[Tensor, ...]:
-    return seen.tokens, seen.local, seen.cond, seen.ages, *seen.heads.values()
+def _fields(features: ContextFeatures) -> tuple[Tensor, ...]:
+    return features.tokens, features.local, features.cond, features.ages, *features.heads.values()
 
 
-def _seen(dynamics: Dynamics, fields: Sequence[Tensor]) -> HistoryOut:
+def _features(dynamics: Dynamics, fields: Sequence[Tensor]) -> ContextFeatures:
     """The history's output of its `_fields`."""
     tokens, local, cond, ages, *said = fields
-    return HistoryOut(tokens, local, cond, ages, dict(zip(dynamics.config.output_heads, said, strict=True)))
+    return ContextFeatures(tokens, local, cond, ages, dict(zip(dynamics.config.output_heads, said, strict=True)))
 
 
-def _to_draw(past: Tensor, seen: HistoryOut, drawn_from: StepNoise) -> tuple[Any, ...]:
+def _to_draw(past: Tensor, features: ContextFeatures, noise: StepNoise) -> tuple[Any, ...]:
     """The inputs of `Drawing`."""
     return (
-        past.contiguous(), [a.contiguous() for a in _fields(seen)],
-        drawn_from.picture.contiguous(), drawn_from.place.contiguous(),
+        past.contiguous(), [a.contiguous() for a in _fields(features)],
+        noise.frame.contiguous(), noise.shaping.contiguous(),
     )  # fmt: skip
 
 
 def _fingerprint(dynamics: Dynamics, sampling: SamplingConfig) -> str:
     """Names all that a library depends on, but for numbers of worlds and threads: weights, code, PyTorch, machine."""
-    weight = dynamics.place
+    weight = dynamics.position
     said = [repr(dynamics.config), repr(sampling), torch.__version__, str(weight.dtype), _processor()]
     found = hashlib.sha256("\n".join([*said, *(inspect.getsource(module) for module in WRITTEN)]).encode())
     for name, tensor in dynamics.state_dict().items():
@@ -288,12 +290,12 @@ def _compile(eager: Eager, inputs: tuple[Any, ...], paths: dict[str, Path]) -> N
 
 def _first_to_draw(eager: Eager, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     """Inputs of `Drawing` that follow from inputs of `History`, which stay as they are, with some noise."""
-    *seen, _ = History(eager)(*_copied(inputs))
+    *features, _ = History(eager)(*_copied(inputs))
     past, c = inputs[0].clone(), eager.dynamics.config
     random = {"generator": torch.Generator(past.device).manual_seed(0), "device": past.device}
-    picture = torch.randn((len(past), c.drawn_channels, c.height, c.width), **random).to(past.dtype)
-    place = torch.rand((len(past), 1, c.height, c.width), **random)
-    return _to_draw(past, _seen(eager.dynamics, seen), StepNoise(picture, picture, place))
+    frame = torch.randn((len(past), c.drawn_channels, c.height, c.width), **random).to(past.dtype)
+    shaping = torch.rand((len(past), 1, c.height, c.width), **random)
+    return _to_draw(past, _features(eager.dynamics, features), StepNoise(frame, frame, shaping))
 
 
 def _write(half: nn.Module, inputs: tuple[Any, ...], path: Path) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 
 STREAM_START = 0  # which recorded start an episode begins from
 STREAM_CONTEXT = 1  # noise added to the previous frame
-STREAM_PICTURE = 3  # the noise a picture is denoised from
+STREAM_FRAME = 3  # the noise a frame is denoised from
 STREAM_END = 4  # whether the episode ends here
 STREAM_SHAPING = 5  # where the noise of a frame is larger (`worldsim.sampling.noise_shaping`)
 

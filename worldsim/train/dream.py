@@ -21,7 +21,7 @@ def dream(
     returns latents of the same shape, the context unchanged.
     """
     batch, steps = latents.shape[:2]
-    weight, engine = dynamics.place, Eager(dynamics, config)
+    weight, engine = dynamics.position, Eager(dynamics, config)
     latents, actions = latents.to(weight.device, weight.dtype), actions.to(weight.device)
     out, seeds = latents.clone(), range(seed, seed + batch)
     read, between = latents[:, :context, 0], actions[:, 1:context]

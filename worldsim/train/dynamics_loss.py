@@ -4,7 +4,7 @@ Every frame of a clip is predicted at once from the true frames before it (teach
 ways so that dreams do not drift: noise of a known level (diffusion forcing, Chen et al. 2024; GameNGen), and, for
 half of the batches, the model's own predictions in place of true frames (scheduled sampling, Bengio et al. 2015, in
 parallel over the clip). The drawn latents start from pure noise or from a random level between noise and frame, and
-the network predicts the clean latents. Some frames teach it to do so in few steps, too (`leaps`).
+the network predicts the clean latents. Some frames teach it to do so in few steps, too (`worldsim.train.shortcuts`).
 
 Own predictions are held near the truth, so that what happened in them is what happened in truth: a small object that
 the model made up, in a clip that goes on without it, would teach it that such objects vanish, and one that it lost,
@@ -22,10 +22,10 @@ from torch import Tensor, nn
 
 from worldsim.data.clips import STREAM
 from worldsim.errors import check_bounds
-from worldsim.models.dynamics import Canvas, Dynamics, HistoryOut
+from worldsim.models.dynamics import Canvas, ContextFeatures, Dynamics
 from worldsim.models.heads import SQUEEZED, Targets
 from worldsim.models.registry import StepInputs, Streams
-from worldsim.train.leaps import leap
+from worldsim.train.shortcuts import shortcut_targets
 
 
 @dataclass(frozen=True)
@@ -80,25 +80,27 @@ class DynamicsLoss(nn.Module):
         context = frames
         if step >= c.own_frames_after and step % 2:
             context = self._own_frames(frames, target, *given, generator)
-        seen = self._remember(context, *given, generator)
-        canvas = self.dynamics.prepare(seen, context.flatten(0, 1))
-        tau = self._levels(len(target), generator)
-        drawn = self._draw(canvas, target, tau, generator)
+        features = self._context_features(context, *given, generator)
+        canvas = self.dynamics.prepare(features, context.flatten(0, 1))
+        t = self._levels(len(target), generator)
+        drawn = self._draw(canvas, target, t, generator)
         shown = _shown(batch)
         counted = batch["weight"][:, 1:].flatten()
         part = counted * shown / shown.sum().clamp(min=1)  # of the loss
         weight = _weight(frames, c.change)
         error = (drawn - target).square()
-        picture = (part * (weight * error).mean((1, 2, 3))).sum()
-        leaps = self._leaps(canvas, target, weight, part, generator) if step // 2 % 2 else torch.zeros_like(picture)
-        heads = self._outcome(batch, seen, given, generator)
-        loss = picture + c.shortcut_weight * leaps
+        frame = (part * (weight * error).mean((1, 2, 3))).sum()
+        shortcut = torch.zeros_like(frame)
+        if step // 2 % 2:
+            shortcut = self._shortcuts(canvas, target, weight, part, generator)
+        heads = self._outcome(batch, features, given, generator)
+        loss = frame + c.shortcut_weight * shortcut
         own = {"reward": c.reward_weight, "ending": c.ending_weight, "event": c.event_weight}
         for name, head in self.dynamics.heads.named():
             loss = loss + own.get(name, head.weight) * heads[name]
-        one_step = shown * (tau == 0)
+        one_step = shown * (t == 0)
         mse = (one_step * error.mean((1, 2, 3))).sum() / one_step.sum().clamp(min=1)
-        named = {"picture": picture, "one_step_mse": mse, "leaps": leaps, **heads}
+        named = {"frame": frame, "one_step_mse": mse, "shortcut": shortcut, **heads}
         return loss, {name: value.detach() for name, value in named.items()}
 
     def _levels(self, count: int, generator: torch.Generator) -> Tensor:
@@ -121,31 +123,31 @@ class DynamicsLoss(nn.Module):
             noisy[name] = values + self.config.stream_noise * noise * unit
         return noisy
 
-    def _remember(
+    def _context_features(
         self, context: Tensor, actions: Tensor, ages: Tensor, known: Streams, generator: torch.Generator
-    ) -> HistoryOut:
+    ) -> ContextFeatures:
         """Run the history over noised frames (B, T, C, h, w)."""
         shape = context.shape[:2]
         level = self.config.context_noise * torch.rand(shape, generator=generator, device=context.device).square()
         noise = torch.randn(context.shape, generator=generator, device=context.device)
         noisy = context + level[..., None, None, None] * noise
         before = torch.cat([noisy[:, :1], noisy[:, :-1]], dim=1)
-        return self.dynamics.remember(noisy, before, actions, level, ages, known)
+        return self.dynamics.forward(noisy, before, actions, level, ages, known)
 
-    def _draw(self, canvas: Canvas, target: Tensor, tau: Tensor, generator: torch.Generator) -> Tensor:
+    def _draw(self, canvas: Canvas, target: Tensor, t: Tensor, generator: torch.Generator) -> Tensor:
         noise = torch.randn(target.shape, generator=generator, device=target.device)
-        mix = tau[:, None, None, None]
-        return self.dynamics.denoise(canvas, mix * target + (1 - mix) * noise, tau, torch.zeros_like(tau)).float()
+        mix = t[:, None, None, None]
+        return self.dynamics.denoise(canvas, mix * target + (1 - mix) * noise, t, torch.zeros_like(t)).float()
 
-    def _leaps(
+    def _shortcuts(
         self, canvas: Canvas, target: Tensor, weight: Tensor, part: Tensor, generator: torch.Generator
     ) -> Tensor:
-        """The loss of some frames' leaps; the history learns from pictures alone."""
+        """The loss of some frames' shortcut steps; the history learns from frames alone."""
         count = max(round(self.config.shortcuts * len(target)), 1)
         rows = torch.randperm(len(target), generator=generator, device=target.device)[:count]
         some = canvas.rows(rows).detach()
-        drawn, goal = leap(self.dynamics, some, target[rows], generator)
-        # Where a leap has to end follows from where it begins, so what is to come may have a say here.
+        drawn, goal = shortcut_targets(self.dynamics, some, target[rows], generator)
+        # Where a shortcut step has to end follows from where it begins, so what is to come may have a say here.
         coming = _change(goal[:, : some.previous.shape[1]] - some.previous, self.config.change)
         error = ((weight[rows] + coming) * (drawn - goal).square()).mean((1, 2, 3))
         return (part[rows] * error).sum() * len(target) / count
@@ -159,8 +161,8 @@ class DynamicsLoss(nn.Module):
         depth = int(torch.randint(1, c.own_frames_depth + 1, (), generator=generator, device=frames.device))
         own = frames
         for _ in range(depth):
-            seen = self._remember(own, actions, ages, known, generator)
-            canvas = self.dynamics.prepare(seen, own.flatten(0, 1))
+            features = self._context_features(own, actions, ages, known, generator)
+            canvas = self.dynamics.prepare(features, own.flatten(0, 1))
             told = c.own_frames_from * torch.rand(len(target), generator=generator, device=target.device)
             drawn = self._draw(canvas, target, told, generator)
             drawn = drawn[:, : frames.shape[2]].unflatten(0, frames.shape[:2])
@@ -171,17 +173,17 @@ class DynamicsLoss(nn.Module):
         return own
 
     def _outcome(
-        self, batch: dict[str, Tensor], seen: HistoryOut, given: tuple[Tensor, Tensor, Streams],
+        self, batch: dict[str, Tensor], features: ContextFeatures, given: tuple[Tensor, Tensor, Streams],
         generator: torch.Generator,
     ) -> dict[str, Tensor]:  # fmt: skip
         """The loss of each head."""
         actions, ages, known = given
-        shape, dropout = (*seen.tokens.shape[:2], SQUEEZED), self.config.outcome_dropout
-        kept = torch.rand(shape, generator=generator, device=seen.tokens.device) >= dropout
+        shape, dropout = (*features.tokens.shape[:2], SQUEEZED), self.config.outcome_dropout
+        kept = torch.rand(shape, generator=generator, device=features.tokens.device) >= dropout
         level = torch.zeros_like(ages, dtype=torch.float32)  # no head needs that of the context
         streams = {name: values.flatten(0, 1) for name, values in known.items()}
         inputs = StepInputs(actions.flatten(0, 1), level.flatten(), ages.flatten(), streams)
-        said = self.dynamics.heads(seen.tokens, inputs, kept / (1 - dropout))
+        said = self.dynamics.heads(features.tokens, inputs, kept / (1 - dropout))
         targets = Targets(
             reward=batch["rewards"][:, 1:].flatten() / self.reward_scale,
             terminated=batch["terminated"][:, 1:].flatten(),
@@ -214,5 +216,5 @@ def _change(difference: Tensor, most: float) -> Tensor:
 
 
 def _shown(batch: dict[str, Tensor]) -> Tensor:
-    """(F,) float, 1 where there is a picture to learn from; some games give none at the end."""
+    """(F,) float, 1 where there is a frame to learn from; some games give none at the end."""
     return (batch["valid"] & ~batch["terminated"])[:, 1:].flatten().float()

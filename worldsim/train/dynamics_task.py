@@ -21,7 +21,7 @@ from worldsim.sampling.sampler import SamplingConfig
 from worldsim.train.dream import dream
 from worldsim.train.dynamics_loss import DynamicsLoss, LossConfig
 
-STATISTICS = ("oldest", "action_scale", "scales")  # fields of `DynamicsConfig` that say something of the data
+STATISTICS = ("max_time", "action_scale", "scales")  # fields of `DynamicsConfig` that say something of the data
 SELDOM_OLDER = 0.99  # share of the rows up to an age beyond which a world is told no more of it
 
 
@@ -56,7 +56,7 @@ class DynamicsTask:
         statistics = _statistics(stores) if begun is None else {name: getattr(begun, name) for name in STATISTICS}
         self.settings = DynamicsConfig(
             channels=grid.channels, height=grid.latent_height, width=grid.latent_width, patch=patch,
-            actions=meta.actions.n, action_dim=len(meta.actions.low), between=between, window=clip - 1,
+            actions=meta.actions.n, action_dim=len(meta.actions.low), between=between, context_length=clip - 1,
             action_start=meta.actions.start, output_heads=heads, period=period,
             conditions=(*conditions, "episode_phase") if period > 1 else conditions,
             streams={name: meta.streams[name] for name in stores[0].streams}, **statistics,
@@ -88,7 +88,7 @@ class DynamicsTask:
         clips = [self._clips.draw(rng) for _ in range(self.count)]
         return {name: torch.from_numpy(np.stack([clip[name] for clip in clips])) for name in clips[0]}
 
-    def pictures(self, averaged: nn.Module) -> np.ndarray:
+    def preview(self, averaged: nn.Module) -> np.ndarray:
         """Recorded row above dreamed row, two clips, every fourth step."""
         assert isinstance(averaged, DynamicsLoss)
         rows = []
@@ -114,7 +114,7 @@ def _statistics(stores: list[LatentEpisodes]) -> dict[str, Any]:
     led = np.concatenate([np.delete(s.actions, s.ends - s.store.lengths, axis=0) for s in stores])  # not to a reset
     vectors = {name: np.concatenate([s.streams[name] for s in stores]) for name in stores[0].streams}
     return {
-        "oldest": max(int(np.quantile(ages, SELDOM_OLDER)), 1),
+        "max_time": max(int(np.quantile(ages, SELDOM_OLDER)), 1),
         "action_scale": Scale() if meta.actions.discrete or not len(led) else _scale(led),
         "scales": {name: _scale(values) for name, values in vectors.items() if meta.streams[name].kind == "vector"},
     }

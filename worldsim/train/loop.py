@@ -50,8 +50,8 @@ class Task(Protocol):
         """The batch of a step on one process: a pure function of its arguments."""
         ...
 
-    def pictures(self, averaged: nn.Module) -> Any:
-        """A picture (H, W, 3) uint8 that shows what the averaged model can do now."""
+    def preview(self, averaged: nn.Module) -> Any:
+        """An image (H, W, 3) uint8 that shows what the averaged model can do now."""
         ...
 
 
@@ -69,7 +69,7 @@ class LoopConfig:
     ema: float = 0.999  # of the averaged weights, the ones that are used
     seed: int = 0
     save_minutes: float = 5.0  # between checkpoints
-    picture_minutes: float = 5.0  # between sample pictures
+    preview_minutes: float = 5.0  # between sample images
     device: str = "auto"
 
     def __post_init__(self) -> None:
@@ -204,8 +204,8 @@ class Trainer:
                         if now - saved > self.config.save_minutes * 60:
                             self.save()
                             saved = now
-                        if now - shown > self.config.picture_minutes * 60:
-                            show(self._pictures(), self.step)
+                        if now - shown > self.config.preview_minutes * 60:
+                            show(self._preview(), self.step)
                             shown = time.monotonic()
             except Exception:
                 hidden = (InvalidInput,)
@@ -218,7 +218,7 @@ class Trainer:
                     self.save()
         interrupts.raise_if_seen()
         if self.rank == 0:
-            show(self._pictures(), self.step)
+            show(self._preview(), self.step)
 
     def _agree(self, done: bool) -> bool:
         """All processes stop at the same step: the first one's clock decides."""
@@ -277,9 +277,9 @@ class Trainer:
         left = bar.format_dict["elapsed"] * (1 - used) / max(used, 1e-6) / 60
         bar.set_postfix_str(f"loss {values['loss']:.4f}, {left:.0f} min left")
 
-    def _pictures(self) -> Any:
+    def _preview(self) -> Any:
         with torch.no_grad():
-            return self.task.pictures(self.average.module)
+            return self.task.preview(self.average.module)
 
 
 def _agrees(now: Any, then: Any) -> bool:

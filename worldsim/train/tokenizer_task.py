@@ -1,7 +1,7 @@
-"""Training the tokenizer: pictures drawn from episodes, reconstructed through a noisy latent.
+"""Training the tokenizer: images drawn from episodes, reconstructed through a noisy latent.
 
 The encoder's output gets noise of size 1 and pays for its size what a code of that precision would cost, 1/2 log(1 +
-z^2) nats (as in learned image compression; Balle et al., 2017). So it says loudly what matters to the picture and
+z^2) nats (as in learned image compression; Balle et al., 2017). So it says loudly what matters to the image and
 nothing where nothing does.
 """
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from worldsim.data.episodes import Episodes
 from worldsim.errors import InvalidInput, check_bounds
 from worldsim.io.media import contact_sheet
-from worldsim.models.tokenizer import Tokenizer, TokenizerConfig, to_frames, to_pictures
+from worldsim.models.tokenizer import Tokenizer, TokenizerConfig, to_frames, to_images
 
 RUN = 2  # frames taken in a row, to see what moves
 
@@ -49,16 +49,16 @@ class TokenizerLoss(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """`frames` (B, RUN, H, W, 3) uint8 -> loss and metrics."""
         c, frames = self.config, batch["frames"]
-        pictures = to_pictures(frames.flatten(0, 1)).contiguous(memory_format=torch.channels_last)
-        said = self.tokenizer.encoder(pictures).float()
+        images = to_images(frames.flatten(0, 1)).contiguous(memory_format=torch.channels_last)
+        said = self.tokenizer.encoder(images).float()
         noise = torch.randn(said.shape, generator=generator, device=said.device)
         decoded = self.tokenizer.decoder(said + noise).float()
         rate = 0.5 * torch.log1p(said.square()).mean()
         scale = (self.tokenizer.log_rms - 0.5 * said.detach().square().mean().log()).square()
-        runs = pictures.unflatten(0, frames.shape[:2])
+        runs = images.unflatten(0, frames.shape[:2])
         moved = (runs[:, 0] - runs[:, 1]).abs().amax(1, keepdim=True)  # (B, 1, H, W)
         weight = 1 + c.moving * (2 * moved).clamp(max=1).repeat_interleave(RUN, dim=0)
-        error = decoded - pictures
+        error = decoded - images
         squared = error.square()
         loss = (weight * (c.absolute * error.abs() + c.squared * squared)).mean() + c.gradient * _gradient_loss(error)
         return loss + c.rate * rate + scale, {"psnr": psnr(squared.mean().detach()), "rate": rate.detach()}
@@ -70,7 +70,7 @@ def _gradient_loss(error: Tensor) -> Tensor:
 
 
 def psnr(mean_square: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB of pictures in [-1, 1]."""
+    """Peak signal-to-noise ratio in dB of images in [-1, 1]."""
     return 10 * torch.log10(4.0 / mean_square)
 
 
@@ -91,7 +91,7 @@ class TokenizerTask:
         self._rows = [np.setdiff1d(np.arange(store.num_steps), store.ends - 1) for store in stores]
         counts = np.array([len(rows) for rows in self._rows])
         if not counts.sum():
-            raise InvalidInput(f"no game in {stores[0].path} has two pictures; record longer ones")
+            raise InvalidInput(f"no game in {stores[0].path} has two images; record longer ones")
         self._shares = counts / counts.sum()
 
     def config(self) -> dict[str, Any]:
@@ -102,7 +102,7 @@ class TokenizerTask:
         }  # fmt: skip
 
     def batch(self, step: int, rank: int) -> dict[str, Tensor]:
-        """Runs of pictures from random places of random stores; a pure function of (seed, step, rank)."""
+        """Runs of images from random places of random stores; a pure function of (seed, step, rank)."""
         rng = np.random.default_rng([self.seed, step, rank])
         runs = [self._run(rng) for _ in range(self.runs)]
         return {"frames": torch.from_numpy(np.stack(runs))}
@@ -115,14 +115,14 @@ class TokenizerTask:
             frames = np.stack([frames[0], store.read("between", row + 1, row + 2)[0, -1]])
         return frames
 
-    def pictures(self, averaged: nn.Module) -> np.ndarray:
+    def preview(self, averaged: nn.Module) -> np.ndarray:
         """Real row above reconstructed row."""
         rng = np.random.default_rng(self.seed)
         frames = np.stack([self._run(rng)[0] for _ in range(8)])
         tokenizer = averaged.tokenizer
         assert isinstance(tokenizer, Tokenizer)
         device = next(tokenizer.parameters()).device
-        decoded = to_frames(tokenizer.decode(tokenizer.encode(to_pictures(torch.from_numpy(frames)).to(device))))
+        decoded = to_frames(tokenizer.decode(tokenizer.encode(to_images(torch.from_numpy(frames)).to(device))))
         return contact_sheet([frames, decoded.cpu().numpy()])
 
 
