@@ -10,7 +10,8 @@ from typing import Any
 
 import gymnasium as gym
 
-import worldsim.envs.sources.doom_scenarios  # noqa: F401 (registers its sources)
+import worldsim.envs.sources.car_racing
+import worldsim.envs.sources.doom_scenarios  # noqa: F401 (they register their sources)
 from worldsim.envs.sources.base import Arena, Source, SourceSpec, TimeStep
 from worldsim.envs.sources.registry import SOURCES, register_policy, register_source, resolve
 from worldsim.errors import InvalidInput
@@ -23,8 +24,10 @@ __all__ = [
     "TimeStep",
     "find_modules_here",
     "make_source",
+    "options_of",
     "register_policy",
     "register_source",
+    "worldsim",
 ]
 
 
@@ -35,12 +38,17 @@ def make_source(source: str | gym.Env[Any, Any], **options: Any) -> Source:
     besides the id. An environment needs `render_mode="rgb_array"`. Raises InvalidInput for an unknown name or option,
     MissingDependency if the simulator is not installed.
     """
-    make = _maker(source)
-    known = set(inspect.signature(make).parameters) - set(make.keywords)
+    make, known = _maker(source), options_of(source)
     if not known.issuperset(options):
         extra = ", ".join(sorted(set(options) - known))
         raise InvalidInput(f"source {str(source)!r} does not take {extra}; it takes {', '.join(sorted(known))}")
     return make(**options)
+
+
+def options_of(source: str | gym.Env[Any, Any]) -> frozenset[str]:
+    """The names of the options that a source takes; raises InvalidInput for an unknown one."""
+    make = _maker(source)
+    return frozenset(inspect.signature(make).parameters) - make.keywords.keys()
 
 
 def _maker(source: str | gym.Env[Any, Any]) -> partial[Source]:

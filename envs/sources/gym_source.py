@@ -1,11 +1,11 @@
-"""Any gymnasium environment with `rgb_array` rendering as a source."""
+"""Any gymnasium environment that observes or renders images as a source."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
@@ -23,15 +23,18 @@ MOST_EXACT = 2.0**53  # integers up to here are floats, too: bounds are written 
 
 
 class GymSource:
-    """Steps a gymnasium environment and shows its rendered frame, area-averaged to (height, width).
+    """Steps a gymnasium environment and shows its frames, area-averaged to (height, width).
 
     `env` is a gymnasium id, made here with `env_kwargs`, or an environment with `render_mode="rgb_array"`, which its
-    owner closes. `streams` adds what the environment observes: a vector as "proprio", of a dict each vector and each
-    image, as another camera of (height, width), under its own name. Actions are discrete, or a box of bounded floats
-    or integers of one dimension; they are named as the environment names them. Its metadata may declare
-    `augmentations`. Raises InvalidInput for an id that gymnasium does not know, an environment without `rgb_array`
-    rendering, another kind of action, and, here or in a step, for a frame that is no uint8 image or a reward that is
-    no finite float32.
+    owner closes. `frames` says where frames come from: "observation", where the environment observes uint8 images
+    (H, W, 3), or "render"; without it the observation where it is an image, as an agent of the environment sees it. A
+    step holds its action for `frame_skip` steps of the environment, adds up their rewards and ends where the episode
+    does; `between` adds the frames of all but the last of these. `streams` adds what the environment observes: a vector
+    as "proprio", of a dict each vector and each image, as another camera of (height, width), under its own name. Actions
+    are discrete, or a box of bounded floats or integers of one dimension; they are named as the environment names them.
+    Its metadata may declare `augmentations`. Raises InvalidInput for an id that gymnasium does not know, an environment
+    without `rgb_array` rendering, another kind of action, and, here or in a step, for a frame that is no uint8 image or a
+    reward that is no finite float32.
     """
 
     def __init__(
@@ -42,26 +45,46 @@ class GymSource:
         width: int = 64,
         env_kwargs: Mapping[str, Any] | None = None,
         streams: bool = False,
+        frames: Literal["observation", "render"] | None = None,
+        frame_skip: int = 1,
+        between: bool = False,
     ) -> None:
         if height < 1 or width < 1:
             raise InvalidInput(f"frames of {height} x {width} pixels cannot be made; give at least 1 x 1")
+        if frame_skip < 1 or (between and frame_skip < 2):
+            raise InvalidInput(f"frame_skip is {frame_skip}; give at least 1, and at least 2 with frames between steps")
         kwargs = dict(env_kwargs or {})
         self._owned = isinstance(env, str)
         self._env = _make(env, kwargs) if isinstance(env, str) else _checked_env(env, kwargs)
         self._name, parameters = _description(env, kwargs)
+        self._skip, self._between = frame_skip, between
         self._frame: np.ndarray | None = None
         self._running, self._steps = False, 0
         try:
+            self._observes = _observes_frames(self._name, self._env, frames)
+            extras = _streams(self._name, self._env, height, width) if streams else {}
+            if between:
+                extras["between"] = StreamSpec(
+                    "image", (frame_skip - 1, height, width, 3), "uint8", per_step=frame_skip - 1
+                )
+            options = {"streams": streams, "between": between, "frame_skip": frame_skip if frame_skip > 1 else 0}
             self.spec = SourceSpec(
                 name=self._name,
                 height=height,
                 width=width,
                 actions=_action_spec(self._name, self._env),
-                fps=_steps_per_second(self._env),
-                max_episode_steps=self._env.spec.max_episode_steps if self._env.spec else None,
+                fps=_steps_per_second(self._env) / frame_skip,
+                frame_skip=frame_skip,
+                max_episode_steps=_limit(self._env, frame_skip),
                 augmentations=dict(self._env.metadata.get("augmentations", {})),
-                extras=_streams(self._name, self._env, height, width) if streams else {},
-                parameters={**parameters, "height": height, "width": width, **({"streams": True} if streams else {})},
+                extras=extras,
+                parameters={
+                    **parameters,
+                    "height": height,
+                    "width": width,
+                    **({"frames": "observation"} if self._observes else {}),
+                    **{name: value for name, value in options.items() if value},
+                },
             )
         except WorldsimError:
             self.close()
@@ -71,8 +94,11 @@ class GymSource:
         """Start the episode that `seed` (taken modulo 2**31) names."""
         observation, _ = self._env.reset(seed=seed % 2**31)
         self._running, self._steps = True, 0
-        self._frame = self._render()
-        return TimeStep(rgb=self._frame, extras=self._observed(observation))
+        self._frame = self._shown(observation)
+        extras = self._observed(observation)
+        if self._between:
+            extras["between"] = np.stack([self._frame] * (self._skip - 1))
+        return TimeStep(rgb=self._frame, extras=extras)
 
     def step(self, action: int | np.ndarray) -> TimeStep:
         """Play one action of the environment's own action space."""
@@ -82,12 +108,22 @@ class GymSource:
         played: Any = check_discrete(action, actions.n, actions.start) if actions.discrete else self._in_box(action)
         if not space.contains(played):
             raise InvalidAction(f"action {action!r} is outside {space}; give one that is inside")
-        observation, reward, terminated, truncated, _ = self._env.step(played)
         self._steps += 1
+        total, inside = 0.0, []
+        for tick in range(self._skip):
+            observation, reward, terminated, truncated, _ = self._env.step(played)
+            total += self._number(reward)
+            if self._between and tick + 1 < self._skip:
+                inside.append(self._shown(observation))
+            if terminated or truncated:
+                break
         self._running = not (terminated or truncated)
-        self._frame = self._render()
-        seen = self._observed(observation)
-        return TimeStep(self._frame, self._number(reward), bool(terminated), bool(truncated), seen)
+        self._frame = self._shown(observation)
+        extras = self._observed(observation)
+        if self._between:  # of an episode that ended inside the step, the last one again
+            inside += [self._frame] * (self._skip - 1 - len(inside))
+            extras["between"] = np.stack(inside)
+        return TimeStep(self._frame, total, bool(terminated), bool(truncated), extras)
 
     def render(self) -> np.ndarray:
         """The current frame (H, W, 3) uint8."""
@@ -107,8 +143,9 @@ class GymSource:
             raise InvalidAction(f"action {action!r} has dtype {values.dtype}; give integers")
         return values.astype(dtype)
 
-    def _render(self) -> np.ndarray:
-        frame: Any = self._env.render()
+    def _shown(self, observation: Any) -> np.ndarray:
+        """The frame (H, W, 3) uint8 of the current step."""
+        frame: Any = observation if self._observes else self._env.render()
         if not isinstance(frame, np.ndarray):
             shown = "None" if frame is None else f"a {type(frame).__name__}"
         elif frame.dtype == np.uint8 and (frame.ndim == 2 or (frame.ndim == 3 and frame.shape[-1] in (3, 4))):
@@ -116,14 +153,18 @@ class GymSource:
         else:
             shown = f"{frame.dtype} {frame.shape}"
         raise InvalidInput(
-            f"{self._name} renders {shown} instead of a frame; let its render() return a uint8 array (H, W, 3) with "
-            "values from 0 to 255"
+            f"{self._name} {'observes' if self._observes else 'renders'} {shown} instead of a frame; let it give "
+            "a uint8 array (H, W, 3) with values from 0 to 255"
         )
 
     def _observed(self, observation: Any) -> dict[str, np.ndarray]:
         """The streams of an observation."""
         parts = observation if isinstance(observation, dict) else {PROPRIO: observation}
-        return {name: self._as_stream(spec, np.asarray(parts[name])) for name, spec in self.spec.extras.items()}
+        return {
+            name: self._as_stream(spec, np.asarray(parts[name]))
+            for name, spec in self.spec.extras.items()
+            if name in parts
+        }
 
     def _as_stream(self, spec: StreamSpec, value: np.ndarray) -> np.ndarray:
         return self._shrink(value) if spec.kind == "image" else value.astype(spec.dtype)
@@ -194,6 +235,23 @@ def _description(env: str | gym.Env[Any, Any], kwargs: dict[str, Any]) -> tuple[
         kind = type(env.unwrapped)
         return f"env:{kind.__module__}.{kind.__qualname__}", {}
     return f"gym:{env_id}", {"env_id": env_id, **({"env_kwargs": kwargs} if kwargs else {})}
+
+
+def _observes_frames(name: str, env: gym.Env[Any, Any], frames: str | None) -> bool:
+    """Whether frames are observations; raises InvalidInput where that is asked for and they are no images."""
+    space = env.observation_space
+    images = isinstance(space, gym.spaces.Box) and space.dtype == np.uint8 and space.shape[2:] == (3,)
+    if frames not in (None, "observation", "render"):
+        raise InvalidInput(f"frames is {frames!r}; give 'observation' or 'render'")
+    if frames == "observation" and not images:
+        raise InvalidInput(f"{name} observes {space}, no uint8 images (H, W, 3); give frames='render'")
+    return images and frames != "render"
+
+
+def _limit(env: gym.Env[Any, Any], frame_skip: int) -> int | None:
+    """The environment's time limit in steps of the source."""
+    limit = env.spec.max_episode_steps if env.spec else None
+    return None if limit is None else -(-limit // frame_skip)
 
 
 def _is_json(values: dict[str, Any]) -> bool:

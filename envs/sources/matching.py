@@ -35,8 +35,8 @@ def matching_source(
     options: dict[str, Any] = {"frame_skip": frame_skip, "between": between}
     if name.startswith("gym:"):
         given = parameters or {}
-        options = {"height": world.height, "width": world.width, "env_kwargs": given.get("env_kwargs")}
-        options |= {"streams": True} if given.get("streams") else {}
+        options |= {"height": world.height, "width": world.width, "env_kwargs": given.get("env_kwargs")}
+        options |= {"streams": bool(given.get("streams")), "frames": given.get("frames", "render")}
     source = make_source(name, **options)
     found = source.spec
     for what, ours, theirs in (

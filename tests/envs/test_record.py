@@ -166,9 +166,10 @@ def test_bad_options_are_refused_before_anything_is_written(tmp_path):
         ({"policy": "clever"}, "unknown policy 'clever'"),
         ({"policy": "sweep"}, "needs the actions"),
         ({"policy": "wander"}, "depth"),
-        ({"between": True}, "does not take between"),
+        ({"depth": True}, "does not take depth"),
+        ({"between": True}, "at least 2 with frames between"),
         ({"height": 0}, "0 x 64 pixels"),
-        ({"frame_skip": 0}, "does not take frame_skip"),
+        ({"frame_skip": 0}, "frame_skip is 0"),
     ):
         with pytest.raises(InvalidInput, match=message):
             record(COUNTER, **({"steps": 10, "out": tmp_path / "s"} | wrong))

@@ -50,7 +50,7 @@ def same(rows, others):
 
 
 def test_unknown_sources_and_options_are_named():
-    with pytest.raises(InvalidInput, match=r"'doom-e1m1'.*doom-take-cover, doom-my-way-home, gym:ID"):
+    with pytest.raises(InvalidInput, match=r"'doom-e1m1'.*car-racing, doom-take-cover, doom-my-way-home, gym:ID"):
         make_source("doom-e1m1")
     with pytest.raises(InvalidInput, match="does not take height"):
         make_source(TAKE_COVER, height=64)
@@ -70,6 +70,38 @@ def test_a_gym_source_shows_the_rendered_frame_at_the_wanted_size(made):
     assert [row.rgb[0, 0, 0] for row in rows] == [0, 3, 6]
     assert [row.reward for row in rows] == [0.0, 3.0, 6.0]
     assert np.array_equal(source.render(), rows[-1].rgb)
+
+
+def test_frames_are_the_observation_where_that_is_an_image(made):
+    seen, rendered = made(f"gym:{counter_env.IMAGES}", height=24, width=24), made(f"gym:{counter_env.DISCRETE}")
+    assert seen.spec.parameters["frames"] == "observation" and "frames" not in rendered.spec.parameters
+    row = seen.reset(0)
+    as_rendered = made(f"gym:{counter_env.IMAGES}", height=24, width=24, frames="render")
+    assert np.array_equal(row.rgb, 255 - as_rendered.reset(0).rgb) and np.array_equal(seen.render(), row.rgb)
+    assert "frames" not in as_rendered.spec.parameters  # as in stores of before
+    with pytest.raises(InvalidInput, match="no uint8 images"):
+        make_source(f"gym:{counter_env.DISCRETE}", frames="observation")
+    with pytest.raises(InvalidInput, match="frames is 'screen'"):
+        make_source(f"gym:{counter_env.IMAGES}", frames="screen")
+
+
+@pytest.mark.parametrize("skip", [2, 3])
+def test_a_gym_step_may_hold_its_action_and_show_the_frames_inside(made, skip):
+    fine, coarse = (
+        made(f"gym:{counter_env.DISCRETE}"),
+        made(f"gym:{counter_env.DISCRETE}", frame_skip=skip, between=True),
+    )
+    assert coarse.spec.fps == fine.spec.fps / skip and coarse.spec.max_episode_steps == -(-8 // skip)
+    rows, held = [fine.reset(2)], [coarse.reset(2)]
+    while not rows[-1].done:
+        rows.append(fine.step(2))
+    while not held[-1].done:
+        held.append(coarse.step(2))
+    total = sum(row.reward for row in rows)
+    assert sum(row.reward for row in held) == total and held[-1].terminated == rows[-1].terminated
+    ticks = [frame for row in held[1:] for frame in (*row.extras["between"], row.rgb)]
+    assert all(np.array_equal(a, b.rgb) for a, b in zip(ticks, rows[1:], strict=False))
+    assert np.array_equal(ticks[-1], rows[-1].rgb)
 
 
 def test_a_gym_source_repeats_an_episode_and_knows_how_it_ends(made):

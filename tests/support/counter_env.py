@@ -7,9 +7,10 @@ import numpy as np
 class CounterEnv(gym.Env):
     metadata = {"render_modes": ["rgb_array"], "render_fps": 12}  # noqa: RUF012
 
-    def __init__(self, render_mode=None, continuous=False, integers=False, reward=None, frame=None):
+    def __init__(self, render_mode=None, continuous=False, integers=False, reward=None, frame=None, images=False):
         self.render_mode = render_mode
-        self.observation_space = gym.spaces.Box(0, 1, (1,))
+        self.images = images
+        self.observation_space = gym.spaces.Box(0, 255, (24, 24, 3), np.uint8) if images else gym.spaces.Box(0, 1, (1,))
         box = gym.spaces.Box(np.array([-1, 0], np.float32), np.array([1, 2], np.float32))
         self.action_space = box if continuous else gym.spaces.Discrete(3, start=1)
         if integers:
@@ -19,14 +20,17 @@ class CounterEnv(gym.Env):
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
         self.steps, self.total, self.left = 0, 0.0, int(self.np_random.integers(4, 12))
-        return np.zeros(1, np.float32), {}
+        return self._observed(), {}
 
     def step(self, action):
         self.total += float(np.sum(action))
         self.left -= 1
         self.steps += 1
         reward = self.reward if self.reward is not None and self.steps == 2 else self.total
-        return np.zeros(1, np.float32), reward, self.left == 0, False, {}
+        return self._observed(), reward, self.left == 0, False, {}
+
+    def _observed(self):
+        return 255 - self.render() if self.images else np.zeros(1, np.float32)
 
     def render(self):
         if self.frame is not None:
@@ -37,7 +41,8 @@ class CounterEnv(gym.Env):
         return frame
 
 
-DISCRETE, CONTINUOUS, INTEGERS = (f"worldsim-tests/Counter{kind}-v0" for kind in ("", "Box", "Integers"))
-for name, kwargs in ((DISCRETE, {}), (CONTINUOUS, {"continuous": True}), (INTEGERS, {"integers": True})):
+KINDS = {"": {}, "Box": {"continuous": True}, "Integers": {"integers": True}, "Images": {"images": True}}
+DISCRETE, CONTINUOUS, INTEGERS, IMAGES = (f"worldsim-tests/Counter{kind}-v0" for kind in KINDS)
+for name, kwargs in zip((DISCRETE, CONTINUOUS, INTEGERS, IMAGES), KINDS.values(), strict=True):
     if name not in gym.registry:
         gym.register(name, CounterEnv, max_episode_steps=8, kwargs=kwargs)

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from worldsim.envs.sources import Source, SourceSpec, TimeStep
     from worldsim.policies.data import DataPolicy
 
-ALWAYS_THERE = frozenset({"variables"})  # optional streams that need no option
 EXAMPLE = '{"env_name": "reach-v3"}'
 
 
@@ -112,13 +111,14 @@ def _prepare(
     source: str | gym.Env[Any, Any], policy: str, options: dict[str, Any]
 ) -> tuple[Source, DataPolicy, frozenset[str]]:
     """The source, the policy, and the streams that only the policy looks at, which are not stored."""
-    from worldsim.envs.sources import find_modules_here, make_source
+    from worldsim.envs.sources import find_modules_here, make_source, options_of
     from worldsim.policies.data import make_policy, policy_needs
 
     name = source if isinstance(source, str) else ""
     if ":" in name.removeprefix("gym:"):
         find_modules_here()
-    unstored = policy_needs(policy, name) - ALWAYS_THERE - options.keys()
+    # What is no option of the source is there anyway, and kept.
+    unstored = (policy_needs(policy, name) & options_of(source)) - options.keys()
     made = make_source(source, **options, **dict.fromkeys(sorted(unstored), True))
     try:
         return made, make_policy(policy, made.spec), unstored
