@@ -30,11 +30,11 @@ class GymSource:
     (H, W, 3), or "render"; without it the observation where it is an image, as an agent of the environment sees it. A
     step holds its action for `frame_skip` steps of the environment, adds up their rewards and ends where the episode
     does; `between` adds the frames of all but the last of these. `streams` adds what the environment observes: a vector
-    as "proprio", of a dict each vector and each image, as another camera of (height, width), under its own name. Actions
-    are discrete, or a box of bounded floats or integers of one dimension; they are named as the environment names them.
-    Its metadata may declare `augmentations`. Raises InvalidInput for an id that gymnasium does not know, an environment
-    without `rgb_array` rendering, another kind of action, and, here or in a step, for a frame that is no uint8 image or a
-    reward that is no finite float32.
+    as "proprio", of a dict each vector and each image, as another camera of (height, width), under its own name.
+    Actions are discrete, or a box of bounded floats or integers of one dimension; they are named as the environment
+    names them. Its metadata may declare `augmentations`. Raises InvalidInput for an id that gymnasium does not know, an
+    environment without `rgb_array` rendering, another kind of action, and, here or in a step, for a frame that is no
+    uint8 image or a reward that is no finite float32.
     """
 
     def __init__(
