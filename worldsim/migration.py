@@ -90,7 +90,23 @@ def migrate_settings(kind: str, values: Mapping[str, Any]) -> dict[str, Any]:
 
 def migrate_weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The named weights of a world or a checkpoint; those of today stay as they are."""
-    return {_moved(name): tensor for name, tensor in tensors.items() if not name.startswith("burst.")}
+    return _optimizer({_moved(name): tensor for name, tensor in tensors.items() if not name.startswith("burst.")})
+
+
+def _optimizer(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A checkpoint's tensors; the first weight of old tokenizers was the scalar `log_rms`, now measured, not learned."""
+    first = tensors.get("optimizer.0.exp_avg")
+    if "model.tokenizer.log_rms" not in tensors or first is None or first.ndim:
+        return tensors
+    kept = {}
+    for name, tensor in tensors.items():
+        if name.startswith("optimizer."):
+            _, index, key = name.split(".")
+            if index == "0":
+                continue
+            name = f"optimizer.{int(index) - 1}.{key}"
+        kept[name] = tensor
+    return kept
 
 
 def _moved(name: str) -> str:

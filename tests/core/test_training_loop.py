@@ -9,8 +9,9 @@ from small_training import brief, latent_store, loss_of, narrow_dynamics_task, t
 from tiny import tiny_episodes
 
 from worldsim.data.clips import ClipConfig
+from worldsim.data.latents import encode_frames, load_tokenizer
 from worldsim.errors import DamagedCheckpoint, InvalidInput, TrainingError
-from worldsim.train.checkpoint import load_checkpoint
+from worldsim.train.checkpoint import load_checkpoint, save_checkpoint
 from worldsim.train.dynamics_loss import LossConfig
 from worldsim.train.interrupts import Interrupted, Interrupts
 from worldsim.train.loop import Budget, LoopConfig, Trainer
@@ -289,3 +290,32 @@ def test_batches_come_in_order_and_errors_surface_where_they_are_wanted():
     with pytest.raises(ValueError, match="row 5"):
         batches.next()
     batches.close()
+
+
+# -- what is measured and not learned
+
+
+def test_latents_have_rms_1_after_some_steps_whatever_the_encoder_says(store, tmp_path):
+    trainer = train(tokenizer_task(store), brief(50), tmp_path)
+    tokenizer = load_tokenizer(tmp_path, "cpu")
+    fresh = tokenizer_task(store, batch=64).batch(100_000, 0)["frames"].flatten(0, 1).numpy()
+    rms = encode_frames(tokenizer, fresh).square().mean().sqrt()
+    assert abs(float(tokenizer.log_rms)) > 0.1 and float(rms) == pytest.approx(1, abs=0.05)
+    assert torch.equal(trainer.average.module.tokenizer.log_rms, tokenizer.log_rms)
+
+
+def test_a_tokenizer_whose_scale_was_learned_is_gone_on_with(store, tmp_path):
+    """Its optimizer has a state for `log_rms`, before those of the other weights."""
+    trainer = train(tokenizer_task(store), brief(3), tmp_path / "run")
+    tensors, meta = load_checkpoint(trainer.path)
+    old = {}
+    for name, tensor in tensors.items():
+        if name.startswith("optimizer."):
+            _, index, key = name.split(".")
+            name = f"optimizer.{int(index) + 1}.{key}"
+        old[name] = tensor
+    scalars = {key: torch.tensor(3.0) for key in ("step", "exp_avg", "exp_avg_sq")}
+    save_checkpoint(trainer.path, old | {f"optimizer.0.{key}": value for key, value in scalars.items()}, meta)
+    train(tokenizer_task(store), brief(6), tmp_path / "run", resume=True)
+    whole = train(tokenizer_task(store), brief(6), tmp_path / "whole")
+    assert_same(state(whole), load_checkpoint(trainer.path)[0] | {"step": torch.tensor(6)})

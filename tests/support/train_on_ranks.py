@@ -52,6 +52,9 @@ class LineTask:
         x, y = torch.cat(parts).split([6, 3], dim=1)
         return {"x": x, "y": y}
 
+    def measure(self, averaged: nn.Module) -> None:
+        return None
+
     def preview(self, averaged: nn.Module) -> None:
         return None
 

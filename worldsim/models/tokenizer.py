@@ -107,7 +107,8 @@ class Tokenizer(nn.Module):
             *_up(quarter, half), _stack(half, 1), nn.SiLU(),
             nn.Conv2d(half, 12, 3, padding=1), nn.PixelShuffle(2),
         )  # fmt: skip
-        self.log_rms = nn.Parameter(torch.zeros(()))  # of what the encoder says, over many images
+        self.log_rms: Tensor  # of what the encoder says, over many images; measured, not learned
+        self.register_buffer("log_rms", torch.zeros(()))
 
     def encode(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in [-1, 1] -> latents (B, C, h, w)."""

@@ -88,6 +88,9 @@ class DynamicsTask:
         clips = [self._clips.draw(rng) for _ in range(self.count)]
         return {name: torch.from_numpy(np.stack([clip[name] for clip in clips])) for name in clips[0]}
 
+    def measure(self, averaged: nn.Module) -> None:
+        """Nothing: all that the dynamics knows is learned, or was measured before training."""
+
     def preview(self, averaged: nn.Module) -> np.ndarray:
         """Recorded row above dreamed row, two clips, every fourth step."""
         assert isinstance(averaged, DynamicsLoss)

@@ -50,6 +50,10 @@ class Task(Protocol):
         """The batch of a step on one process: a pure function of its arguments."""
         ...
 
+    def measure(self, averaged: nn.Module) -> None:
+        """Set what the averaged model measures instead of learning; a function of its weights, called before saving."""
+        ...
+
     def preview(self, averaged: nn.Module) -> Any:
         """An image (H, W, 3) uint8 that shows what the averaged model can do now."""
         ...
@@ -154,10 +158,10 @@ class Trainer:
                 )
         average = {n[8:]: t for n, t in tensors.items() if n.startswith("average.")}
         try:
-            if average.keys() != dict(self.model.named_parameters()).keys():
+            if average.keys() != self.model.state_dict().keys():
                 raise ValueError("its average is of other weights")
             self.model.load_state_dict({n[6:]: t for n, t in tensors.items() if n.startswith("model.")}, strict=True)
-            self.average.module.load_state_dict(self.model.state_dict() | average, strict=True)
+            self.average.module.load_state_dict(average, strict=True)
             load_optimizer(self.optimizer, tensors)
         except (RuntimeError, ValueError, KeyError) as error:
             raise DamagedCheckpoint(
@@ -170,8 +174,10 @@ class Trainer:
         """Write the checkpoint and the training record; not in the middle of a step, which no one could resume."""
         if self.rank or not self._whole:
             return
+        with torch.no_grad():
+            self.task.measure(self.average.module)
         tensors = {f"model.{n}": t for n, t in self.model.state_dict().items()}
-        tensors |= {f"average.{n}": p for n, p in self.average.module.named_parameters()}
+        tensors |= {f"average.{n}": t for n, t in self.average.module.state_dict().items()}
         tensors |= optimizer_tensors(self.optimizer)
         save_checkpoint(self.path, tensors, {"kind": self.task.kind, "step": self.step, "config": self.task.config()})
         self.record.save()

@@ -15,11 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from worldsim.data.episodes import Episodes
+from worldsim.data.latents import encode_frames
 from worldsim.errors import InvalidInput, check_bounds
 from worldsim.io.media import contact_sheet
 from worldsim.models.tokenizer import Tokenizer, TokenizerConfig, to_frames, to_images
 
 RUN = 2  # frames taken in a row, to see what moves
+MEASURED_RUNS = 256  # runs that the RMS of latents is measured on
+SMALLEST_RMS = 1e-6  # an encoder that says less says nothing
 
 
 @dataclass(frozen=True)
@@ -54,14 +57,13 @@ class TokenizerLoss(nn.Module):
         noise = torch.randn(said.shape, generator=generator, device=said.device)
         decoded = self.tokenizer.decoder(said + noise).float()
         rate = 0.5 * torch.log1p(said.square()).mean()
-        scale = (self.tokenizer.log_rms - 0.5 * said.detach().square().mean().log()).square()
         runs = images.unflatten(0, frames.shape[:2])
         moved = (runs[:, 0] - runs[:, 1]).abs().amax(1, keepdim=True)  # (B, 1, H, W)
         weight = 1 + c.moving * (2 * moved).clamp(max=1).repeat_interleave(RUN, dim=0)
         error = decoded - images
         squared = error.square()
         loss = (weight * (c.absolute * error.abs() + c.squared * squared)).mean() + c.gradient * _gradient_loss(error)
-        return loss + c.rate * rate + scale, {"psnr": psnr(squared.mean().detach()), "rate": rate.detach()}
+        return loss + c.rate * rate, {"psnr": psnr(squared.mean().detach()), "rate": rate.detach()}
 
 
 def _gradient_loss(error: Tensor) -> Tensor:
@@ -114,6 +116,20 @@ class TokenizerTask:
         if "between" in store.streams and rng.random() < 0.5:  # (RUN, k - 1, H, W, 3)
             frames = np.stack([frames[0], store.read("between", row + 1, row + 2)[0, -1]])
         return frames
+
+    def measure(self, averaged: nn.Module) -> None:
+        """Make latents of RMS 1: set `log_rms` from a sample of the data, the same one for a seed.
+
+        It is measured and not learned, since gradients would need hundreds of steps to get there.
+        """
+        tokenizer, rng = averaged.tokenizer, np.random.default_rng(self.seed)
+        assert isinstance(tokenizer, Tokenizer)
+        tokenizer.log_rms.zero_()
+        squares = []
+        for _ in range(0, MEASURED_RUNS, self.runs):
+            frames = np.concatenate([self._run(rng) for _ in range(self.runs)])  # (runs * RUN, H, W, 3)
+            squares.append(float(encode_frames(tokenizer, frames).double().square().mean()))
+        tokenizer.log_rms.fill_(0.5 * np.log(max(float(np.mean(squares)), SMALLEST_RMS**2)))
 
     def preview(self, averaged: nn.Module) -> np.ndarray:
         """Real row above reconstructed row."""
