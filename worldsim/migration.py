@@ -94,7 +94,7 @@ def migrate_weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _optimizer(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A checkpoint's tensors; the first weight of old tokenizers was the scalar `log_rms`, now measured, not learned."""
+    """A checkpoint's tensors; of old tokenizers the first weight was `log_rms`, a scalar that is measured now."""
     first = tensors.get("optimizer.0.exp_avg")
     if "model.tokenizer.log_rms" not in tensors or first is None or first.ndim:
         return tensors

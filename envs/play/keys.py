@@ -38,7 +38,8 @@ COMMANDS = (
     Command("quit", ("escape",), "quit"),
 )
 
-# A continuous world names no keys: the i-th pair moves dimension i to its low and to its high end.
+# Where a continuous world names no keys, the i-th pair moves dimension i to its low and to its high end.
+TURN_SECONDS = 0.4  # that a held key takes from one end of a dimension to the other; letting go is twice as fast
 CONTINUOUS_PAIRS = (("left", "right"), ("down", "up"), ("a", "d"), ("s", "w"), ("q", "e"), ("z", "x"))
 
 
@@ -48,8 +49,13 @@ class ActionKeys:
     def __init__(self, spec: ActionSpec) -> None:
         self._spec = spec
         if not spec.discrete:
-            self._sets: tuple[tuple[str, ...], ...] = ()
-            self.names = tuple(key for pair in CONTINUOUS_PAIRS[: len(spec.low)] for key in pair)
+            self._sets = spec.keys or CONTINUOUS_PAIRS[: len(spec.low)]
+            if spec.keys and [len(pair) for pair in spec.keys] != [2] * len(spec.low):
+                raise InvalidInput(
+                    f"the world names keys {spec.keys} for {len(spec.low)} numbers of an action; give a pair for each, "
+                    "that which lowers it and that which raises it, '' for none"
+                )
+            self.names = tuple(dict.fromkeys(key for pair in self._sets for key in pair if key))
             return
         if spec.keys and len(spec.keys) != spec.n:
             raise InvalidInput(
@@ -77,17 +83,35 @@ class ActionKeys:
 
     def _continuous(self, held: Sequence[str]) -> np.ndarray:
         low, high = np.array(self._spec.low, np.float32), np.array(self._spec.high, np.float32)
-        value = ((low + high) / 2).astype(self._spec.dtype)
-        for i, (down, up) in enumerate(CONTINUOUS_PAIRS[: len(low)]):
+        value = np.where((low <= 0) & (high >= 0), 0, (low + high) / 2).astype(self._spec.dtype)  # at rest
+        for i, (down, up) in enumerate(self._sets):
             if (down in held) != (up in held):
                 value[i] = low[i] if down in held else high[i]
         return value[None]
 
+    def towards(self, last: np.ndarray | None, action: np.ndarray, seconds: float) -> np.ndarray:
+        """The action (1,) or (1, A) after `last` on the way to `action`, which a step of `seconds` can reach.
+
+        Keys are down or up, but wheels and pedals turn: a box of floats is moved through in `TURN_SECONDS`, and back to
+        rest twice as fast. Other actions are there at once, as is the first one (`last` is None).
+        """
+        if last is None or self._spec.dtype != "float32":
+            return action
+        room = np.array(self._spec.high, np.float32) - np.array(self._spec.low, np.float32)
+        most = room * np.float32(seconds / TURN_SECONDS) * np.where(action == self._continuous(()), 2, 1)
+        return np.clip(action, last - most, last + most).astype(np.float32)
+
     def table(self) -> list[tuple[tuple[str, ...], str]]:
         """(keys held together, what that does) for every action that has keys."""
         if not self._spec.discrete:
-            pairs = CONTINUOUS_PAIRS[: len(self._spec.low)]
-            return [(pair, f"action {i}: down, up") for i, pair in enumerate(pairs)]
+            sides = [
+                tuple((key, side) for key, side in zip(pair, ("down", "up"), strict=True) if key) for pair in self._sets
+            ]
+            return [
+                (tuple(key for key, _ in keys), f"action {i}: {', '.join(side for _, side in keys)}")
+                for i, keys in enumerate(sides)
+                if keys
+            ]
         meanings = self._spec.meanings or tuple(f"action {i}" for i in range(self._spec.n))
         rows = zip(self._sets, meanings, strict=False)
         return [(keys, meaning.replace("_", " ").lower()) for keys, meaning in rows if keys]

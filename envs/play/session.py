@@ -11,6 +11,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+import numpy as np
+
 from worldsim.bench.traces import Trace
 from worldsim.envs.play.feed import Feed, QueuedFrame, View
 from worldsim.envs.play.game import Game, Snapshot
@@ -43,6 +45,7 @@ class Session:
         self._playing_since = math.inf  # key presses before this are no measure of latency
         self._still_since = 0.0  # since when an ended game waits for the next
         self._keys: tuple[str, ...] = ()
+        self._action: np.ndarray | None = None  # the last one, (1,) or (1, A)
         self._moment: Snapshot | None = None
         self._message, self._message_at = "", -math.inf
         self.clips = Clips(game.spec, self._say)
@@ -133,7 +136,8 @@ class Session:
             self._keys, pressed_at = self._script.popleft(), None
         if pressed_at is not None and pressed_at < self._playing_since:
             pressed_at = None
-        action = self._actions.action(self._keys)
+        seconds = 1.0 / self.game.spec.steps_per_second
+        action = self._action = self._actions.towards(self._action, self._actions.action(self._keys), seconds)
         self.trace.add(action[0])
         views = self.game.step(action)
         finish = time.perf_counter()

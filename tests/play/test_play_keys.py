@@ -37,9 +37,31 @@ def test_a_world_without_keys_is_played_with_digits():
 
 def test_a_continuous_world_is_played_with_pairs_of_keys():
     keys = ActionKeys(ActionSpec(low=(-1.0, 0.0), high=(1.0, 4.0)))
-    np.testing.assert_array_equal(keys.action(()), np.array([[0, 2]], np.float32))
+    np.testing.assert_array_equal(keys.action(()), np.array([[0, 0]], np.float32))
     np.testing.assert_array_equal(keys.action(("left", "up")), np.array([[-1, 4]], np.float32))
     np.testing.assert_array_equal(keys.action(("left", "right", "down")), np.array([[0, 0]], np.float32))
+
+
+def test_a_continuous_world_may_name_its_keys():
+    keys = ActionKeys(
+        ActionSpec(low=(-1.0, 0.0, 2.0), high=(1.0, 1.0, 4.0), keys=(("left", "right"), ("", "up"), ("", "")))
+    )
+    assert keys.names == ("left", "right", "up")
+    assert keys.action(()).tolist() == [[0, 0, 3]] and keys.action(("up", "left")).tolist() == [[-1, 1, 3]]
+    assert keys.table() == [(("left", "right"), "action 0: down, up"), (("up",), "action 1: up")]
+    with pytest.raises(InvalidInput, match="a pair for each"):
+        ActionKeys(ActionSpec(low=(-1.0, 0.0), high=(1.0, 1.0), keys=(("left", "right"),)))
+
+
+def test_held_keys_turn_a_wheel_and_let_it_spring_back():
+    keys = ActionKeys(ActionSpec(low=(-1.0,), high=(1.0,)))
+    wheel, turned = None, []
+    for held in ((), ("right",), ("right",), ("right",), ("right",), (), ("left",)):
+        wheel = keys.towards(wheel, keys.action(held), 0.1)
+        turned.append(float(wheel[0, 0]))
+    assert turned == pytest.approx([0, 0.5, 1, 1, 1, 0, -0.5])
+    buttons = ActionKeys(ActionSpec(n=3))
+    assert buttons.towards(np.array([0]), buttons.action(("1",)), 0.01).tolist() == [1]
 
 
 def test_keys_for_some_actions_only_are_refused():
