@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -46,6 +47,7 @@ def record(
     width: int | None = None,
     env_kwargs: str | None = None,
     streams: bool = False,
+    frames: str | None = None,
 ) -> None:
     """Play a real simulator with a data policy and write episodes.
 
@@ -60,7 +62,7 @@ def record(
         seed: names the whole recording.
         policy: data policy, mix to draw a suitable one for each episode, or agent:PATH.safetensors, a trained agent.
         resume: go on after the last finished episode of the store.
-        frame_skip: ticks of the simulator in a step, where it can be chosen.
+        frame_skip: ticks of the simulator in a step.
         between: also the frames of the ticks inside a step, where the simulator gives them, as of the next four.
         depth: also depth, in the simulator's units.
         pose: also x, y, z, yaw of the camera.
@@ -69,19 +71,34 @@ def record(
         height: gym: height of the frames (default 64).
         width: gym: width of the frames (default 64).
         streams: gym: also what the environment observes: vectors, such as joints, and images of other cameras.
+        frames: gym: observation or render: where frames come from (default: the observation where it is an image).
         env_kwargs: gym: what gymnasium.make is given besides the id, as a JSON object ('{"env_name": "reach-v3"}').
     """
+    flags = {"between": between, "depth": depth, "pose": pose, "sound": sound, "labels": labels, "streams": streams}
+    values = {"frame_skip": frame_skip, "height": height, "width": width, "frames": frames}
+    options: dict[str, Any] = {name: True for name, on in flags.items() if on}
+    options |= {name: value for name, value in values.items() if value is not None}
+    if env_kwargs is not None:
+        options["env_kwargs"] = _json_object(env_kwargs)
+    record_episodes(source, options, steps=steps, out=out, seed=seed, policy=policy, resume=resume)
+
+
+def record_episodes(
+    source: str | gym.Env[Any, Any],
+    options: Mapping[str, Any],
+    *,
+    steps: int,
+    out: Path,
+    seed: int = 0,
+    policy: str = "mix",
+    resume: bool = False,
+) -> None:
+    """As `record`; `options` are those of the source, as `worldsim.envs.sources.make_source` takes them."""
     if steps < 1:
         raise InvalidInput(f"--steps is {steps}; give at least 1")
     if seed < 0:
         raise InvalidInput(f"--seed is {seed}; give 0 or more")
-    flags = {"between": between, "depth": depth, "pose": pose, "sound": sound, "labels": labels, "streams": streams}
-    sizes = {"frame_skip": frame_skip, "height": height, "width": width}
-    options: dict[str, Any] = {name: True for name, on in flags.items() if on}
-    options |= {name: value for name, value in sizes.items() if value is not None}
-    if env_kwargs is not None:
-        options["env_kwargs"] = _json_object(env_kwargs)
-    made, player, unstored = _prepare(source, policy, options)
+    made, player, unstored = prepare(source, policy, options)
     try:
         meta = store_meta(made.spec, policy=policy, seed=seed, leave_out=unstored)
         writer = EpisodeWriter(out, meta, resume=resume)
@@ -107,8 +124,8 @@ def _json_object(text: str) -> dict[str, Any]:
     return values
 
 
-def _prepare(
-    source: str | gym.Env[Any, Any], policy: str, options: dict[str, Any]
+def prepare(
+    source: str | gym.Env[Any, Any], policy: str, options: Mapping[str, Any]
 ) -> tuple[Source, DataPolicy, frozenset[str]]:
     """The source, the policy, and the streams that only the policy looks at, which are not stored."""
     from worldsim.envs.sources import find_modules_here, make_source, options_of
