@@ -27,6 +27,7 @@ MOVED = {  # modules of the dynamics: where they were, where they are
     "place": "position",
     "tau.": "level_embed.",
 }
+OLD_CHANGE_SCALE = 6.25  # about that of `doom-take-cover`, which the absolute thresholds of the loss were made for
 
 SIZES = {"window": "context_length", "oldest": "max_time", "painter_blocks": "latent_decoder_blocks"}  # of format 7
 
@@ -85,7 +86,23 @@ def migrate_settings(kind: str, values: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(values.get("model"), dict):
         values["model"] = migrate_sizes(values["model"])
     trained_here = "batch" in values  # what was unpacked from a world says nothing of how it was trained
-    return (CONSTANTS.get(kind, {}) if trained_here else {}) | values
+    values = (CONSTANTS.get(kind, {}) if trained_here else {}) | values
+    return _relative(values) if kind == "dynamics" and "loss" in values and "change_scale" not in values else values
+
+
+def _relative(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of dynamics whose loss had absolute thresholds, in latents' units and in steps, as they are today.
+
+    With this `change_scale` the defaults of then are those of now, and places count and errors are cut as they were;
+    the steps before own predictions become a share of the training.
+    """
+    loss, model = dict(values["loss"]), values.get("model")
+    if not {"change", "own_frames_error"} <= loss.keys() or not isinstance(model, Mapping):
+        return dict(values)
+    length = (OLD_CHANGE_SCALE * model.get("channels", 16)) ** 0.5  # of a usual change
+    loss |= {"change": OLD_CHANGE_SCALE, "change_most": loss["change"], "own_frames_after": 0.05}
+    loss["own_frames_error"] = round(loss["own_frames_error"] / length, 6)
+    return dict(values) | {"change_scale": OLD_CHANGE_SCALE, "loss": loss}
 
 
 def migrate_weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

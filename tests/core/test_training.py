@@ -143,11 +143,38 @@ def test_a_level_of_zero_is_pure_noise(task, batch, monkeypatch):
 def test_places_count_more_where_the_frame_has_just_changed_and_nowhere_else():
     frames = torch.zeros(1, 4, 2, 5, 6)
     frames[0, 2:, :, 1, 4] = 2.0  # appears in the third frame and stays
-    weight = dynamics_loss._weight(frames, 12.0)
+    weight = dynamics_loss._weight(frames, 1.0, 12.0)
     assert weight.shape == (4, 1, 5, 6)
     expected = torch.ones(4, 1, 5, 6)
     expected[2, :, 0:3, 3:6] = 1 + 4.0  # what comes after that frame, there and beside
     torch.testing.assert_close(weight, expected)
+    assert (
+        dynamics_loss._weight(frames, 2.0, 12.0).max() == 1 + 8 and dynamics_loss._weight(frames, 9.0, 12.0).max() == 13
+    )
+
+
+def test_the_size_of_latents_does_not_change_what_a_place_counts(store, tmp_path, monkeypatch):
+    """Thresholds are relative to the data: in twice the unit they are half as large."""
+    latents = latent_store(store, tmp_path)
+    stores = [latents, dataclasses.replace(latents, latents=np.asarray(latents.latents) * np.float16(2))]
+    weights, longest = [], []
+    for one in stores:
+        model = narrow_dynamics_task([one], monkeypatch).model
+        frames = torch.from_numpy(np.asarray(one.latents[:8, 0], np.float32))[None]
+        c = model.config
+        weights.append(dynamics_loss._weight(frames, c.change / model.change_scale, c.change_most))
+        longest.append(c.own_frames_error * model.change_scale**0.5)
+    assert weights[0].max() > 1.01
+    torch.testing.assert_close(*weights, rtol=1e-3, atol=1e-3)
+    assert longest[1] == pytest.approx(2 * longest[0], rel=1e-3)
+
+
+def test_still_places_have_no_say_in_how_much_changes(store, tmp_path):
+    episodes = latent_store(store, tmp_path)
+    latents = np.zeros((episodes.latents.shape[0], 1, 4, 3, 5), np.float16)
+    latents[::2, 0, :, 1, 1] = 3.0  # one place of fifteen changes by 3 at every step
+    assert change_scale([dataclasses.replace(episodes, latents=latents)]) == pytest.approx(9.0)
+    assert change_scale([dataclasses.replace(episodes, latents=np.zeros_like(latents))]) == 1.0
 
 
 def test_what_is_to_come_does_not_change_what_a_place_counts(task, batch, monkeypatch):
@@ -168,7 +195,7 @@ def test_a_shortcut_step_counts_more_where_it_leads_to_a_change(task, monkeypatc
     canvas = Canvas(torch.zeros(2, 1, 1), numbers, torch.zeros(grid), torch.zeros(2, 1, 1, 1))
     goal = torch.zeros(2, sizes.drawn_channels, *grid[2:])
     goal[1, : sizes.channels, 0, 0] = 2.0
-    task.model.config = LossConfig(shortcuts=1.0)
+    task.model.config, task.model.change_scale = LossConfig(shortcuts=1.0, change=2.0), 2.0
     for place, counts in (((0, 0), 1 + 4.0), ((0, 1), 1.0)):
         drawn = goal.clone()
         drawn[1, :, *place] += 1.0  # the only error
@@ -218,7 +245,9 @@ def test_own_frames_err_by_less_than_what_can_happen_in_a_place(task, batch, mon
         frames, target, batch["actions"][:, 1:], batch["ages"][:, :-1], {}, torch.Generator().manual_seed(0)
     )
     error = (own - frames)[:, 1:].norm(dim=2)
-    torch.testing.assert_close(error[..., 0, 0], torch.full_like(error[..., 0, 0], task.model.config.own_frames_error))
+    longest = task.model.config.own_frames_error * (task.model.change_scale * frames.shape[2]) ** 0.5
+    assert 0.1 < longest < 40
+    torch.testing.assert_close(error[..., 0, 0], torch.full_like(error[..., 0, 0], longest))
     torch.testing.assert_close(error[..., 1, 1], torch.full_like(error[..., 1, 1], 0.1))
 
 
@@ -228,10 +257,10 @@ def test_own_frames_come_in_every_other_step_once_there_is_something_to_see(task
     monkeypatch.setattr(task.model, "_own_frames", lambda *args: called.append(1) or own(*args))
     after = task.model.config.own_frames_after
     counts = []
-    for step in (0, 1, after, after + 1):
-        evaluate(task, batch, step=step)
+    for step, progress in ((0, 0.0), (1, 0.9 * after), (2, after), (3, after)):
+        evaluate(task, batch, step=step, progress=progress)
         counts.append(len(called))
-    assert counts in ([0, 0, 0, 1], [0, 0, 1, 1])
+    assert counts == [0, 0, 0, 1]
 
 
 def test_a_row_where_the_game_ends_carries_no_frame_loss(task, batch):

@@ -30,7 +30,7 @@ def make_task(request, store, tmp_path, monkeypatch):
     """A function that makes the task anew, as another process would."""
     if request.param == "tokenizer":
         return lambda **options: tokenizer_task(store, **options)
-    clips, loss = latent_store(store, tmp_path / "cache"), LossConfig(own_frames_after=2)
+    clips, loss = latent_store(store, tmp_path / "cache"), LossConfig(own_frames_after=0.05)
     return lambda **options: narrow_dynamics_task([clips], monkeypatch, loss=loss, **options)
 
 
@@ -94,8 +94,8 @@ def interrupt_inside_step(trainer, step, number):
 def test_training_gives_up_after_steps_that_teach_nothing_and_keeps_what_was_learned(make_task, tmp_path):
     task = make_task()
     forward, worst = task.model.forward, float("nan")
-    task.model.forward = lambda batch, step, generator: (
-        forward(batch, step, generator)[0] * (1 if step < 3 else worst),
+    task.model.forward = lambda batch, step, *rest: (
+        forward(batch, step, *rest)[0] * (1 if step < 3 else worst),
         {},
     )
     trainer = Trainer(task, brief(40), tmp_path / "run", resume=False)
@@ -169,9 +169,9 @@ def test_every_step_and_every_process_has_random_numbers_of_its_own(store, tmp_p
         task = tokenizer_task(store)
         forward = task.model.forward
 
-        def spy(batch, step, generator, forward=forward):
+        def spy(batch, step, generator, progress, forward=forward):
             seeds.append(generator.initial_seed())
-            return forward(batch, step, generator)
+            return forward(batch, step, generator, progress)
 
         task.model.forward = spy
         trainer = Trainer(task, brief(stop), tmp_path / out, resume=start > 0)
@@ -251,10 +251,10 @@ def test_the_learning_rate_warms_up_stays_and_cools_down():
 def test_without_a_number_of_steps_the_clock_decides(monkeypatch):
     now = [0.0]
     monkeypatch.setattr("worldsim.train.loop.time.monotonic", lambda: now[0])
-    budget = Budget(LoopConfig(hours=2.0, lr=1.0, warmup=1, cooldown=0.5))
-    assert budget.used(10**6) == 0
+    budget = Budget(LoopConfig(hours=2.0, lr=1.0, warmup=1, cooldown=0.5), before=2 * 3600.0)
+    assert budget.used(10**6) == 0 and budget.progress(0) == 0.5
     now[0] = 1.5 * 3600
-    assert budget.used(0) == 0.75 and budget.lr(5) == pytest.approx(0.5)
+    assert budget.used(0) == 0.75 and budget.progress(0) == 0.875 and budget.lr(5) == pytest.approx(0.5)
     now[0] = 3 * 3600
     assert budget.used(0) == 1
 
@@ -273,6 +273,25 @@ def test_a_new_optimizer_warms_up_at_whatever_step_the_weights_are():
     config = brief(1000, warmup=10)
     assert Budget(config, first=500).lr(500) == pytest.approx(config.lr / 10)
     assert Budget(config, first=500).lr(509) == Budget(config).lr(500) == pytest.approx(config.lr)
+
+
+def test_a_short_training_warms_up_in_a_share_of_its_budget(monkeypatch):
+    budget = Budget(LoopConfig(steps=100, lr=1.0, warmup=1000, warmup_share=0.1, cooldown=0.0))
+    assert [budget.lr(step) for step in (0, 5, 10, 99)] == pytest.approx([0.001, 0.5, 1, 1])
+    now = [0.0]
+    monkeypatch.setattr("worldsim.train.loop.time.monotonic", lambda: now[0])
+    budget = Budget(LoopConfig(hours=0.1, lr=1.0, warmup=1000, warmup_share=0.1, cooldown=0.0), first=7)
+    now[0] = 18.0
+    assert budget.lr(7) == pytest.approx(0.5)
+
+
+def test_the_loss_is_told_how_much_of_the_training_is_over(store, tmp_path):
+    told, task = [], tokenizer_task(store)
+    forward = task.model.forward
+    task.model.forward = lambda *args: told.append(args[3]) or forward(*args)
+    train(task, brief(2), tmp_path)
+    train(task, brief(4), tmp_path, resume=True)
+    assert told == [0, 0.5, 0.5, 0.75]
 
 
 def test_no_steps_train_nothing(store, tmp_path):

@@ -32,7 +32,7 @@ narrow = functools.partial(
 
 def brief(steps: int, **options: Any) -> LoopConfig:
     """A loop of so many steps with a learning rate that depends on the step alone."""
-    return LoopConfig(steps=steps, **{"warmup": 5, "cooldown": 0.0, "lr": 3e-3, "ema": 0.9, "device": "cpu", **options})
+    return LoopConfig(steps=steps, **{"warmup": 1, "cooldown": 0.0, "lr": 3e-3, "ema": 0.9, "device": "cpu", **options})
 
 
 def tokenizer_task(store: Episodes, *, batch: int = 4, seed: int = 0) -> TokenizerTask:

@@ -24,7 +24,7 @@ class Line(nn.Module):
         self.map = nn.Linear(6, 3)
 
     def forward(
-        self, batch: dict[str, Tensor], step: int, generator: torch.Generator
+        self, batch: dict[str, Tensor], step: int, generator: torch.Generator, progress: float
     ) -> tuple[Tensor, dict[str, Tensor]]:
         with torch.autocast("cpu", enabled=False):
             return (self.map(batch["x"]) - batch["y"]).square().mean(), {}

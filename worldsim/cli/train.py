@@ -97,6 +97,8 @@ class DynamicsCommand:
             begun = load_checkpoint(path)[1]
             kept["reward_scale"] = setting(path, begun, "reward_scale", float)
             kept["begun"] = setting(path, begun, "model", DynamicsConfig)
+            if "change_scale" in begun["config"]:  # a world does not keep it
+                kept["changed"] = setting(path, begun, "change_scale", float)
         sizes: dict[str, Any] = {"batch": self.batch, "clip": self.clip, "patch": self.patch, "period": self.period}
         recipe: dict[str, Any] = {"loss": self.loss, "clips": self.clips, "seed": self.loop.seed}
         recipe |= modules_of(clips)

@@ -113,6 +113,23 @@ def _pick(sizes: np.ndarray, rng: np.random.Generator) -> int:
     return int(rng.choice(len(sizes), p=sizes / sizes.sum()))
 
 
+def change_scale(stores: list[LatentEpisodes]) -> float:
+    """How much a place changes from row to row where something changes: mean square over channels, latents' units.
+
+    The mean over all places, each counted as much as it changes, so that a background that stands still has no say;
+    7 in `doom-take-cover`. 1 where nothing ever changes.
+    """
+    total = squares = 0.0
+    for store in stores:
+        begins = np.concatenate([[0], store.ends[:-1]])
+        for start in range(1, len(store.latents), 2000):
+            latents = store.latents[start - 1 : start + 2000, 0].astype(np.float32)  # (rows + 1, C, h, w)
+            change = np.square(np.diff(latents, axis=0)).mean(1, dtype=np.float64)
+            change[np.isin(np.arange(start, start + len(change)), begins)] = 0
+            total, squares = total + float(change.sum()), squares + float(np.square(change).sum())
+    return squares / total if total > 0 else 1.0
+
+
 def changes(store: LatentEpisodes) -> np.ndarray:
     """Mean square change of the latents from the row before, (T,) float64; 0 for the first row of an episode.
 

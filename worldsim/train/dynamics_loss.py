@@ -35,12 +35,13 @@ class LossConfig:
     context_noise: float = 0.3  # highest level of noise on past frames; most get far less, the level is drawn squared
     pure_noise: float = 0.15  # share of frames that are drawn from pure noise
     noise_level: float = -0.7  # mean of the others' levels, as a logit: most lie where it is decided what comes
-    change: float = 12.0  # highest extra weight of places that have changed, as much as they did: most stand still
-    own_frames_after: int = 1500  # training steps before own predictions are worth seeing
+    change: float = 6.25  # extra weight of a place that has changed as much as changes usually are: most stand still
+    change_most: float = 12.0  # highest extra weight of a place that has changed by more
+    own_frames_after: float = 0.05  # share of the training that is over before own predictions are worth seeing
     own_frames: float = 0.7  # share of a clip's frames that are replaced by own predictions, where they are
     own_frames_from: float = 0.5  # own predictions start from noise levels up to this
     own_frames_depth: int = 3  # steps that own predictions are made of own predictions, 1 to this
-    own_frames_error: float = 3.0  # longest error of a place; shorter than what the smallest object changes there
+    own_frames_error: float = 0.3  # longest error of a place, over the usual change: less than the smallest object's
     shortcuts: float = 0.5  # share of the frames that are drawn once more in a shortcut step, in two batches of four
     shortcut_weight: float = 0.5
     ending_weight: float = 2.0
@@ -53,22 +54,25 @@ class LossConfig:
         share, weight = (0, 1), (0, 1e6)
         check_bounds(
             "loss", self, context_noise=share, pure_noise=share, noise_level=(-100, 100), change=weight,
-            own_frames_after=(0, 10**12), own_frames=share, own_frames_from=share, own_frames_depth=(1, 1000),
+            change_most=weight, own_frames_after=share, own_frames=share, own_frames_from=share, own_frames_depth=(1, 1000),
             own_frames_error=weight, shortcuts=share, shortcut_weight=weight, ending_weight=weight,
             event_weight=weight, reward_weight=weight, stream_noise=weight, outcome_dropout=(0, 0.99),
         )  # fmt: skip
 
 
 class DynamicsLoss(nn.Module):
-    """Called by the loop with (batch, step, generator)."""
+    """Called by the loop with (batch, step, generator, progress).
 
-    def __init__(self, dynamics: Dynamics, reward_scale: float, config: LossConfig) -> None:
+    `change_scale` is the usual mean square change of a place where something changes, in the data (`clips.change_scale`).
+    """
+
+    def __init__(self, dynamics: Dynamics, reward_scale: float, change_scale: float, config: LossConfig) -> None:
         super().__init__()
         self.dynamics, self.config = dynamics, config
-        self.reward_scale = reward_scale
+        self.reward_scale, self.change_scale = reward_scale, change_scale
 
     def forward(
-        self, batch: dict[str, Tensor], step: int, generator: torch.Generator
+        self, batch: dict[str, Tensor], step: int, generator: torch.Generator, progress: float = 0.0
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """`latents` (B, T + 1, 1 + between, C, h, w); the others as in `Clips.draw`, (B, T + 1, ...)."""
         c, latents = self.config, batch["latents"].float()
@@ -78,7 +82,7 @@ class DynamicsLoss(nn.Module):
         known = {name: values[:, :-1] for name, values in self._streams(batch).items()}
         given = actions, ages, self._noisy(known, generator)
         context = frames
-        if step >= c.own_frames_after and step % 2:
+        if progress >= c.own_frames_after and step % 2:
             context = self._own_frames(frames, target, *given, generator)
         features = self._context_features(context, *given, generator)
         canvas = self.dynamics.prepare(features, context.flatten(0, 1))
@@ -87,7 +91,7 @@ class DynamicsLoss(nn.Module):
         shown = _shown(batch)
         counted = batch["weight"][:, 1:].flatten()
         part = counted * shown / shown.sum().clamp(min=1)  # of the loss
-        weight = _weight(frames, c.change)
+        weight = _weight(frames, c.change / self.change_scale, c.change_most)
         error = (drawn - target).square()
         frame = (part * (weight * error).mean((1, 2, 3))).sum()
         shortcut = torch.zeros_like(frame)
@@ -148,7 +152,8 @@ class DynamicsLoss(nn.Module):
         some = canvas.rows(rows).detach()
         drawn, goal = shortcut_targets(self.dynamics, some, target[rows], generator)
         # Where a shortcut step has to end follows from where it begins, so what is to come may have a say here.
-        coming = _change(goal[:, : some.previous.shape[1]] - some.previous, self.config.change)
+        c, difference = self.config, goal[:, : some.previous.shape[1]] - some.previous
+        coming = _change(difference, c.change / self.change_scale, c.change_most)
         error = ((weight[rows] + coming) * (drawn - goal).square()).mean((1, 2, 3))
         return (part[rows] * error).sum() * len(target) / count
 
@@ -157,7 +162,7 @@ class DynamicsLoss(nn.Module):
         self, frames: Tensor, target: Tensor, actions: Tensor, ages: Tensor, known: Streams, generator: torch.Generator
     ) -> Tensor:
         """The clip's frames, most of them replaced by what the model draws for them, some steps on."""
-        c = self.config
+        c, longest = self.config, self.config.own_frames_error * (self.change_scale * frames.shape[2]) ** 0.5
         depth = int(torch.randint(1, c.own_frames_depth + 1, (), generator=generator, device=frames.device))
         own = frames
         for _ in range(depth):
@@ -167,7 +172,7 @@ class DynamicsLoss(nn.Module):
             drawn = self._draw(canvas, target, told, generator)
             drawn = drawn[:, : frames.shape[2]].unflatten(0, frames.shape[:2])
             drawn = torch.cat([frames[:, :1], drawn[:, :-1]], dim=1)  # the first frame stays
-            drawn = frames + _shorten(drawn - frames, c.own_frames_error)
+            drawn = frames + _shorten(drawn - frames, longest)
             replace = torch.rand(frames.shape[:2], generator=generator, device=frames.device) < c.own_frames
             own = torch.where(replace[..., None, None, None], drawn, frames)
         return own
@@ -199,20 +204,20 @@ def _shorten(error: Tensor, longest: float) -> Tensor:
     return error * (longest / error.norm(dim=2, keepdim=True).clamp(min=1e-6)).clamp(max=1.0)
 
 
-def _weight(frames: Tensor, most: float) -> Tensor:
+def _weight(frames: Tensor, rate: float, most: float) -> Tensor:
     """What a place of clips (B, T, C, h, w) counts when the next frames are drawn, (F, 1, h, w).
 
-    More, by up to `most`, where the frame has just changed, there or beside. What is to come must have no say: were
+    More, by `rate` a unit of mean square change and up to `most`, where the frame has just changed, there or beside. What is to come must have no say: were
     the places that will change to count more, then what appears or vanishes would do so too often.
     """
-    change = _change((frames[:, 1:] - frames[:, :-1]).flatten(0, 1), most)
+    change = _change((frames[:, 1:] - frames[:, :-1]).flatten(0, 1), rate, most)
     near = F.max_pool2d(change, 3, stride=1, padding=1).unflatten(0, (len(frames), -1))  # (B, T - 1, 1, h, w)
     return 1 + torch.cat([torch.zeros_like(near[:, :1]), near], dim=1).flatten(0, 1)
 
 
-def _change(difference: Tensor, most: float) -> Tensor:
-    """How much each place of frames changed by (F, C, h, w), up to `most`: (F, 1, h, w)."""
-    return difference.square().mean(1, keepdim=True).clamp(max=most)
+def _change(difference: Tensor, rate: float, most: float) -> Tensor:
+    """How much more each place counts of frames that changed by (F, C, h, w), up to `most`: (F, 1, h, w)."""
+    return (rate * difference.square().mean(1, keepdim=True)).clamp(max=most)
 
 
 def _shown(batch: dict[str, Tensor]) -> Tensor:

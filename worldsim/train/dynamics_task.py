@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from worldsim.data.clips import STREAM, ClipConfig, Clips
+from worldsim.data.clips import STREAM, ClipConfig, Clips, change_scale
 from worldsim.data.latents import LatentEpisodes, weights_digest
 from worldsim.errors import InvalidInput
 from worldsim.io.media import contact_sheet
@@ -34,15 +34,16 @@ class DynamicsTask:
         self, stores: list[LatentEpisodes], tokenizer: Tokenizer,
         *, batch: int = 2, clip: int = 32, patch: tuple[int, int] = (8, 1), seed: int = 0,
         loss: LossConfig | None = None, clips: ClipConfig | None = None,
-        reward_scale: float | None = None, begun: DynamicsConfig | None = None,
+        reward_scale: float | None = None, changed: float | None = None, begun: DynamicsConfig | None = None,
         conditions: tuple[str, ...] = CONDITIONS, heads: tuple[str, ...] = HEADS, period: int = 1,
     ) -> None:  # fmt: skip
         """`conditions` and `heads` name the modules of the model; the streams that these read come with the stores.
 
         With a `period` above 1 the model is also told the phase of a clock that strikes every so many steps.
 
-        `reward_scale` and `begun` are those of the weights to go on with; by default what they say of the data is
-        taken from it: the mean size of rewards, the age that one row of a hundred is beyond, means and deviations.
+        `reward_scale`, `changed` and `begun` are those of the weights to go on with; by default what they say of the
+        data is taken from it: the mean size of rewards, that of changes (`change_scale`), the age that one row of a
+        hundred is beyond, means and deviations.
         """
         if clip < 2:
             raise InvalidInput(f"clip is {clip}; give at least 2 steps, so that there is a past to learn from")
@@ -66,7 +67,9 @@ class DynamicsTask:
         sizes = np.concatenate([np.abs(s.rewards) for s in stores])
         usual = float(sizes[sizes > 0].mean()) if (sizes > 0).any() else 1.0
         self.reward_scale = usual if reward_scale is None else reward_scale
-        self.model = DynamicsLoss(Dynamics(self.settings), self.reward_scale, loss or LossConfig())
+        self.change_scale = change_scale(stores) if changed is None else changed
+        scales = self.reward_scale, self.change_scale
+        self.model = DynamicsLoss(Dynamics(self.settings), *scales, loss or LossConfig())
         self.frames_per_batch = batch * clip
         self._clips = Clips(stores, clip, clips or ClipConfig())
 
@@ -74,7 +77,8 @@ class DynamicsTask:
         """What a resumed run must share."""
         return {
             "model": json.loads(json.dumps(asdict(self.settings))),
-            "batch": self.count, "clip": self.steps, "seed": self.seed, "reward_scale": self.reward_scale,
+            "batch": self.count, "clip": self.steps, "seed": self.seed,
+            "reward_scale": self.reward_scale, "change_scale": self.change_scale,
             "tokenizer": weights_digest(self.tokenizer), "loss": asdict(self.model.config),
             "clips": asdict(self._clips.config),
         }  # fmt: skip

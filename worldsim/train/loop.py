@@ -39,7 +39,9 @@ class Task(Protocol):
 
     @property
     def model(self) -> nn.Module:
-        """What is trained; its forward is `(batch, step, generator) -> (loss, metrics)`."""
+        """What is trained; its forward is `(batch, step, generator, progress) -> (loss, metrics)`.
+
+        `progress` is the share of the training that is over, 0 to 1."""
         ...
 
     def config(self) -> dict[str, Any]:
@@ -66,7 +68,8 @@ class LoopConfig:
     hours: float = 1.0  # wall-clock budget of this call
     steps: int | None = None  # stop at this step instead, whatever the time
     lr: float = 1e-3
-    warmup: int = 200  # steps
+    warmup: int = 200  # steps over which the learning rate rises
+    warmup_share: float = 0.1  # of the budget, over which it rises if that is shorter
     cooldown: float = 0.2  # last part of the budget, over which the learning rate falls to zero
     weight_decay: float = 0.01
     max_norm: float = 1.0  # of the gradient
@@ -82,6 +85,7 @@ class LoopConfig:
             ("steps", self.steps is None or self.steps >= 0, "0 or more"),
             ("lr", self.lr > 0, "more than 0"),
             ("warmup", self.warmup >= 0, "0 or more"),
+            ("warmup_share", 0 <= self.warmup_share <= 1, "a share from 0 to 1"),
             ("cooldown", 0 <= self.cooldown <= 1, "a share from 0 to 1"),
             ("ema", 0 <= self.ema < 1, "0 or more and less than 1"),
         ):
@@ -92,9 +96,10 @@ class LoopConfig:
 class Budget:
     """How much of the budget is used, 0 to 1: by steps if they are given, else by the clock."""
 
-    def __init__(self, config: LoopConfig, first: int = 0) -> None:
+    def __init__(self, config: LoopConfig, first: int = 0, before: float = 0.0) -> None:
         self.config = config
         self.first = first  # step at which the optimizer was new
+        self.before = before  # seconds of earlier calls
         self.started = time.monotonic()
 
     def used(self, step: int) -> float:
@@ -103,11 +108,20 @@ class Budget:
             return min(step / self.config.steps, 1.0) if self.config.steps else 1.0
         return min((time.monotonic() - self.started) / (self.config.hours * 3600), 1.0)
 
+    def progress(self, step: int) -> float:
+        """The fraction of the whole training that is over before `step` is done, earlier calls included, 0 to 1."""
+        used, seconds = self.used(step), self.config.hours * 3600
+        return used if self.config.steps is not None else (self.before + used * seconds) / (self.before + seconds)
+
     def lr(self, step: int) -> float:
         """Warm-up, plateau, linear cool-down."""
         c = self.config
+        rise = (step - self.first + 1) / max(c.warmup, 1)
+        if c.warmup_share > 0:  # a training of minutes has few steps
+            begun = self.used(self.first) if c.steps is not None else 0.0
+            rise = max(rise, (self.used(step) - begun) / c.warmup_share)
         fall = min((1.0 - self.used(step)) / c.cooldown, 1.0) if c.cooldown > 0 else 1.0
-        return c.lr * min((step - self.first + 1) / max(c.warmup, 1), 1.0) * fall
+        return c.lr * min(rise, 1.0) * fall
 
 
 class Trainer:
@@ -194,7 +208,8 @@ class Trainer:
         step after step teaches nothing because its numbers are not finite; what is saved then is what was learned.
         """
         # Weights of an unpacked world come without an optimizer's state, which has to be found again.
-        budget = Budget(self.config, first=0 if self.optimizer.state else self.step)
+        before = sum(call["seconds"] for call in self.record.calls)
+        budget = Budget(self.config, first=0 if self.optimizer.state else self.step, before=before)
         ddp = DistributedDataParallel(self.model) if self.world > 1 else self.model
         bar = tqdm(unit="frame", unit_scale=True, disable=self.rank > 0, desc=self.task.kind, mininterval=2.0)
         saved = shown = time.monotonic()
@@ -228,11 +243,15 @@ class Trainer:
 
     def _agree(self, done: bool) -> bool:
         """All processes stop at the same step: the first one's clock decides."""
+        return bool(self._shared(float(done)))
+
+    def _shared(self, value: float) -> float:
+        """The first process's number on all of them, whose clocks differ."""
         if self.world == 1:
-            return done
-        flag = torch.tensor([float(done)], device=self.device)
-        dist.broadcast(flag, 0)
-        return bool(flag.item())
+            return value
+        number = torch.tensor([value], device=self.device)
+        dist.broadcast(number, 0)
+        return float(number.item())
 
     def _one(self, ddp: nn.Module, batch: dict[str, Tensor], budget: Budget) -> dict[str, Tensor]:
         generator = torch.Generator(device=self.device)
@@ -242,7 +261,7 @@ class Trainer:
         batch = {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
         dtype = autocast_dtype(self.device)
         with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
-            loss, metrics = ddp(batch, self.step, generator)
+            loss, metrics = ddp(batch, self.step, generator, self._shared(budget.progress(self.step)))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_norm)

@@ -41,14 +41,14 @@ class TokenizerLossConfig:
 
 
 class TokenizerLoss(nn.Module):
-    """Reconstruction loss; called by the loop with (batch, step, generator)."""
+    """Reconstruction loss; called by the loop with (batch, step, generator, progress)."""
 
     def __init__(self, tokenizer: Tokenizer, config: TokenizerLossConfig) -> None:
         super().__init__()
         self.tokenizer, self.config = tokenizer, config
 
     def forward(
-        self, batch: dict[str, Tensor], step: int, generator: torch.Generator
+        self, batch: dict[str, Tensor], step: int, generator: torch.Generator, progress: float = 0.0
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """`frames` (B, RUN, H, W, 3) uint8 -> loss and metrics."""
         c, frames = self.config, batch["frames"]
