@@ -125,11 +125,15 @@ def test_a_checkpoint_with_the_names_of_before_is_trained_on(tmp_path, monkeypat
     config = task.config()
     sizes = {name: value for name, value in config["model"].items() if name not in ("conditions", "period")}
     config["model"] = sizes | {"cycle": 5}
-    del config["loss"], config["clips"]  # which were constants
+    del config["loss"], config["clips"], config["change_scale"]  # which were constants
     path = tmp_path / "dynamics.safetensors"
     save_checkpoint(path, as_named_before(tensors), {"kind": "dynamics", "step": 7, "config": config})
     read, meta = load_checkpoint(path)
-    assert meta["config"] == task.config() and read.keys() == tensors.keys()
+    wanted = task.config()
+    wanted["change_scale"] = 6.25  # with which the thresholds are the absolute ones of then
+    wanted["loss"]["own_frames_after"] = 0.05
+    wanted["loss"]["own_frames_error"] = pytest.approx(3 / (6.25 * task.settings.channels) ** 0.5, rel=1e-5)
+    assert meta["config"] == wanted and read.keys() == tensors.keys()
     for name, tensor in tensors.items():
         assert torch.equal(read[name], tensor), name
 

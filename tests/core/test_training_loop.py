@@ -30,7 +30,7 @@ def make_task(request, store, tmp_path, monkeypatch):
     """A function that makes the task anew, as another process would."""
     if request.param == "tokenizer":
         return lambda **options: tokenizer_task(store, **options)
-    clips, loss = latent_store(store, tmp_path / "cache"), LossConfig(own_frames_after=0.05)
+    clips, loss = latent_store(store, tmp_path / "cache"), LossConfig(own_frames_after=0.0)
     return lambda **options: narrow_dynamics_task([clips], monkeypatch, loss=loss, **options)
 
 

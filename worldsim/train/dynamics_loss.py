@@ -37,7 +37,7 @@ class LossConfig:
     noise_level: float = -0.7  # mean of the others' levels, as a logit: most lie where it is decided what comes
     change: float = 6.25  # extra weight of a place that has changed as much as changes usually are: most stand still
     change_most: float = 12.0  # highest extra weight of a place that has changed by more
-    own_frames_after: float = 0.05  # share of the training that is over before own predictions are worth seeing
+    own_frames_after: float = 0.2  # share of the training that is over before own predictions are worth seeing
     own_frames: float = 0.7  # share of a clip's frames that are replaced by own predictions, where they are
     own_frames_from: float = 0.5  # own predictions start from noise levels up to this
     own_frames_depth: int = 3  # steps that own predictions are made of own predictions, 1 to this
@@ -54,7 +54,8 @@ class LossConfig:
         share, weight = (0, 1), (0, 1e6)
         check_bounds(
             "loss", self, context_noise=share, pure_noise=share, noise_level=(-100, 100), change=weight,
-            change_most=weight, own_frames_after=share, own_frames=share, own_frames_from=share, own_frames_depth=(1, 1000),
+            change_most=weight, own_frames_after=share, own_frames=share, own_frames_from=share,
+            own_frames_depth=(1, 1000),
             own_frames_error=weight, shortcuts=share, shortcut_weight=weight, ending_weight=weight,
             event_weight=weight, reward_weight=weight, stream_noise=weight, outcome_dropout=(0, 0.99),
         )  # fmt: skip
@@ -63,7 +64,8 @@ class LossConfig:
 class DynamicsLoss(nn.Module):
     """Called by the loop with (batch, step, generator, progress).
 
-    `change_scale` is the usual mean square change of a place where something changes, in the data (`clips.change_scale`).
+    `change_scale` is the usual mean square change of a place where something changes, in the data
+    (`worldsim.data.clips.change_scale`).
     """
 
     def __init__(self, dynamics: Dynamics, reward_scale: float, change_scale: float, config: LossConfig) -> None:
@@ -207,7 +209,8 @@ def _shorten(error: Tensor, longest: float) -> Tensor:
 def _weight(frames: Tensor, rate: float, most: float) -> Tensor:
     """What a place of clips (B, T, C, h, w) counts when the next frames are drawn, (F, 1, h, w).
 
-    More, by `rate` a unit of mean square change and up to `most`, where the frame has just changed, there or beside. What is to come must have no say: were
+    More, by `rate` a unit of mean square change and up to `most`, where the frame has just changed, there or beside.
+    What is to come must have no say: were
     the places that will change to count more, then what appears or vanishes would do so too often.
     """
     change = _change((frames[:, 1:] - frames[:, :-1]).flatten(0, 1), rate, most)
