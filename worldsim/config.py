@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
 import types
 import typing
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -143,6 +145,13 @@ def build(kind: Any, value: Any, where: str) -> Any:
         raise InvalidInput(f"{where}: the number is too large for a float") from error
 
 
+def _nearest(unknown: Sequence[str], known: Iterable[str]) -> str:
+    """What may have been meant."""
+    found = {name: difflib.get_close_matches(name, known, 1) for name in unknown}
+    meant = [f"{name!r} is nearest to {near[0]!r}" for name, near in found.items() if near]
+    return f"; {', '.join(meant)}" if meant else ""
+
+
 def _build_dataclass(kind: Any, value: Any, where: str) -> Any:
     if not isinstance(value, dict):
         raise InvalidInput(f"{where}: expected an object, found {value!r}")
@@ -151,7 +160,7 @@ def _build_dataclass(kind: Any, value: Any, where: str) -> Any:
     required = {f.name for f in dataclasses.fields(kind) if f.default is f.default_factory is dataclasses.MISSING}
     missing = sorted(required - set(value))
     if unknown or missing:
-        raise InvalidInput(f"{where}: unknown fields {unknown}, missing fields {missing}")
+        raise InvalidInput(f"{where}: unknown fields {unknown}, missing fields {missing}{_nearest(unknown, hints)}")
     fields = {name: build(hints[name], v, f"{where}: {name}") for name, v in value.items()}
     try:
         return kind(**fields)

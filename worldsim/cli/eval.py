@@ -16,7 +16,7 @@ from worldsim.evaluate.metrics import require_libraries
 from worldsim.evaluate.plots import require_matplotlib, save_plots
 from worldsim.evaluate.probes import find_probes
 from worldsim.evaluate.sheets import save_sheets
-from worldsim.evaluate.study import Stores, run_study
+from worldsim.evaluate.study import Stores, Study, run_study
 from worldsim.evaluate.table import format_report, save_json
 from worldsim.io.weights import find_world
 from worldsim.world import World
@@ -103,6 +103,14 @@ def evaluate(
         save_sheets(study, out)
         save_plots(study, out)
         print(f"\nwrote report.json, contact sheets and plots to {out}")
+
+
+def study_of(world: Path, data: Path, effort: Effort, device: str) -> Study:
+    """Measure the world in a folder against one store of held-out episodes; its actions are replayed."""
+    loaded = World.from_pretrained(world, device=device)
+    stores = Stores(open_held_out(data, loaded.config))
+    probes = find_probes(world, loaded.config).probes
+    return run_study(loaded, stores, policy_actions(DRIFT_POLICY, loaded.config), None, effort, probes)
 
 
 def policy_actions(policy: str, config: WorldConfig) -> DrawActions:

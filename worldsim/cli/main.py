@@ -18,6 +18,7 @@ from worldsim.train.interrupts import Interrupted, signals_raise
 # command -> (module, function, one line of help); a module is imported only when its command runs, so that
 # `worldsim info` works on a machine without pygame or simulators.
 COMMANDS: dict[str, tuple[str, str, str]] = {
+    "make": ("worldsim.cli.make", "make", "make a world as a recipe says: record, train, pack, measure"),
     "record": ("worldsim.cli.record", "record", "play a real simulator with a data policy and write episodes"),
     "import": ("worldsim.cli.import_videos", "import_videos", "make episodes of video files and a table of actions"),
     "train": ("worldsim.cli.train", "train", "train a tokenizer or the dynamics: time-budgeted, resumable"),

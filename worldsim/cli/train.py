@@ -17,9 +17,9 @@ import tyro
 from worldsim.data.clips import ClipConfig
 from worldsim.data.episodes import Episodes, EpisodesMeta
 from worldsim.data.events import EventSpec
-from worldsim.errors import InvalidInput, MissingDependency
+from worldsim.errors import InvalidInput
 from worldsim.sampling.sampler import SamplingConfig
-from worldsim.train.board import logging_to
+from worldsim.train.board import logging_to, require_tensorboard
 from worldsim.train.dynamics_loss import LossConfig
 from worldsim.train.loop import LoopConfig, Task, Trainer
 from worldsim.train.tokenizer_task import TokenizerLossConfig, TokenizerTask
@@ -231,13 +231,7 @@ def fit(task: Task, config: LoopConfig, out: Path, resume: bool) -> Trainer:
 @contextlib.contextmanager
 def open_board(folder: Path) -> Iterator[Any]:
     """A TensorBoard writer, which is closed at the end; where the block failed, its error is the one that is raised."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise MissingDependency(
-            'training writes TensorBoard logs and tensorboard is not installed; pip install "worldsim[train]"'
-        ) from error
-    board = SummaryWriter(str(folder))
+    board = require_tensorboard()(str(folder))
     try:
         yield board
     except BaseException:

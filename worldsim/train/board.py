@@ -7,10 +7,22 @@ import errno
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from worldsim.errors import InvalidInput
+from worldsim.errors import InvalidInput, MissingDependency
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+
+
+def require_tensorboard() -> Any:
+    """TensorBoard's `SummaryWriter`; raises MissingDependency without it."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise MissingDependency(
+            'training writes TensorBoard logs and tensorboard is not installed; pip install "worldsim[train]"'
+        ) from error
+    return SummaryWriter
 
 
 @contextlib.contextmanager

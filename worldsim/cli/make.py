@@ -1,0 +1,355 @@
+"""`worldsim make`: from a recipe to a world, in stages that are resumed, and skipped where nothing changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from worldsim.cli.output import require_writable, say
+from worldsim.errors import InvalidInput
+from worldsim.io.files import read_json, write_atomically
+from worldsim.train.recipe import HELD_OUT_SHARE, DataConfig, Recipe, load_recipe
+
+STATE = "state.json"  # in the folder of a making: which stages are done, and of what
+CHECKPOINT = {kind: f"run/{kind}.safetensors" for kind in ("tokenizer", "dynamics")}
+ALMOST = 0.01  # share of a budget that is not worth going on for
+
+
+def make(
+    recipe: Annotated[Path, tyro.conf.Positional],
+    /,
+    out: Path | None = None,
+    scale: float = 1.0,
+    device: str = "auto",
+) -> None:
+    """Make a world as a recipe says: record, train, pack, calibrate, measure, and write its card.
+
+    What is done is not done again; what was interrupted goes on where it was. A stage runs anew when its part of the
+    recipe changed, or a stage before it; what it had made is moved to the folder `old`.
+
+    Args:
+        recipe: the recipe, a TOML file.
+        out: folder to work in (default: runs/NAME, with --scale runs/NAME-trial); the world is in its folder `world`.
+        scale: share of all steps to record, hours and clips, for a trial: 0.05 takes minutes where all takes hours.
+        device: auto, cpu or cuda.
+    """
+    whole = load_recipe(recipe)
+    made = Making(
+        whole.scaled(scale), recipe, out or Path("runs") / (whole.name + ("-trial" if scale < 1 else "")), device
+    )
+    made.check()
+    made.run()
+    if scale < 1:
+        say(made.outlook(whole))
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage: what it depends on, and how it is run, with `resume` where it was begun."""
+
+    name: str
+    inputs: Any  # of the recipe; as JSON
+    after: tuple[str, ...]  # names of the stages that it depends on
+    run: Callable[[bool], dict[str, Any]]  # -> what is worth keeping in the state
+    made: tuple[str, ...]  # files and folders that it makes, in the folder of the making
+
+
+class Making:
+    """A recipe, the folder that it is made in, and what is there already."""
+
+    def __init__(self, recipe: Recipe, path: Path, out: Path, device: str) -> None:
+        self.recipe, self.path, self.out, self.device = recipe, path, out, device
+        self.train_data: list[Path] = []
+        self.held_out: list[Path] = []
+        self.stages = self._stages()
+        state = out / STATE
+        self.state: dict[str, Any] = read_json(state) if state.exists() else {}
+
+    def check(self) -> None:
+        """Raise what can be known before anything is recorded."""
+        from worldsim.cli.make_checks import check_recipe
+
+        check_recipe(self.recipe)
+        require_writable(self.out / STATE)
+
+    def run(self) -> None:
+        """All stages that are not done, in order."""
+        for number, stage in enumerate(self.stages, 1):
+            mark, known = self._mark(stage), self.state.get(stage.name, {})
+            title = f"[{number}/{len(self.stages)}] {stage.name}"
+            if (
+                known.get("mark") == mark
+                and known.get("done")
+                and all((self.out / made).exists() for made in stage.made)
+            ):
+                say(f"{title}: done before")
+                continue
+            resume = known.get("mark") == mark and not known.get("done")
+            if not resume:
+                self._set_aside(stage, str(known.get("mark", "unknown")))
+            say(f"{title}{': going on' if resume else ''}")
+            self._note(stage, {"mark": mark, "done": False, "seconds": known.get("seconds", 0.0) if resume else 0.0})
+            begin = time.monotonic()
+            try:
+                facts = stage.run(resume)
+            finally:
+                self.state[stage.name]["seconds"] += round(time.monotonic() - begin, 1)
+                write_atomically(self.out / STATE, json.dumps(self.state, indent=1).encode())
+            self._note(stage, self.state[stage.name] | {"done": True, "facts": facts})
+        say(f"\n{self._facts('evaluate')['text']}\n")
+        for sentence in self._facts("evaluate")["verdict"]:
+            say(sentence)
+        say(f"\nthe world is in {self.out / 'world'}, with its card; frames and plots are in {self.out / 'report'}")
+
+    def outlook(self, whole: Recipe) -> str:
+        """What all of the recipe would take on this machine, by what the trial took."""
+        took = sum(self.state[s.name]["seconds"] for s in self.stages if s.name.startswith(("record", "hold-out")))
+        steps = sum(d.steps for d in (*self.recipe.data, *self.recipe.held_outs()) if d.source)
+        wanted = sum(d.steps for d in (*whole.data, *whole.held_outs()) if d.source)
+        recording = took / steps * wanted / 3600 if steps else 0.0
+        training = whole.tokenizer.hours + whole.dynamics.hours
+        return (
+            f"the whole recipe would take about {recording + training:.1f} h on this machine: {recording:.1f} h of "
+            f"recording and {training:.1f} h of training"
+        )
+
+    # -- what the stages are --------------------------------------------------------------------------------------
+
+    def _stages(self) -> list[Stage]:
+        r = self.recipe
+        data = [*self._data_stages(r.data, "record", self.train_data)]
+        data += self._data_stages(r.held_outs(), "hold-out", self.held_out)
+        recorded = tuple(stage.name for stage in data)
+        packed = "calibrate" if r.calibrate else "export"
+        return [
+            *data,
+            Stage(
+                "tokenizer", [asdict(r.tokenizer), r.seed], recorded, self._tokenizer, ("run/tokenizer.safetensors",)
+            ),
+            Stage(
+                "dynamics", [asdict(r.dynamics), r.seed], ("tokenizer",), self._dynamics, ("run/dynamics.safetensors",)
+            ),
+            Stage("export", [r.name, asdict(r.export)], ("dynamics",), self._export, ("world",)),
+            *([Stage("calibrate", [], ("export",), self._calibrate, ("calibrated",))] if r.calibrate else []),
+            Stage("evaluate", asdict(r.evaluate), (packed,), self._evaluate, ("report",)),
+            Stage("card", asdict(r.card), ("evaluate",), self._card, ("world/recipe.toml",)),
+        ]
+
+    def _data_stages(self, data: Sequence[DataConfig], verb: str, stores: list[Path]) -> list[Stage]:
+        """Recordings; those of one's own are split, so that the held-out ones come with them."""
+        stages = []
+        for index, d in enumerate(data):
+            name = f"{verb}-{index}"
+            folder = self.out / "data" / name
+            stores.append(folder)
+            made = [f"data/{name}"]
+            apart = verb == "record" and not d.source and not self.recipe.held_out
+            if apart:
+                self.held_out.append(self.out / "data" / f"hold-out-of-{index}")
+                made.append(f"data/hold-out-of-{index}")
+            inputs = [{**asdict(d), "steps": d.steps if d.source else 0}, _files_of(d), apart]
+            stages.append(
+                Stage(name, inputs, (), self._recorder(d, folder, self.held_out[-1] if apart else None), tuple(made))
+            )
+        return stages
+
+    def _recorder(self, d: DataConfig, folder: Path, apart: Path | None) -> Callable[[bool], dict[str, Any]]:
+        from worldsim.data.episodes import Episodes
+
+        def record(resume: bool) -> dict[str, Any]:
+            from worldsim.cli.record import record_episodes
+
+            record_episodes(
+                d.source, d.options, steps=d.steps, out=folder, seed=d.seed, policy=d.policy, resume=folder.exists()
+            )
+            return {}
+
+        def take(resume: bool) -> dict[str, Any]:
+            from worldsim.data.importing import import_videos
+            from worldsim.data.splitting import split_episodes
+
+            for path in (folder, apart, folder.with_name(f"{folder.name}-all")):
+                if path is not None and path.exists():
+                    shutil.rmtree(path)
+            if d.videos:
+                given = folder if apart is None else folder.with_name(f"{folder.name}-all")
+                size = {"height": d.height, "width": d.width}
+                store = import_videos(Path(d.videos), Path(d.actions), given, **size, source=Path(d.videos).name)
+            else:
+                store = Episodes.open(d.store)
+                if apart is None:
+                    folder.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copytree(d.store, folder)
+            if apart is not None:
+                split_episodes(store, folder, apart, share=HELD_OUT_SHARE, seed=d.seed)
+                shutil.rmtree(folder.with_name(f"{folder.name}-all"), ignore_errors=True)
+            return {}
+
+        return record if d.source else take
+
+    # -- how they run -----------------------------------------------------------------------------------------------
+
+    def _tokenizer(self, resume: bool) -> dict[str, Any]:
+        from worldsim.cli.train import TokenizerCommand
+
+        c = self.recipe.tokenizer
+        return self._train(
+            "tokenizer", c.hours, c.lr, c.cooldown,
+            lambda loop, go_on: TokenizerCommand(
+                data=tuple(self.train_data), out=self.out / "run", batch=c.batch, channels=c.channels,
+                cameras=c.cameras, loss=c.loss, resume=go_on, loop=loop,
+            ),
+        )  # fmt: skip
+
+    def _dynamics(self, resume: bool) -> dict[str, Any]:
+        from worldsim.cli.train import DynamicsCommand
+
+        c = self.recipe.dynamics
+        return self._train(
+            "dynamics", c.hours, c.lr, c.cooldown,
+            lambda loop, go_on: DynamicsCommand(
+                data=tuple(self.train_data), out=self.out / "run", batch=c.batch, clip=c.clip, patch=c.patch,
+                augment=c.augment, event=c.event, period=c.period, streams=c.streams, loss=c.loss, clips=c.clips,
+                resume=go_on, loop=loop,
+            ),
+        )  # fmt: skip
+
+    def _train(self, kind: str, hours: float, lr: float, cooldown: float, command: Any) -> dict[str, Any]:
+        """Train for what is left of the budget."""
+        from worldsim.train.loop import LoopConfig
+        from worldsim.train.record import TrainingRecord
+
+        begun = (self.out / "run" / f"{kind}.safetensors").exists()
+        spent = sum(call["seconds"] for call in TrainingRecord(self.out / "run" / f"{kind}.json").calls) / 3600
+        left = hours - spent if begun else hours
+        if left > ALMOST * hours:
+            seed = self.recipe.seed
+            command(LoopConfig(hours=left, lr=lr, cooldown=cooldown, seed=seed, device=self.device), begun).run()
+        return {}
+
+    def _export(self, resume: bool) -> dict[str, Any]:
+        from worldsim.data.episodes import Episodes
+        from worldsim.train.export import export_world
+
+        c = self.recipe.export
+        stores = [Episodes.open(path) for path in self.train_data]
+        export_world(
+            self.recipe.name, stores, self.out / "run", self.out / "world", starts=c.starts, sampling=c.sampling
+        )
+        return {}
+
+    def _calibrate(self, resume: bool) -> dict[str, Any]:
+        from worldsim.data.episodes import Episodes
+        from worldsim.train.calibration import calibrate_world
+
+        ended = sum(int(s.read("terminated", 0, s.num_steps).sum()) for s in map(Episodes.open, self.held_out))
+        if ended:
+            fitted = calibrate_world(
+                str(self.out / "world"), tuple(self.held_out), self.out / "calibrated", device=self.device
+            )
+            return {name: fitted[name] for name in ("shift", "floor", "ceiling", "endings")}
+        shutil.copytree(self.out / "world", self.out / "calibrated", dirs_exist_ok=True)
+        return {"endings": 0}
+
+    def _evaluate(self, resume: bool) -> dict[str, Any]:
+        from worldsim.cli.eval import study_of
+        from worldsim.evaluate.effort import Effort
+        from worldsim.evaluate.plots import save_plots
+        from worldsim.evaluate.sheets import save_sheets
+        from worldsim.evaluate.table import format_report, save_json
+        from worldsim.evaluate.verdict import verdict
+
+        c = self.recipe.evaluate
+        effort = replace(
+            Effort(), clips=c.clips, horizons=c.horizons, drift_steps=c.drift_steps, drift_worlds=c.drift_worlds,
+            drift_window=max(c.drift_steps // 10, 2), drift_every=min(10, max(c.drift_steps // 20, 1)),
+            ending_dreams=min(200, 3 * c.clips), tokenizer_runs=2 * c.clips,
+        )  # fmt: skip
+        study = study_of(self._world(), self.held_out[0], effort, self.device)
+        (self.out / "report").mkdir(exist_ok=True)
+        save_json(self.out / "report" / "report.json", study.report)
+        save_sheets(study, self.out / "report")
+        save_plots(study, self.out / "report")
+        return {"text": format_report(study.report), "verdict": verdict(study.report)}
+
+    def _card(self, resume: bool) -> dict[str, Any]:
+        from worldsim.bench.steps import describe_machine, machine, matmul_gflops
+        from worldsim.train.card import write_card
+        from worldsim.train.export import RECORD, read_records
+        from worldsim.world import World
+
+        folder = self.out / "world"
+        if self.recipe.calibrate:
+            shutil.copytree(self.out / "calibrated", folder, dirs_exist_ok=True)
+        world = World.from_pretrained(folder, device=self.device)
+        where = {**machine(world), "matmul_gflops": matmul_gflops(world.device, world.dtype)}
+        measured = self._facts("evaluate")
+        rows, records = self._data_rows(), read_records(folder / RECORD)
+        text = write_card(self.recipe, rows, records, measured["text"], measured["verdict"], describe_machine(where))
+        write_atomically(folder / "README.md", text.encode())
+        write_atomically(folder / "recipe.toml", self.path.read_bytes())
+        return {}
+
+    def _is_there(self, stage: Stage) -> bool:
+        return all((self.out / made).exists() for made in stage.made)
+
+    # -- state ------------------------------------------------------------------------------------------------------
+
+    def _world(self) -> Path:
+        return self.out / ("calibrated" if self.recipe.calibrate else "world")
+
+    def _facts(self, name: str) -> dict[str, Any]:
+        return self.state[name]["facts"]
+
+    def _data_rows(self) -> list[dict[str, Any]]:
+        from worldsim.data.episodes import Episodes
+
+        rows = []
+        for use, paths in (("training", self.train_data), ("held out", self.held_out)):
+            for store in map(Episodes.open, paths):
+                meta = store.meta
+                rows.append({
+                    "for": use, "recording": meta.source, "policy": meta.policy, "seed": meta.seed,
+                    "steps": store.num_steps, "episodes": len(store),
+                })  # fmt: skip
+        return rows
+
+    def _mark(self, stage: Stage) -> str:
+        """Names the inputs of a stage, and those of all stages before it."""
+        before = [self._mark(next(s for s in self.stages if s.name == name)) for name in stage.after]
+        text = json.dumps([stage.name, stage.inputs, before], sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def _note(self, stage: Stage, values: dict[str, Any]) -> None:
+        self.state[stage.name] = values
+        write_atomically(self.out / STATE, json.dumps(self.state, indent=1).encode())
+
+    def _set_aside(self, stage: Stage, mark: str) -> None:
+        """Keep what the stage made of other inputs: hours may lie in it."""
+        for made in stage.made:
+            path = self.out / made
+            if path.exists() and stage.name not in ("card", "export", "calibrate", "evaluate"):
+                old = self.out / "old" / mark / made
+                old.parent.mkdir(parents=True, exist_ok=True)
+                if old.exists():
+                    raise InvalidInput(f"{old} exists; delete it, or give another --out")
+                say(f"{stage.name} changed: {path} moves to {old}")
+                path.rename(old)
+                record = path.with_suffix(".json")  # a training's
+                if path.suffix == ".safetensors" and record.exists():
+                    record.rename(old.with_suffix(".json"))
+
+
+def _files_of(d: DataConfig) -> list[Any]:
+    """What tells that recordings of one's own have changed: names, sizes and times of the files."""
+    given = [Path(p) for p in (d.store, d.videos, d.actions) if p]
+    files = sorted(f for p in given for f in (p.rglob("*") if p.is_dir() else [p]) if f.is_file())
+    return [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files]

@@ -1,0 +1,118 @@
+"""What is wrong with a recipe, told before anything is recorded: hours would be lost otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from worldsim.data.episodes import Episodes
+from worldsim.errors import InvalidInput
+from worldsim.models.dynamics import DynamicsConfig
+from worldsim.models.tokenizer import TokenizerConfig
+from worldsim.spec import ActionSpec, StreamSpec
+from worldsim.train.recipe import DataConfig, Recipe
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a recording will hold."""
+
+    name: str
+    height: int
+    width: int
+    actions: ActionSpec | None  # None: not known before it is imported
+    fps: float | None
+    streams: Mapping[str, StreamSpec]  # besides frames, actions, rewards and endings
+    augmentations: Mapping[str, Any]
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Raise InvalidInput or MissingDependency for what cannot be made."""
+    _check_libraries()
+    found = [_check_data(d, recipe) for d in (*recipe.data, *recipe.held_outs())]
+    first = found[0]
+    for other in found[1:]:
+        for what in ("height", "width", "actions", "fps"):
+            ours, theirs = getattr(first, what), getattr(other, what)
+            if ours is not None and theirs is not None and ours != theirs:
+                raise InvalidInput(
+                    f"the recordings of {first.name} and {other.name} differ in {what} ({ours} and {theirs}); "
+                    "make worlds of recordings of one kind"
+                )
+    _check_tokenizer(recipe, first)
+    _check_dynamics(recipe, first)
+
+
+def _check_libraries() -> None:
+    from worldsim.evaluate.metrics import require_libraries
+    from worldsim.evaluate.plots import require_matplotlib
+    from worldsim.train.board import require_tensorboard
+
+    require_libraries()
+    require_matplotlib()
+    require_tensorboard()
+
+
+def _check_data(d: DataConfig, recipe: Recipe) -> Recorded:
+    if d.source:
+        return _check_source(d)
+    if d.store:
+        meta = Episodes.open(d.store).meta
+        return Recorded(meta.source, meta.height, meta.width, meta.actions, meta.fps, meta.streams, meta.augmentations)
+    for what, path in (("videos", d.videos), ("actions", d.actions)):
+        if not Path(path).exists():
+            raise InvalidInput(f"{what} {path!r} of the recipe do not exist; paths are relative to the recipe's folder")
+    return Recorded(Path(d.videos).name, d.height, d.width, None, None, {}, {})
+
+
+def _check_source(d: DataConfig) -> Recorded:
+    """Make the simulator and the policy, and end it again."""
+    from worldsim.cli.record import prepare
+
+    source, _, unstored = prepare(d.source, d.policy, d.options)
+    spec = source.spec
+    source.close()
+    extras = {name: stream for name, stream in spec.extras.items() if name not in unstored}
+    return Recorded(spec.name, spec.height, spec.width, spec.actions, spec.fps, extras, spec.augmentations)
+
+
+def _check_tokenizer(recipe: Recipe, recorded: Recorded) -> None:
+    cameras = recipe.tokenizer.cameras
+    frame = StreamSpec("image", (recorded.height, recorded.width, 3), "uint8")
+    known = ["rgb", *(name for name, stream in recorded.streams.items() if stream == frame and name != "rgb")]
+    missing = [name for name in cameras if name not in known]
+    if missing:
+        raise InvalidInput(
+            f"tokenizer: cameras {', '.join(missing)} are not recorded by {recorded.name}; it gives {', '.join(known)}"
+        )
+    try:
+        TokenizerConfig(recorded.height * len(cameras), recorded.width, recipe.tokenizer.channels, cameras=cameras)
+    except InvalidInput as error:
+        raise InvalidInput(f"frames of {recorded.name}: {error}; set them in the options of [[data]]") from error
+
+
+def _check_dynamics(recipe: Recipe, recorded: Recorded) -> None:
+    c = recipe.dynamics
+    usual = ("rgb", "action", "reward", "terminated", "truncated", "between")
+    known = [
+        name for name, stream in recorded.streams.items() if stream.kind in ("vector", "token") and name not in usual
+    ]
+    missing = [name for name in c.streams if name not in known]
+    if missing:
+        there = f"; it gives {', '.join(known)}" if known else ", which gives none; options = { streams = true } may"
+        raise InvalidInput(f"dynamics: streams {', '.join(missing)} are not recorded by {recorded.name}{there}")
+    absent = [name for name in c.augment if name not in recorded.augmentations]
+    if absent:
+        raise InvalidInput(
+            f"dynamics: {recorded.name} declares no augmentation {', '.join(absent)}; leave it out, or declare it in "
+            "the source's spec"
+        )
+    if c.clip < 2:
+        raise InvalidInput(f"dynamics: clip is {c.clip}; give at least 2")
+    rows, columns = recorded.height * len(recipe.tokenizer.cameras) // 8, recorded.width // 8
+    try:
+        DynamicsConfig(recipe.tokenizer.channels, rows, columns, c.patch, context_length=c.clip - 1, period=c.period)
+    except InvalidInput as error:
+        raise InvalidInput(f"dynamics: {error}") from error

@@ -1,0 +1,183 @@
+"""A recipe: how one world is made, from recordings to its card, in one file (`recipe.toml`).
+
+Every field has a default but the name and what is recorded. `worldsim make recipe.toml` runs it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from worldsim.config import build, check_world_name
+from worldsim.data.clips import ClipConfig
+from worldsim.data.events import EventSpec
+from worldsim.errors import InvalidInput
+from worldsim.sampling.sampler import SamplingConfig
+from worldsim.train.dynamics_loss import LossConfig
+from worldsim.train.tokenizer_task import TokenizerLossConfig
+
+HELD_OUT_SEED = 3000  # added to the seed of a recording for the one that is held out
+HELD_OUT_SHARE = 0.1  # of a recording's steps, and of the episodes of recordings of one's own
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """One recording: of a simulator (`source`), or made elsewhere (`store`, or `videos` with `actions`)."""
+
+    source: str = ""  # a source as `worldsim record` takes it: car-racing, gym:ALE/Pong-v5
+    steps: int = 20_000  # to record
+    seed: int = 0
+    policy: str = "mix"  # data policy, as of `worldsim record`
+    options: dict[str, Any] = field(default_factory=dict)  # of the source: height, width, frame_skip, env_kwargs, ...
+    store: str = ""  # folder of an episode store that exists
+    videos: str = ""  # folder of video files, each an episode
+    actions: str = ""  # their table of actions (CSV), as of `worldsim import`
+    height: int = 64  # of the frames of videos
+    width: int = 64
+
+    def __post_init__(self) -> None:
+        if sum(map(bool, (self.source, self.store, self.videos))) != 1:
+            raise InvalidInput("give one of source, store and videos")
+        if self.videos and not self.actions:
+            raise InvalidInput(f"videos {self.videos!r} have no actions; give their table, actions = 'actions.csv'")
+        if self.steps < 1 or self.seed < 0:
+            raise InvalidInput(f"steps is {self.steps} and seed is {self.seed}; give at least 1 and 0")
+
+
+@dataclass(frozen=True)
+class TokenizerStage:
+    """Training of the tokenizer."""
+
+    hours: float = 0.5  # of training, on this machine
+    lr: float = 1.2e-3  # learning rate
+    cooldown: float = 0.2  # last share of the training, over which the learning rate falls to zero
+    batch: int = 6  # pairs of successive frames
+    channels: int = 16  # of a latent
+    cameras: tuple[str, ...] = ("rgb",)  # recorded image streams that make a frame, one above the other
+    loss: TokenizerLossConfig = field(default_factory=TokenizerLossConfig)
+
+
+@dataclass(frozen=True)
+class DynamicsStage:
+    """Training of the dynamics."""
+
+    hours: float = 1.5  # of training, on this machine
+    lr: float = 1e-3  # learning rate
+    cooldown: float = 0.3  # last share of the training, over which the learning rate falls to zero
+    batch: int = 2  # clips
+    clip: int = 32  # steps in a clip, and so of the context that the model can use
+    patch: tuple[int, int] = (2, 2)  # latents (rows, columns) in a token
+    augment: tuple[str, ...] = ()  # augmentations that the source declares, such as mirror
+    event: tuple[str, ...] = ()  # VARIABLE:falls, :rises or :nonzero: recorded events that come before endings
+    period: int = 1  # steps of an episode's clock, where something comes by it; 1: none
+    streams: tuple[str, ...] = ()  # recorded vectors to learn and to predict, such as proprio; a token is a task
+    loss: LossConfig = field(default_factory=LossConfig)
+    clips: ClipConfig = field(default_factory=ClipConfig)
+
+
+@dataclass(frozen=True)
+class ExportStage:
+    """What is packed as a world."""
+
+    starts: int = 128  # recorded starts, half of them beginnings of episodes
+    sampling: SamplingConfig = field(default_factory=lambda: SamplingConfig(steps=1))  # how frames are drawn
+
+
+@dataclass(frozen=True)
+class EvaluateStage:
+    """What is measured on held-out episodes."""
+
+    clips: int = 64  # clips of each horizon
+    horizons: tuple[int, ...] = (1, 8, 16, 32)  # steps
+    drift_steps: int = 1000  # of the long rollouts
+    drift_worlds: int = 8
+
+
+@dataclass(frozen=True)
+class CardStage:
+    """What the card says besides the figures."""
+
+    title: str = ""  # the name, if empty
+    text: str = ""  # Markdown: what the world is, and what its recordings are allowed for
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All of it."""
+
+    name: str  # of the world: some-world becomes worldsim/SomeWorld-v0
+    data: tuple[DataConfig, ...]  # what it is trained on, [[data]]; all recorded alike
+    held_out: tuple[DataConfig, ...] = ()  # never trained on, [[held_out]]; without it a tenth more of each is recorded
+    seed: int = 0  # of the weights and of what is drawn in training
+    tokenizer: TokenizerStage = field(default_factory=TokenizerStage)
+    dynamics: DynamicsStage = field(default_factory=DynamicsStage)
+    export: ExportStage = field(default_factory=ExportStage)
+    calibrate: bool = True  # fit the chances of endings to held-out episodes, where there are endings
+    evaluate: EvaluateStage = field(default_factory=EvaluateStage)
+    card: CardStage = field(default_factory=CardStage)
+
+    def __post_init__(self) -> None:
+        check_world_name(self.name)
+        if not self.data:
+            raise InvalidInput("a recipe without [[data]] makes nothing; say what to record")
+        for text in self.dynamics.event:
+            EventSpec.parse(text)
+        for stage, hours in (("tokenizer", self.tokenizer.hours), ("dynamics", self.dynamics.hours)):
+            if not 0 < hours < 10_000:
+                raise InvalidInput(f"{stage}: hours is {hours}; give more than 0")
+
+    def scaled(self, scale: float) -> Recipe:
+        """The recipe of a trial: steps to record, hours and clips times `scale`, but never too few to go on with."""
+        if not 0 < scale <= 1:
+            raise InvalidInput(f"--scale is {scale}; give more than 0 and at most 1")
+        if scale == 1:
+            return self
+
+        def less(data: tuple[DataConfig, ...]) -> tuple[DataConfig, ...]:
+            return tuple(dataclasses.replace(d, steps=max(round(d.steps * scale), min(d.steps, 400))) for d in data)
+
+        e = self.evaluate
+        evaluate = dataclasses.replace(
+            e, clips=max(round(e.clips * scale), min(e.clips, 16)),
+            drift_steps=max(round(e.drift_steps * scale), 20), drift_worlds=min(e.drift_worlds, 2),
+        )  # fmt: skip
+        return dataclasses.replace(
+            self, data=less(self.data), held_out=less(self.held_outs()), evaluate=evaluate,
+            tokenizer=dataclasses.replace(self.tokenizer, hours=self.tokenizer.hours * scale),
+            dynamics=dataclasses.replace(self.dynamics, hours=self.dynamics.hours * scale),
+        )  # fmt: skip
+
+    def held_outs(self) -> tuple[DataConfig, ...]:
+        """What is recorded and never trained on; recordings of one's own are split instead."""
+        return self.held_out or tuple(
+            dataclasses.replace(d, seed=d.seed + HELD_OUT_SEED, steps=max(round(d.steps * HELD_OUT_SHARE), 1))
+            for d in self.data
+            if d.source
+        )
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read a recipe; relative paths in it are relative to its folder. Raises InvalidInput."""
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidInput(
+            f"recipe {path} cannot be read ({error.strerror}); give a file such as recipe.toml"
+        ) from error
+    except ValueError as error:
+        raise InvalidInput(f"recipe {path} is no TOML ({error}); mend that line") from error
+    recipe: Recipe = build(Recipe, values, f"recipe {path}")
+    folder = path.parent
+
+    def placed(data: tuple[DataConfig, ...]) -> tuple[DataConfig, ...]:
+        return tuple(
+            dataclasses.replace(
+                d, **{n: str(folder / p) for n in ("store", "videos", "actions") if (p := getattr(d, n))}
+            )
+            for d in data
+        )
+
+    return dataclasses.replace(recipe, data=placed(recipe.data), held_out=placed(recipe.held_out))
