@@ -137,6 +137,15 @@ def _stack_options(options: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     if any(set(one) & set(OF_A_START) != keys for one in options):
         raise InvalidInput("the environments have different reset options; give all of them the same keys")
     try:
-        return {**options[0], **{key: np.stack([one[key] for one in options]) for key in keys}} or None
+        return {**options[0], **{key: _stack([one[key] for one in options]) for key in keys}} or None
     except ValueError as error:
         raise InvalidInput(f"reset options of different shapes ({error}); give all rows as many frames") from error
+
+
+def _stack(values: list[Any]) -> Any:
+    """Arrays with the rows as first axis; of dicts of arrays, streams, a dict of these."""
+    if isinstance(values[0], dict):
+        if any(not isinstance(one, dict) or one.keys() != values[0].keys() for one in values):
+            raise InvalidInput("the environments have streams of different names; give all of them the same")
+        return {name: np.stack([one[name] for one in values]) for name in values[0]}
+    return np.stack(values)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium as gym
@@ -14,8 +14,9 @@ from worldsim.actions import check_actions
 from worldsim.errors import InvalidInput
 from worldsim.sampling.noise import SEED_LIMIT, fold_seed
 from worldsim.spec import WorldSpec
+from worldsim.streams import StreamSpec
 
-OF_A_START = ("frames", "actions", "age")  # options of `reset`
+OF_A_START = ("frames", "actions", "age", "streams")  # options of `reset`
 _ignored: set[str] = set()  # options that this process was told about: frameworks pass theirs at every reset
 
 
@@ -26,6 +27,7 @@ class Start:
     frames: np.ndarray  # (T, H, W, 3) uint8, T >= 1
     actions: np.ndarray  # (T - 1,) int64 or (T - 1, A) float32
     age: int = 0  # of the first frame: steps since the beginning of its episode
+    streams: dict[str, np.ndarray] = field(default_factory=dict)  # (T, ...), what other sensors gave with the frames
 
 
 def check_seed(seed: Any) -> int | None:
@@ -68,8 +70,8 @@ def check_options(options: Any, known: tuple[str, ...] = OF_A_START) -> dict[str
 
 
 def check_start(spec: WorldSpec, given: Mapping[str, Any]) -> Start | None:
-    """Of options: frames (T, H, W, 3) uint8, the T - 1 actions between them and their age; None for none of them."""
-    frames, actions, age = (given.get(name) for name in OF_A_START)
+    """Of options: frames (T, H, W, 3) uint8, the T - 1 actions between them, their age and streams; None for none."""
+    frames, actions, age, streams = (given.get(name) for name in OF_A_START)
     if frames is None:
         for name in OF_A_START[1:]:
             if given.get(name) is not None:
@@ -86,7 +88,8 @@ def check_start(spec: WorldSpec, given: Mapping[str, Any]) -> Start | None:
         raise InvalidInput(f"options['frames'] has {between + 1} frames; pass the {between} actions between them")
     if actions is None:
         actions = np.zeros((0,) if spec.actions.discrete else (0, len(spec.actions.low)))
-    return Start(frames, check_actions(spec.actions, actions, len(array) - 1), _check_age(spec, age))
+    taken = check_actions(spec.actions, actions, len(array) - 1)
+    return Start(frames, taken, _check_age(spec, age), _check_streams(spec, streams, len(array)))
 
 
 def _check_age(spec: WorldSpec, age: Any) -> int:
@@ -100,12 +103,53 @@ def _check_age(spec: WorldSpec, age: Any) -> int:
     return int(age)
 
 
+def _check_streams(spec: WorldSpec, streams: Any, count: int) -> dict[str, np.ndarray]:
+    """Values (count, ...) of some of the world's sensors with the frames, in the types of their `StreamSpec`s."""
+    if streams is None:
+        return {}
+    if not isinstance(streams, Mapping):
+        raise InvalidInput(f"options['streams'] is a {type(streams).__name__}; pass a dict of arrays by their names")
+    for name in streams:
+        if name not in spec.streams:
+            known = ", ".join(map(repr, spec.streams)) or "none"
+            raise InvalidInput(f"options['streams'] has {name!r}; the streams of world {spec.name!r} are {known}")
+    return {name: _check_stream(name, spec.streams[name], values, count) for name, values in streams.items()}
+
+
+def _check_stream(name: str, spec: StreamSpec, values: Any, count: int) -> np.ndarray:
+    where, shape = f"options['streams'][{name!r}]", (count, *spec.shape)
+    try:
+        given = np.asarray(values)
+        sound = given.shape == shape and bool(np.isfinite(given).all())
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"{where} is no array of numbers ({error}); pass one row a frame") from error
+    if not sound:
+        raise InvalidInput(f"{where} is {given.dtype} {given.shape}; pass finite numbers {shape}, one row a frame")
+    low, high = (0, len(spec.names) - 1) if spec.kind == "token" and spec.names else spec.bounds()
+    taken = given.astype(spec.dtype)
+    whole = taken.dtype.kind == "f" or bool((taken == given).all())
+    if not whole or not ((taken >= low) & (taken <= high)).all():
+        raise InvalidInput(
+            f"{where} has values that are no {spec.dtype} within the stream's bounds; pass some that are"
+        )
+    return taken
+
+
 def check_starts(spec: WorldSpec, given: Mapping[str, Any], rows: int) -> list[Start | None]:
     """One start a row: frames (T, H, W, 3) serve every row, (rows, T, H, W, 3) and all else give each its own."""
     if np.ndim(given.get("frames", ())) != 5:
         return [check_start(spec, given)] * rows
     own = {name: given[name] for name in OF_A_START if given.get(name) is not None}
-    for name, values in own.items():
+    streams = own.pop("streams", {})
+    split = streams if isinstance(streams, Mapping) else {}  # anything else is refused below
+    several = {f"[{name!r}]": values for name, values in own.items()}
+    several |= {f"['streams'][{name!r}]": values for name, values in split.items()}
+    for name, values in several.items():
         if np.ndim(values) == 0 or len(values) != rows:
-            raise InvalidInput(f"options[{name!r}] is not for {rows} environments; pass one for each")
-    return [check_start(spec, {name: values[row] for name, values in own.items()}) for row in range(rows)]
+            raise InvalidInput(f"options{name} is not for {rows} environments; pass one for each")
+    starts = []
+    for row in range(rows):
+        each = {name: values[row] for name, values in own.items()}
+        each["streams"] = {name: values[row] for name, values in split.items()} if split else streams
+        starts.append(check_start(spec, each))
+    return starts

@@ -108,7 +108,7 @@ class WorldVectorEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
     ) -> tuple[Any, dict[str, Any]]:
         """Begin episodes in all rows, or in those of `options["reset_mask"]` (N,) bool.
 
-        An integer seed becomes seed + i in row i. The options "frames", "actions" and "age" of
+        An integer seed becomes seed + i in row i. The options "frames", "actions", "age" and "streams" of
         `WorldEnv.reset` serve every row, or each its own with the rows as first axis; others are ignored as there.
         """
         seeds = check_seeds(seed, self.num_envs)

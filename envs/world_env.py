@@ -107,7 +107,8 @@ class WorldEnv(gym.Env[Any, Any]):
         """Begin an episode, from a recorded start or from the frames given in `options`.
 
         `options` may hold "frames" (T, H, W, 3) uint8, oldest first, the T - 1 "actions" between them, and, where the
-        first of them is not the beginning of an episode, its "age" in steps. Other options are ignored with a warning.
+        first of them is not the beginning of an episode, its "age" in steps; "streams" are values (T, ...) that other
+        sensors gave with the frames, by name, by default their means. Other options are ignored with a warning.
         `seed` is any integer of 0 or more; the info reports it, folded to 63 bits where it is larger.
         """
         seed = check_seed(seed)

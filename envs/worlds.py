@@ -108,6 +108,8 @@ def reset_world(world: WorldProtocol, seed: int, episode: int, start: Start | No
     if start is not None:
         options = {"frames": start.frames[None], "actions": start.actions[None]}
         options |= {"age": [start.age]} if start.age else {}
+        if start.streams:
+            options["streams"] = {name: values[None] for name, values in start.streams.items()}
     return world.reset([seed], episode=[episode], **options)
 
 

@@ -127,7 +127,7 @@ def build(kind: Any, value: Any, where: str) -> Any:
         return tuple(build(a, v, where) for a, v in zip(inner, value, strict=True))
     if origin in (types.UnionType, typing.Union):
         return None if value is None else build(next(a for a in args if a is not type(None)), value, where)
-    if origin is dict and dataclasses.is_dataclass(args[1]):
+    if origin is dict:
         if not isinstance(value, dict):
             raise InvalidInput(f"{where}: expected an object, found {value!r}")
         return {name: build(args[1], one, f"{where}: {name}") for name, one in value.items()}

@@ -1,10 +1,11 @@
 """The only step loop: `start` and `advance`, functions of (weights, state, action) over an explicit `WorldState`.
 
-A step has four stages, in this order:
+A step has these stages, in this order:
 
     history    reads the last frames and the action; its keys and values go into the cache
+    memory     reads what is remembered for longer; only in worlds that have a memory
     drawing    denoises the new frame's latents; skipped where the frame is given
-    heads      reward and ending; a head may read the history's features, the new frame, or both
+    heads      reward and ending; a head may read the history's features, the new frame, or both. Memories are written
     decoding   latents to pixels, for those who want pixels
 
 Environments, the window, evaluation, calibration and the samples of training all step through here.
@@ -13,7 +14,7 @@ Environments, the window, evaluation, calibration and the samples of training al
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -21,9 +22,11 @@ import torch
 from torch import Tensor
 
 from worldsim.errors import InvalidInput, InvalidState
-from worldsim.models.dynamics import ContextFeatures
+from worldsim.memory.base import Observed, Query
+from worldsim.models.dynamics import ContextFeatures, Dynamics
 from worldsim.models.layers import KVCache
-from worldsim.models.registry import Streams
+from worldsim.models.memories import Memories
+from worldsim.models.registry import StepInputs, Streams
 from worldsim.runtime.ambient import isolated, refuse_if_forked
 from worldsim.sampling.sampler import Engine, empty_cache, step_noise
 from worldsim.spec import Decoding, Stages, WorldProtocol, WorldSpec, WorldStep
@@ -55,14 +58,6 @@ class WorldState:
 
 
 @dataclass(frozen=True)
-class Features:
-    """What the heads of a step may read; each head reads the history's features, the frame, or both."""
-
-    history: ContextFeatures
-    frame: Tensor  # (B, C, h, w) latents of the step's frame, drawn or given
-
-
-@dataclass(frozen=True)
 class StepOutput:
     """What one step gives besides the state, before it is put into the units of the world."""
 
@@ -85,7 +80,7 @@ def start(
     """B worlds that have read a context: latents (B, T, C, h, w), T >= 1, and the actions (B, T - 1, ...) between them.
 
     `ages` (B,) are steps from the beginning of the episode to the first frame, `streams` (B, T, ...) what other sensors
-    gave with the frames.
+    gave with the frames. Memories are written with every frame of the context.
     """
     weight = engine.dynamics.position
     latents, actions = latents.to(weight.device, weight.dtype), actions.to(weight.device)
@@ -93,22 +88,27 @@ def start(
     past = torch.stack([latents[:, 0], latents[:, 0]], dim=1)
     cache = empty_cache(engine.dynamics, torch.as_tensor(ages))
     known = {name: values.to(weight.device) for name, values in (streams or {}).items()}
-    keys = Keys(seed, episode, torch.zeros_like(seed))
-    state = WorldState(past, cache, keys, heads={name: values[:, 0].clone() for name, values in known.items()})
+    at = [{name: values[:, t].clone() for name, values in known.items()} for t in range(latents.shape[1])]
+    memories, memory = engine.dynamics.memories, {}
+    if memories is not None:
+        first = Observed(latents[:, 0], at[0], None, cache.ages)
+        memory = memories.write(memories.empty(len(seed)), first)
+    state = WorldState(past, cache, Keys(seed, episode, torch.zeros_like(seed)), memory, at[0])
     for t in range(actions.shape[1]):
-        state, _ = finish(advance(engine, state, actions[:, t], given=latents[:, t + 1]))
-        state.heads = {name: values[:, t + 1].clone() for name, values in known.items()}
+        state, _ = finish(advance(engine, state, actions[:, t], given=latents[:, t + 1], streams=at[t + 1]))
     return state
 
 
 @isolated
 def advance(
-    engine: Engine, state: WorldState, actions: Tensor, *, given: Tensor | None = None, decode: Decode | None = None
-) -> Advancing:
+    engine: Engine, state: WorldState, actions: Tensor,
+    *, given: Tensor | None = None, streams: Streams | None = None, decode: Decode | None = None,
+) -> Advancing:  # fmt: skip
     """One step of every world by an action, (B,) int64 or (B, A), in stages.
 
-    `given` (B, C, h, w) are the next frame's latents where they are known: nothing is drawn then. `decode` makes
-    pixels of the step's latents. The given state's memory is reused for the new one. Whoever does not want the step any
+    `given` (B, C, h, w) are the next frame's latents where they are known: nothing is drawn then. `streams` (B, ...)
+    are values of sensors at that frame, which count instead of what heads predict. `decode` makes pixels of the step's
+    latents. The given state's memory is reused for the new one. Whoever does not want the step any
     more leaves it at a stage, and may `rewind` the state. Raises InvalidState for a state that was stepped before.
     """
     refuse_if_forked()
@@ -116,36 +116,59 @@ def advance(
         raise InvalidState(
             "this state was stepped already and its memory reused; step a worldsim.state.tree.clone of it"
         )
-    keys, past = state.keys, state.past
-    noise = step_noise(engine.dynamics, keys.seed, keys.episode, keys.time)
+    keys, past, dynamics = state.keys, state.past, engine.dynamics
+    noise = step_noise(dynamics, keys.seed, keys.episode, keys.time)
     yield "history"
     history = engine.context_step(past, actions, state.cache, noise.context, state.heads)
+    if dynamics.memories is not None:
+        yield "memory"
+        history = recall(dynamics.memories, state, history, actions, dynamics.heads.sample(history.heads))
     if given is None:
         yield "drawing"
         drawn = engine.draw(past, history, noise)  # (B, (1 + between) * C, h, w)
-        latents = drawn.unflatten(1, (-1, engine.dynamics.config.channels))  # (B, 1 + between, C, h, w)
+        latents = drawn.unflatten(1, (-1, dynamics.config.channels))  # (B, 1 + between, C, h, w)
     else:
         latents = given[:, None]  # (B, 1, C, h, w)
     yield "heads"
-    reward, end_logit = predict_outcomes(Features(history, latents[:, 0]))
-    streams = engine.dynamics.heads.sample(history.heads)
+    outcome = predict_outcomes(dynamics, history, latents[:, 0], past[:, 0], actions, state.heads)
+    sampled = dynamics.heads.sample(outcome.heads) | (streams or {})
+    carried = {name: sampled.get(name, values) for name, values in state.heads.items()}  # what was there at the start
+    memory = state.memory
+    if dynamics.memories is not None:
+        observed = Observed(latents[:, 0], {**carried, **sampled}, actions, history.ages + 1)
+        memory = dynamics.memories.write(memory, observed)
     new = WorldState(
         torch.stack([latents[:, 0], past[:, 0]], dim=1), state.cache,
-        Keys(keys.seed, keys.episode, keys.time + 1), state.memory, {**state.heads, **streams},
+        Keys(keys.seed, keys.episode, keys.time + 1), memory, carried,
     )  # fmt: skip
     frames = None
     if decode is not None:
         yield "decoding"
         frames = decode(latents)
-    return new, StepOutput(latents, reward, end_logit, streams, frames)
+    return new, StepOutput(latents, outcome.reward, outcome.end_logit, sampled, frames)
 
 
-def predict_outcomes(features: Features) -> tuple[Tensor, Tensor]:
-    """Reward and logit of the ending, (B,) each, of a step whose frame is there.
+def recall(
+    memories: Memories, state: WorldState, history: ContextFeatures, actions: Tensor, predicted: Streams
+) -> ContextFeatures:
+    """The history's output with what memories say of a step; `predicted` are the streams that its heads foresee."""
+    query = Query(state.past[:, 0], actions, history.ages, state.heads, predicted, history.tokens)
+    return memories.recall(state.memory, history, query)
 
-    The heads of today read the history alone, and are computed with it; one that reads the frame is called here.
+
+def predict_outcomes(
+    dynamics: Dynamics, history: ContextFeatures, frame: Tensor, previous: Tensor, actions: Tensor, streams: Streams
+) -> ContextFeatures:
+    """The history's output with what all heads say of a step, now that its frame (B, C, h, w) is there.
+
+    Heads that read the history alone were computed with it. `previous` and `streams` are of the frame before.
     """
-    return features.history.reward, features.history.end_logit
+    if not dynamics.heads.late:
+        return history
+    level = torch.zeros_like(history.ages, dtype=torch.float32)  # the frames that heads read have no noise
+    inputs = StepInputs(actions, level, history.ages, streams)
+    said = dynamics.heads.of_frame(frame, previous, history.tokens, inputs)
+    return replace(history, heads=history.heads | said)
 
 
 def finish(stages: Generator[str, None, Result]) -> Result:

@@ -78,7 +78,8 @@ class WorldProtocol(Protocol):
 
         `episode` counts an environment's resets since it was last seeded (default 0). `frames` (B, T, H, W, 3) uint8
         and the T-1 `actions` between them (B, T-1, ...) start from given frames instead of a recorded start. A world
-        whose `spec.ages` is set takes their `age` (B,), too.
+        whose `spec.ages` is set takes their `age` (B,), too, and one with `spec.streams` their `streams`, (B, T, ...)
+        by name, of which any may be missing.
         """
         ...
 

@@ -19,6 +19,7 @@ from worldsim.config import WorldConfig
 from worldsim.errors import InvalidInput, InvalidState
 from worldsim.io.starts import Starts
 from worldsim.io.weights import MODEL, WorldFiles, find_world, load_strictly, read_world, write_world
+from worldsim.memory.base import Codec
 from worldsim.models.dynamics import Dynamics
 from worldsim.models.registry import Scale
 from worldsim.models.tokenizer import Tokenizer, to_frames, to_images
@@ -55,6 +56,8 @@ class World:
         for module in modules.values():
             module.to(self.device, self.dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             module.eval().requires_grad_(False)
+        if self.dynamics.memories is not None:
+            self.dynamics.memories.bind(Codec(self.tokenizer.encode, self.tokenizer.decode))
         self.engine: Engine = Eager(self.dynamics, self.config.sampling)
         self.starts = Starts.from_tensors(files.starts)
         sizes = self.config.dynamics

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import toy_memories  # noqa: F401
 from exactness import Pair
 from lively import lively_files, lively_world
 from tiny import tiny_world
@@ -76,6 +77,21 @@ def test_it_draws_what_it_draws_uncompiled_but_for_rounding(compiled, uncompiled
         assert other.reward == pytest.approx(step.reward, rel=0.1, abs=0.1)
         chances = (one.extras["termination_probability"] for one in (step, other))
         assert next(chances) == pytest.approx(next(chances), abs=0.05)
+
+
+@needs_compiler
+def test_heads_of_the_frame_and_memories_work_with_what_is_compiled(cache):
+    changes = {"head_reads": {"reward": "both", "event": "frame"}, "memories": ("first_frame", "mean")}
+    changes |= {"history_blocks": 1, "denoiser_blocks": 1, "latent_decoder_blocks": 1}  # compiles in half of the time
+    plain = World(lively_files(sampling=SHAPED, **changes), device="cpu")
+    world, state = plain.compiled(1), plain.reset([3])
+    assert identical(*(play(world, world.reset([3]), steps=4)[1] for _ in range(2)))
+    for action in (1, 2, 0, 1):
+        _, other = world.step(clone(state), np.array([action]))
+        state, step = plain.step(state, np.array([action]))
+        assert np.abs(step.frame.astype(int) - other.frame).mean() < 2
+        assert other.reward == pytest.approx(step.reward, rel=0.1, abs=0.2)
+    assert torch.equal(state.memory["first_frame"]["frame"], plain.reset([3]).memory["first_frame"]["frame"])
 
 
 @needs_compiler

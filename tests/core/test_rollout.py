@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.vector import AutoresetMode
-from lively import lively_world
+from lively import lively_files, lively_world
 from tiny import tiny_world
 
 from worldsim.envs import EnvState, WorldEnv, WorldVectorEnv
@@ -113,19 +113,27 @@ def test_what_is_said_of_a_step_does_not_depend_on_whether_its_frame_is_given():
     assert torch.equal(drawn.reward, given.reward) and torch.equal(drawn.end_logit, given.end_logit)
 
 
-def test_heads_are_asked_when_the_frame_is_there(monkeypatch):
-    asked = []
+@pytest.mark.parametrize("reads", ["frame", "both"])
+def test_what_heads_that_read_the_frame_say_depends_on_it_and_that_of_others_does_not(reads):
+    world = World(lively_files(head_reads={"reward": reads}), device="cpu")
+    state, action = world.reset(seed=[0, 1]), torch.tensor([1, 2])
+    frames = [state.past[:, 0], torch.zeros_like(state.past[:, 0])]
+    one, other = (finish(advance(world.engine, clone(state), action, given=frame))[1] for frame in frames)
+    assert (one.reward != other.reward).all() and torch.equal(one.end_logit, other.end_logit)
+    _, drawn = finish(advance(world.engine, clone(state), action))
+    _, given = finish(advance(world.engine, state, action, given=drawn.latents[:, 0]))
+    assert torch.equal(drawn.reward, given.reward)  # the same frame, whether it was drawn or given
 
-    def heads(features):
-        asked.append(features.frame.clone())
-        return features.frame.flatten(1).mean(1).float(), features.history.end_logit
 
-    monkeypatch.setattr("worldsim.rollout.predict_outcomes", heads)
-    world = lively_world()
-    state, step = world.step(world.reset(seed=[0, 1]), np.array([1, 2]))
-    assert torch.equal(asked[-1], state.past[:, 0])
-    expected = state.past[:, 0].flatten(1).mean(1).float() * world.config.reward_scale
-    np.testing.assert_array_equal(step.reward, expected.numpy())
+def test_a_head_of_the_frame_alone_knows_nothing_of_the_history():
+    world = World(lively_files(head_reads={"reward": "frame", "ending": "both"}), device="cpu")
+    random, said = torch.Generator().manual_seed(0), []
+    last, new = torch.randn((2, 1, *world.spec.latent_shape), generator=random).to(world.dtype)
+    for first in (-20.0, 20.0):
+        frames = torch.stack([torch.full_like(last, first), last], dim=1)
+        state = start(world.engine, frames, torch.tensor([[1]]), ages=[0], seeds=[0], episodes=[0])
+        said.append(finish(advance(world.engine, state, torch.tensor([1]), given=new))[1])
+    assert torch.equal(said[0].reward, said[1].reward) and not torch.equal(said[0].end_logit, said[1].end_logit)
 
 
 def test_a_spent_state_is_refused_until_it_is_rewound():

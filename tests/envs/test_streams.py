@@ -171,6 +171,50 @@ def test_given_frames_come_with_given_values(world):
         world.reset([0], frames=frames, streams={"proprio": joints[0]})
 
 
+def test_environments_begin_with_the_values_that_are_given_with_frames(world):
+    frames, joints = np.zeros((2, 48, 40, 3), np.uint8), np.array([[0.0, 0.0, 1.0], [0.5, -0.5, 2.0]], np.float32)
+    start = {"frames": frames, "actions": world.config.actions.lowest(1), "streams": {"proprio": joints.tolist()}}
+    env, envs = (make(world, observation=ENTRIES) for make in (WorldEnv, lambda w, **o: WorldVectorEnv(w, 2, **o)))
+    assert np.array_equal(env.reset(seed=0, options=start)[0]["proprio"], joints[1])
+    assert np.array_equal(envs.reset(seed=0, options=start)[0]["proprio"], np.stack([joints[1]] * 2))
+    other = start | {"streams": {"proprio": -joints}}
+    each = {name: np.stack([start[name], other[name]]) for name in ("frames", "actions")}
+    each["streams"] = {"proprio": np.stack([joints, -joints])}
+    assert np.array_equal(envs.reset(seed=0, options=each)[0]["proprio"], np.stack([joints[1], -joints[1]]))
+    sb3 = pytest.importorskip("worldsim.envs.sb3").WorldVecEnv(world, 2, observation=ENTRIES)
+    sb3.set_options([start, other])
+    assert np.array_equal(sb3.reset()["proprio"], np.stack([joints[1], -joints[1]]))
+    with pytest.raises(InvalidInput, match=r"'proprio'\] is not for 2"):
+        envs.reset(options=each | {"streams": {"proprio": joints[None]}})
+
+
+@pytest.mark.parametrize(
+    ("streams", "said"),
+    [
+        (np.zeros((1, 3)), "pass a dict"),
+        ({"pose": np.zeros((1, 3))}, "'pose'; the streams of world 'arm' are 'proprio'"),
+        ({"proprio": np.zeros(3)}, "pass finite numbers \\(1, 3\\)"),
+        ({"proprio": np.full((1, 3), np.nan)}, "finite"),
+        ({"proprio": np.full((1, 3), 7.0)}, "bounds"),
+        ({"proprio": [[0, 0, "x"]]}, "numbers"),
+    ],
+    ids=str,
+)
+def test_wrong_values_of_streams_are_refused_and_change_nothing(world, streams, said):
+    env, frames = WorldEnv(world, observation=ENTRIES), np.zeros((1, 48, 40, 3), np.uint8)
+    env.reset(seed=0)
+    before = env.save_state().tree.heads["proprio"]
+    with pytest.raises(InvalidInput, match=said):
+        env.reset(options={"frames": frames, "streams": streams})
+    with pytest.raises(InvalidInput, match=said):
+        WorldVectorEnv(world, 3).reset(options={"frames": frames, "streams": streams})
+    with pytest.raises(InvalidInput):  # as one start a row
+        WorldVectorEnv(world, 3).reset(options={"frames": np.stack([frames] * 3), "streams": streams})
+    with pytest.raises(InvalidInput, match="without options"):
+        env.reset(options={"streams": streams})
+    assert torch.equal(env.save_state().tree.heads["proprio"], before)
+
+
 @pytest.mark.filterwarnings("error", "ignore:.*symmetric and normalized")
 def test_the_checkers_find_nothing_in_a_dict_of_observations(world, dummy_display):
     sb3 = pytest.importorskip("stable_baselines3.common.env_checker")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import torch
 from tiny import tiny_files
@@ -51,10 +52,11 @@ def lively_files(
     steering: bool = False,
     sampling: SamplingConfig | None = None,
     reward_scale: float = 1.0,
+    **changes: Any,
 ) -> WorldFiles:
-    """Files of a world with 16x32 frames; `steering` gives it continuous actions."""
+    """Files of a world with 16x32 frames; `steering` gives it continuous actions, `changes` are of its dynamics."""
     files = tiny_files(seed, between=between)
-    sizes = dataclasses.replace(SIZES, between=between)
+    sizes = dataclasses.replace(SIZES, between=between, **changes)
     starts, spec = files.starts, files.config.actions
     if steering:
         sizes, spec = dataclasses.replace(sizes, actions=0, action_dim=2), STEERING
@@ -73,7 +75,8 @@ def lively_files(
     model |= {f"dynamics.{n}": t for n, t in Dynamics(sizes).state_dict().items()}
     lively = enliven(model, seed)
     lively["dynamics.latent_decoder.leave.weight"] *= 0.3  # a long dream stays in the range of latents
-    lively["dynamics.heads.last.weight"] *= 30.0  # rewards show what the history has seen
+    for last in (name for name in lively if name.startswith("dynamics.heads.") and name.endswith("last.weight")):
+        lively[last] *= 30.0  # rewards show what the heads read
     return WorldFiles(config, lively, starts, files.card)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from worldsim.models.tokenizer import to_frames, to_images
 from worldsim.rollout import advance, finish, start
 from worldsim.spec import WorldStep
-from worldsim.state.tree import select_rows
+from worldsim.state.tree import clone, select_rows
 from worldsim.world import World
 
 BATCH = 64  # frames encoded or decoded at a time
@@ -52,8 +52,18 @@ class Dreams:
         )
 
     def observe(self, frame: Tensor, actions: np.ndarray) -> np.ndarray:
-        """Take the true next frame's latents (B, C, h, w); returns how likely an ending was, (B,) float32."""
-        return self._advance(actions, frame)[1].extras["termination_probability"]
+        """Take the true next frame's latents (B, C, h, w); returns how likely an ending was, (B,) float32.
+
+        A head that reads the new frame reads what the world draws there, as in a dream: it has not learned what a
+        recording shows when an episode is over.
+        """
+        if not self.world.dynamics.heads.late:
+            return self._advance(actions, frame)[1].extras["termination_probability"]
+        before = clone(self._state)
+        likely = self._advance(actions)[1].extras["termination_probability"]
+        self._state = before
+        self._advance(actions, frame)
+        return likely
 
     def step(self, actions: np.ndarray) -> Dreamed:
         """Advance every dream by one action, (B,) int64 or (B, A) float32."""

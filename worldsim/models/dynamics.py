@@ -4,7 +4,7 @@ One step, in order:
 
     history   a block-causal transformer reads the last frames and the action; its keys and values are cached
     denoiser  draws the next latents from noise, given the history's output, in a few steps
-    heads     reward, ending and what else the config names, from the history's output
+    heads     reward, ending and what else the config names, from the history's output, the new frame, or both
 
 What cannot be foreseen (something comes into sight, a texture shimmers) is decided by the noise. The best guess of a
 single denoising step averages it away, many small ones draw one of the things that can happen, and shortcut
@@ -13,8 +13,8 @@ steps are trained to end where those do.
 The history never sees the frame that is being drawn, so one pass a step both reads and writes its cache: there is no
 separate clean pass, and more denoising steps cost only the small denoiser.
 
-What comes later has its place here: a guide frame is more channels of `local`, recalled frames are more keys for
-`TimeAttention`. A sensor, a task or a pose is one more condition (`conditions`) or head (`heads`).
+A sensor, a task or a pose is one more condition (`conditions`) or head (`heads`). What is to be remembered for longer
+is a memory (`memories`), which is read between history and denoiser.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import add
-from typing import cast
+from typing import cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from worldsim.errors import InvalidInput, check_bounds
 from worldsim.models.conditions import LEVEL_FEATURES, conditions
-from worldsim.models.heads import Heads, heads
+from worldsim.models.heads import Heads, Reads, heads
 from worldsim.models.layers import (
     MLP,
     KVCache,
@@ -43,7 +43,9 @@ from worldsim.models.layers import (
     fourier_features,
     gated,
     modulate,
+    patches,
 )
+from worldsim.models.memories import Memories, memories
 from worldsim.models.registry import Scale, StepInputs, Streams
 from worldsim.spec import StreamSpec
 
@@ -77,6 +79,8 @@ class DynamicsConfig:
     action_scale: Scale = field(default_factory=Scale)  # of recorded continuous actions
     conditions: tuple[str, ...] = CONDITIONS  # names in `worldsim.models.conditions`
     output_heads: tuple[str, ...] = HEADS  # names in `worldsim.models.heads`
+    head_reads: dict[str, Reads] = field(default_factory=dict)  # by head: what it reads, where it is not its default
+    memories: tuple[str, ...] = ()  # names in `worldsim.models.memories`
     streams: dict[str, StreamSpec] = field(default_factory=dict)  # that conditions and heads read and predict
     scales: dict[str, Scale] = field(default_factory=dict)  # of these
 
@@ -98,6 +102,13 @@ class DynamicsConfig:
         heads.check(self.output_heads)
         if not self.output_heads:
             raise InvalidInput("dynamics output_heads are none; name one at least, such as reward")
+        for name, reads in self.head_reads.items():
+            if name not in self.output_heads or reads not in get_args(Reads):
+                raise InvalidInput(
+                    f"dynamics head_reads has {name!r}: {reads!r}; name one of {', '.join(self.output_heads)}, and "
+                    f"what it reads: {', '.join(get_args(Reads))}"
+                )
+        memories.check(self.memories)
         if len(self.action_scale.mean) not in (0, self.action_dim):
             raise InvalidInput(
                 f"dynamics action_scale is of {len(self.action_scale.mean)} numbers, actions are of {self.action_dim}"
@@ -126,7 +137,7 @@ class ContextFeatures:
     local: Tensor  # (F, local, h, w), features of the previous frames at the latents' resolution
     cond: Tensor  # (F, cond_dim)
     ages: Tensor  # (F,) int64, steps since the beginning of the episode at the last frame
-    heads: dict[str, Tensor]  # what each head says, (F, ...)
+    heads: dict[str, Tensor]  # what each head says, (F, ...); those that read the new frame once it is there
 
     @property
     def reward(self) -> Tensor:
@@ -232,13 +243,13 @@ class Dynamics(nn.Module):
         self.denoiser = nn.ModuleList(DenoiserBlock(c) for _ in range(c.denoiser_blocks))
         self.denoiser_mods = Modulation(c.cond_dim, d, DenoiserBlock.PARTS, c.denoiser_blocks)
         self.latent_decoder = LatentDecoder(c)
+        self.memories = Memories(c) if c.memories else None
 
     # -- shapes -------------------------------------------------------------------------------------------------
 
     def to_tokens(self, grid: Tensor) -> Tensor:
         """(F, c, h, w) -> (F, N, c * cells)."""
-        p, q = self.config.patch
-        return rearrange(grid, "f c (h p) (w q) -> f (h w) (c p q)", p=p, q=q)
+        return patches(grid, self.config.patch)
 
     def to_grid(self, tokens: Tensor) -> Tensor:
         """(F, N, c * cells) -> (F, c, h, w)."""

@@ -1,10 +1,14 @@
 """What a step says besides the next frame: small modules, named in the config, that share a trunk and a last layer.
 
+A head reads the history, which knows nothing of the noise that the frame is drawn from, the frame that was drawn, or
+both; the config's `head_reads` says which. Those that read the frame have a second trunk, which is absent without them.
+
 A head from outside the package is a subclass that is registered before the world is built:
 
     @heads.register("success")
     class Success(Head):
         outputs = 1
+        reads = "both"  # unless the config says otherwise
         def forward(self, features): ...
         def loss(self, out, targets): ...
 """
@@ -13,13 +17,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from worldsim.models.conditions import stream_spec
+from worldsim.models.layers import patches
 from worldsim.models.registry import Normalise, Registry, Scale, StepInputs, Streams
 
 if TYPE_CHECKING:
@@ -29,13 +34,18 @@ SQUEEZED = 32  # features of a token that heads read
 HIDDEN = 128  # features of a frame that they read from these
 
 
+Reads = Literal["history", "frame", "both"]  # what a head reads
+
+
 @dataclass(frozen=True)
 class Features:
-    """What a head reads of F steps: the history's output."""
+    """What a head reads of F steps: the history's output, the new frame, or both."""
 
     read: Tensor  # (F, outputs) float32, the head's own numbers of the shared last layer
-    tokens: Tensor  # (F, N, D)
+    tokens: Tensor | None  # (F, N, D), the history's output; None for a head that reads the frame alone
     inputs: StepInputs
+    frame: Tensor | None = None  # (F, C, h, w), the new frame's latents; None for a head that reads the history alone
+    previous: Tensor | None = None  # (F, C, h, w), those of the frame before it; None likewise
 
 
 @dataclass(frozen=True)
@@ -54,6 +64,7 @@ class Head(nn.Module):
 
     outputs = 1  # numbers of the shared last layer that it reads
     weight = 1.0  # of its loss
+    reads: Reads = "history"  # where the config's `head_reads` does not name it
 
     def __init__(self, config: DynamicsConfig, stream: str) -> None:
         super().__init__()
@@ -149,19 +160,60 @@ class VectorHead(Head):
         return {self.stream: self.normalise.undo(out).reshape(-1, *self.shape).clamp(self.low, self.high)}
 
 
+def reads_of(config: DynamicsConfig, name: str) -> Reads:
+    """What the head of that name reads."""
+    return config.head_reads.get(name) or cast(type[Head], heads.kind(name)).reads
+
+
+class FrameTrunk(nn.Module):
+    """The trunk and last layer of heads that read the drawn frame: its latents and how they changed, token by token."""
+
+    def __init__(self, config: DynamicsConfig, outputs: list[int], *, history: bool) -> None:
+        """For heads with so many `outputs` each; with `history` they read the history's tokens, too."""
+        super().__init__()
+        self.patch, self.outputs = config.patch, outputs
+        self.squeeze_frame = nn.Linear(2 * config.channels * config.patch[0] * config.patch[1], SQUEEZED)
+        self.squeeze = nn.Linear(config.dim, SQUEEZED) if history else None
+        self.trunk = nn.Linear(SQUEEZED * config.tokens * (1 + history), HIDDEN)
+        self.last = nn.Linear(HIDDEN, sum(outputs))
+
+    def forward(self, frame: Tensor, previous: Tensor, tokens: Tensor, keep: Tensor | float) -> tuple[Tensor, ...]:
+        """Latents (F, C, h, w) of the new frame and of the one before, the history's tokens -> (F, outputs) a head."""
+        grid = torch.cat([frame, frame - previous], dim=1).to(self.squeeze_frame.weight.dtype)  # (F, 2 * C, h, w)
+        squeezed = F.gelu(self.squeeze_frame(patches(grid, self.patch))) * keep  # (F, N, SQUEEZED)
+        if self.squeeze is not None:
+            history = F.gelu(self.squeeze(F.layer_norm(tokens, tokens.shape[-1:]))) * keep
+            squeezed = torch.cat([squeezed, history], dim=-1)
+        return self.last(F.gelu(self.trunk(squeezed.flatten(1)))).float().split(self.outputs, dim=-1)
+
+
 class Heads(nn.Module):
     """The heads of a model over one trunk: a small network reads all tokens, and a last layer has rows for each head.
 
-    One product for all of them costs as much as one for a single head.
+    One product for all of them costs as much as one for a single head. What reads the frame has a trunk of its own.
     """
 
     def __init__(self, config: DynamicsConfig) -> None:
         super().__init__()
-        self.squeeze = nn.Linear(config.dim, SQUEEZED)
-        self.trunk = nn.Linear(SQUEEZED * config.tokens, HIDDEN)
+        kinds = {name: reads_of(config, name) for name in config.output_heads}
+        self.of: dict[Reads, list[str]] = {
+            kind: [name for name, reads in kinds.items() if reads == kind] for kind in ("history", "frame", "both")
+        }
+        if self.of["history"]:
+            self.squeeze = nn.Linear(config.dim, SQUEEZED)
+            self.trunk = nn.Linear(SQUEEZED * config.tokens, HIDDEN)
         modules = heads.build(config, config.output_heads)
-        self.outputs = [cast(Head, module).outputs for module in modules.values()]
-        self.last = nn.Linear(HIDDEN, sum(self.outputs))
+        outputs = {kind: [cast(Head, modules[name]).outputs for name in names] for kind, names in self.of.items()}
+        self.outputs = outputs["history"]
+        if self.of["history"]:
+            self.last = nn.Linear(HIDDEN, sum(self.outputs))
+        self.late = nn.ModuleDict(
+            {
+                kind: FrameTrunk(config, outputs[kind], history=kind == "both")
+                for kind in ("frame", "both")
+                if self.of[kind]
+            }
+        )
         self.each = modules
 
     def named(self) -> list[tuple[str, Head]]:
@@ -169,19 +221,41 @@ class Heads(nn.Module):
         return [(name, cast(Head, module)) for name, module in self.each.items()]
 
     def forward(self, tokens: Tensor, inputs: StepInputs, keep: Tensor | float = 1.0) -> dict[str, Tensor]:
-        """What each head says of the history's tokens (F, N, D).
+        """What each head that reads the history alone says of its tokens (F, N, D).
 
         `keep` (F, N, SQUEEZED) is for training: factors of the features, some of them 0 (dropout).
         """
+        if not self.of["history"]:
+            return {}
         squeezed = F.gelu(self.squeeze(F.layer_norm(tokens, tokens.shape[-1:]))) * keep
         read = self.last(F.gelu(self.trunk(squeezed.flatten(1)))).float().split(self.outputs, dim=-1)
         return {
-            name: head(Features(part, tokens, inputs)) for (name, head), part in zip(self.named(), read, strict=True)
+            name: self._head(name)(Features(part, tokens, inputs))
+            for name, part in zip(self.of["history"], read, strict=True)
         }
 
+    def of_frame(
+        self, frame: Tensor, previous: Tensor, tokens: Tensor, inputs: StepInputs, keep: Tensor | float = 1.0
+    ) -> dict[str, Tensor]:
+        """What each head that reads the new frame says of it; none where no head does.
+
+        Latents (F, C, h, w) of the new frame, drawn or given, and of the one before; the rest as in `forward`.
+        """
+        said: dict[str, Tensor] = {}
+        for kind, trunk in self.late.items():
+            seen = tokens if kind == "both" else None
+            names = self.of[cast(Reads, kind)]
+            for name, part in zip(names, trunk(frame, previous, tokens, keep), strict=True):
+                said[name] = self._head(name)(Features(part, seen, inputs, frame, previous))
+        return said
+
+    def _head(self, name: str) -> Head:
+        return cast(Head, self.each[name])
+
     def sample(self, said: dict[str, Tensor]) -> Streams:
-        """The streams that the next step begins with, of what the heads said."""
+        """The streams that the next step begins with, of what some or all of the heads said."""
         streams: Streams = {}
         for name, head in self.named():
-            streams |= head.sample(said[name])
+            if name in said:
+                streams |= head.sample(said[name])
         return streams

@@ -11,6 +11,12 @@ from einops import rearrange
 from torch import Tensor, nn
 
 
+def patches(grid: Tensor, patch: tuple[int, int]) -> Tensor:
+    """A grid (F, c, h, w) as tokens, each of so many rows and columns: (F, N, c * cells)."""
+    p, q = patch
+    return rearrange(grid, "f c (h p) (w q) -> f (h w) (c p q)", p=p, q=q)
+
+
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """Normalise without learned gain, then shift and scale by the condition (adaLN; Peebles and Xie, 2023)."""
     return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:]), 1 + scale)

@@ -1,4 +1,4 @@
-"""Conditions and heads by name: `Registry`, and what both have in common."""
+"""Conditions, heads and memories by name: `Registry`, and what these have in common."""
 
 from __future__ import annotations
 
@@ -94,6 +94,11 @@ class Registry(Generic[M]):
                     f"{self._what} {name!r} is unknown or stands twice; there are {', '.join(sorted(self._kinds))}; "
                     "import the module that registers another before the world is loaded"
                 )
+
+    def kind(self, name: str) -> Callable[[DynamicsConfig, str], M]:
+        """The class that is registered for a name; raises InvalidInput where there is none."""
+        self.check([name])
+        return self._kinds[name.partition(":")[0]]
 
     def build(self, config: DynamicsConfig, names: Sequence[str]) -> nn.ModuleDict:
         """The modules of these names."""

@@ -249,7 +249,7 @@ def _fields(features: ContextFeatures) -> tuple[Tensor, ...]:
 def _features(dynamics: Dynamics, fields: Sequence[Tensor]) -> ContextFeatures:
     """The history's output of its `_fields`."""
     tokens, local, cond, ages, *said = fields
-    return ContextFeatures(tokens, local, cond, ages, dict(zip(dynamics.config.output_heads, said, strict=True)))
+    return ContextFeatures(tokens, local, cond, ages, dict(zip(dynamics.heads.of["history"], said, strict=True)))
 
 
 def _to_draw(past: Tensor, features: ContextFeatures, noise: StepNoise) -> tuple[Any, ...]:

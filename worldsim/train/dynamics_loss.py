@@ -10,6 +10,12 @@ Own predictions are held near the truth, so that what happened in them is what h
 the model made up, in a clip that goes on without it, would teach it that such objects vanish, and one that it lost,
 that they come from nowhere. They are drawn from a mixture of truth and noise, and where they still err by as much as an
 object, they err by less.
+
+Heads that read the new frame learn from recorded frames with some noise: these show what came, and what came is what a
+head has to say. A share is drawn by the model from noise alone, so that heads do not meet such frames for the first
+time in a dream. These may show something else than what came: the more of them, the less does a head believe any frame.
+The step that ends an episode may have no recorded frame, so its frame is always drawn; without others like it, heads
+would take that for the ending. What is left of this, `worldsim train calibrate` corrects.
 """
 
 from __future__ import annotations
@@ -48,6 +54,8 @@ class LossConfig:
     event_weight: float = 2.0
     reward_weight: float = 0.1
     stream_noise: float = 0.05  # on normalised vectors at the last frame, so that a dream's own errors do not grow
+    frame_noise: float = 0.3  # largest noise on recorded frames that heads read, as large as the model's own errors
+    drawn_frames: float = 0.25  # share of the frames that heads read which are drawn from noise alone, as in a dream
     outcome_dropout: float = 0.3  # share of the features that ending, event and reward are predicted without
 
     def __post_init__(self) -> None:
@@ -57,7 +65,9 @@ class LossConfig:
             change_most=weight, own_frames_after=share, own_frames=share, own_frames_from=share,
             own_frames_depth=(1, 1000),
             own_frames_error=weight, shortcuts=share, shortcut_weight=weight, ending_weight=weight,
-            event_weight=weight, reward_weight=weight, stream_noise=weight, outcome_dropout=(0, 0.99),
+            event_weight=weight, reward_weight=weight, stream_noise=weight, frame_noise=weight,
+            drawn_frames=share,
+            outcome_dropout=(0, 0.99),
         )  # fmt: skip
 
 
@@ -87,7 +97,8 @@ class DynamicsLoss(nn.Module):
         if progress >= c.own_frames_after and step % 2:
             context = self._own_frames(frames, target, *given, generator)
         features = self._context_features(context, *given, generator)
-        canvas = self.dynamics.prepare(features, context.flatten(0, 1))
+        previous = context.flatten(0, 1)  # (F, C, h, w)
+        canvas = self.dynamics.prepare(features, previous)
         t = self._levels(len(target), generator)
         drawn = self._draw(canvas, target, t, generator)
         shown = _shown(batch)
@@ -99,7 +110,10 @@ class DynamicsLoss(nn.Module):
         shortcut = torch.zeros_like(frame)
         if step // 2 % 2:
             shortcut = self._shortcuts(canvas, target, weight, part, generator)
-        heads = self._outcome(batch, features, given, generator)
+        pair = None  # the new frames and the ones before them, for heads that read the new one
+        if self.dynamics.heads.late:
+            pair = self._frames_to_read(canvas, target, shown, generator), previous
+        heads = self._outcome(batch, features, given, pair, generator)
         loss = frame + c.shortcut_weight * shortcut
         own = {"reward": c.reward_weight, "ending": c.ending_weight, "event": c.event_weight}
         for name, head in self.dynamics.heads.named():
@@ -132,13 +146,17 @@ class DynamicsLoss(nn.Module):
     def _context_features(
         self, context: Tensor, actions: Tensor, ages: Tensor, known: Streams, generator: torch.Generator
     ) -> ContextFeatures:
-        """Run the history over noised frames (B, T, C, h, w)."""
+        """Run the history over noised frames (B, T, C, h, w), and the memories over these frames."""
         shape = context.shape[:2]
         level = self.config.context_noise * torch.rand(shape, generator=generator, device=context.device).square()
         noise = torch.randn(context.shape, generator=generator, device=context.device)
         noisy = context + level[..., None, None, None] * noise
         before = torch.cat([noisy[:, :1], noisy[:, :-1]], dim=1)
-        return self.dynamics.forward(noisy, before, actions, level, ages, known)
+        features = self.dynamics.forward(noisy, before, actions, level, ages, known)
+        if self.dynamics.memories is None:
+            return features
+        ahead = {name: values.detach() for name, values in self.dynamics.heads.sample(features.heads).items()}
+        return self.dynamics.memories.recall_clip(features, context, actions, ages, known, ahead, generator)
 
     def _draw(self, canvas: Canvas, target: Tensor, t: Tensor, generator: torch.Generator) -> Tensor:
         noise = torch.randn(target.shape, generator=generator, device=target.device)
@@ -158,6 +176,18 @@ class DynamicsLoss(nn.Module):
         coming = _change(difference, c.change / self.change_scale, c.change_most)
         error = ((weight[rows] + coming) * (drawn - goal).square()).mean((1, 2, 3))
         return (part[rows] * error).sum() * len(target) / count
+
+    @torch.no_grad()
+    def _frames_to_read(self, canvas: Canvas, target: Tensor, shown: Tensor, generator: torch.Generator) -> Tensor:
+        """The new frames (F, C, h, w) as heads read them: most are recorded ones with noise, the others drawn."""
+        c, true, count = self.config, target[:, : canvas.previous.shape[1]], len(target)
+        size, free = torch.rand((2, count), generator=generator, device=target.device)
+        noise = torch.randn(target.shape, generator=generator, device=target.device)
+        noisy = true + (c.frame_noise * size)[:, None, None, None] * noise[:, : true.shape[1]]
+        pure, whole = torch.zeros(count, device=target.device), torch.ones(count, device=target.device)
+        drawn = self.dynamics.denoise(canvas, noise, pure, whole).float()  # in one shortcut step, as in most dreams
+        take_drawn = (free < c.drawn_frames) | (shown == 0)
+        return torch.where(take_drawn[:, None, None, None], drawn[:, : true.shape[1]], noisy)
 
     @torch.no_grad()
     def _own_frames(
@@ -181,9 +211,9 @@ class DynamicsLoss(nn.Module):
 
     def _outcome(
         self, batch: dict[str, Tensor], features: ContextFeatures, given: tuple[Tensor, Tensor, Streams],
-        generator: torch.Generator,
+        pair: tuple[Tensor, Tensor] | None, generator: torch.Generator,
     ) -> dict[str, Tensor]:  # fmt: skip
-        """The loss of each head."""
+        """The loss of each head; `pair` are the new frames and those before (F, C, h, w), where a head reads them."""
         actions, ages, known = given
         shape, dropout = (*features.tokens.shape[:2], SQUEEZED), self.config.outcome_dropout
         kept = torch.rand(shape, generator=generator, device=features.tokens.device) >= dropout
@@ -191,6 +221,8 @@ class DynamicsLoss(nn.Module):
         streams = {name: values.flatten(0, 1) for name, values in known.items()}
         inputs = StepInputs(actions.flatten(0, 1), level.flatten(), ages.flatten(), streams)
         said = self.dynamics.heads(features.tokens, inputs, kept / (1 - dropout))
+        if pair is not None:
+            said |= self.dynamics.heads.of_frame(*pair, features.tokens, inputs, kept / (1 - dropout))
         targets = Targets(
             reward=batch["rewards"][:, 1:].flatten() / self.reward_scale,
             terminated=batch["terminated"][:, 1:].flatten(),

@@ -14,7 +14,9 @@ from worldsim.data.clips import STREAM, ClipConfig, Clips, change_scale
 from worldsim.data.latents import LatentEpisodes, weights_digest
 from worldsim.errors import InvalidInput
 from worldsim.io.media import contact_sheet
+from worldsim.memory.base import Codec
 from worldsim.models.dynamics import CONDITIONS, HEADS, Dynamics, DynamicsConfig
+from worldsim.models.heads import Reads
 from worldsim.models.registry import Scale
 from worldsim.models.tokenizer import Tokenizer, to_frames
 from worldsim.sampling.sampler import SamplingConfig
@@ -36,8 +38,11 @@ class DynamicsTask:
         loss: LossConfig | None = None, clips: ClipConfig | None = None,
         reward_scale: float | None = None, changed: float | None = None, begun: DynamicsConfig | None = None,
         conditions: tuple[str, ...] = CONDITIONS, heads: tuple[str, ...] = HEADS, period: int = 1,
+        head_reads: dict[str, Reads] | None = None, memories: tuple[str, ...] = (),
     ) -> None:  # fmt: skip
-        """`conditions` and `heads` name the modules of the model; the streams that these read come with the stores.
+        """`conditions`, `heads` and `memories` name the modules of the model; their streams come with the stores.
+
+        `head_reads` says what a head reads, where that is not the history alone, or the head's own choice.
 
         With a `period` above 1 the model is also told the phase of a clock that strikes every so many steps.
 
@@ -60,6 +65,7 @@ class DynamicsTask:
             actions=meta.actions.n, action_dim=len(meta.actions.low), between=between, context_length=clip - 1,
             action_start=meta.actions.start, output_heads=heads, period=period,
             conditions=(*conditions, "episode_phase") if period > 1 else conditions,
+            head_reads=dict(head_reads or {}), memories=memories,
             streams={name: meta.streams[name] for name in stores[0].streams}, **statistics,
         )  # fmt: skip
         torch.manual_seed(seed)  # the initial weights only
@@ -70,6 +76,8 @@ class DynamicsTask:
         self.change_scale = change_scale(stores) if changed is None else changed
         scales = self.reward_scale, self.change_scale
         self.model = DynamicsLoss(Dynamics(self.settings), *scales, loss or LossConfig())
+        if self.model.dynamics.memories is not None:
+            self.model.dynamics.memories.bind(Codec(tokenizer.encode, tokenizer.decode))
         self.frames_per_batch = batch * clip
         self._clips = Clips(stores, clip, clips or ClipConfig())
 
