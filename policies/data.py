@@ -5,7 +5,7 @@ Sources bring policies of their own and say which suit them (`worldsim.envs.sour
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -24,7 +24,7 @@ class Mix:
 
     def __init__(self, names: tuple[str, ...], spec: SourceSpec) -> None:
         self._names = names
-        self._policies = {name: _policy_class(name)(spec) for name in names}
+        self._policies = {name: _made(name, spec) for name in names}
         self.current = names[0]  # name of the policy of this episode
 
     def reset(self, rng: np.random.Generator) -> None:
@@ -45,7 +45,9 @@ def policy_needs(name: str, source: str) -> frozenset[str]:
 
 
 def make_policy(name: str, spec: SourceSpec) -> DataPolicy:
-    """A data policy by name, "mix", which draws one that suits the source for each episode, or "agent:" and a file.
+    """A data policy by name, some with a number ("lane:0.5"); "mix" draws one that suits the source for each episode.
+
+    "agent:" and a file is a trained agent.
 
     Raises InvalidInput for an unknown name, or a source without the actions or streams that the policy needs.
     """
@@ -57,15 +59,30 @@ def make_policy(name: str, spec: SourceSpec) -> DataPolicy:
         raise InvalidInput(
             f"policy {name!r} needs {', '.join(sorted(missing))}, which {spec.name!r} does not give; use another policy"
         )
-    return Mix(parts, spec) if name == "mix" else _policy_class(name)(spec)
+    return Mix(parts, spec) if name == "mix" else _made(name, spec)
 
 
 def _policy_class(name: str) -> DataPolicyClass:
-    if name not in POLICIES:
+    kind = name.partition(":")[0]
+    if kind not in POLICIES:
         raise InvalidInput(
             f"unknown policy {name!r}; the policies are mix, {', '.join(POLICIES)}, agent:PATH.safetensors"
         )
-    return cast(DataPolicyClass, resolve(POLICIES[name]))
+    return cast(DataPolicyClass, resolve(POLICIES[kind]))
+
+
+def _made(name: str, spec: SourceSpec) -> DataPolicy:
+    """The policy of a name; what follows a colon is a number that it takes, such as its skill."""
+    kind, colon, number = name.partition(":")
+    made: Any = _policy_class(kind)
+    if not colon:
+        return cast(DataPolicy, made(spec))
+    try:
+        return cast(DataPolicy, made(spec, float(number)))
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(
+            f"policy {name!r} is no {kind} with a number that it takes ({error}); give {kind!r}"
+        ) from error
 
 
 def _agent_policy(spec: SourceSpec, path: str) -> DataPolicy:
