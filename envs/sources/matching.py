@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from worldsim.envs.sources import Source, make_source
+from worldsim.envs.sources import Source, make_source, options_of
 from worldsim.errors import InvalidInput
 from worldsim.spec import ActionSpec, WorldSpec
 
@@ -37,6 +37,9 @@ def matching_source(
         given = parameters or {}
         options |= {"height": world.height, "width": world.width, "env_kwargs": given.get("env_kwargs")}
         options |= {"streams": bool(given.get("streams")), "frames": given.get("frames", "render")}
+    else:
+        sizes = {"height": world.height, "width": world.width}
+        options |= {size: pixels for size, pixels in sizes.items() if size in options_of(name)}
     source = make_source(name, **options)
     found = source.spec
     for what, ours, theirs in (
