@@ -24,7 +24,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import Tensor
 
 from worldsim.errors import DamagedCheckpoint, InvalidInput
-from worldsim.io.files import write_atomically
+from worldsim.io.files import write_json
 from worldsim.policies.network import NUMBERS, make_policy
 from worldsim.policies.observation import ObservationConfig
 from worldsim.spec import ActionSpec
@@ -131,7 +131,7 @@ def convert_agent(old: Path, new: Path, *, allow_pickle: bool = False) -> Agent:
             f"old agent {str(old)!r} cannot be read ({error}); give the .zip that training wrote, its .json beside it"
         ) from error
     if scale is not None:
-        write_atomically(new.with_name(REWARDS), json.dumps(scale).encode())
+        write_json(new.with_name(REWARDS), scale)
     agent.save(new)
     return agent
 

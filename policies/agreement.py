@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from worldsim.evaluate.plots import require_matplotlib
-from worldsim.evaluate.table import save_json
+from worldsim.io.files import write_json
 from worldsim.io.media import save_figure
 from worldsim.policies.baselines import blind_policies
 from worldsim.policies.evaluate import Score
@@ -35,7 +35,7 @@ class Comparison:
         """Write `policies.png` and `policies.json`."""
         save_scatter(out / "policies.png", self.scores)
         rows: dict[str, Any] = {name: {k: score.to_json() for k, score in s.items()} for name, s in self.scores.items()}
-        save_json(out / "policies.json", {"agreement": self.agreement, "policies": rows})
+        write_json(out / "policies.json", {"agreement": self.agreement, "policies": rows})
 
 
 def compare_policies(

@@ -9,7 +9,7 @@ from typing import Any
 from stable_baselines3.common.vec_env import VecEnv
 
 from worldsim.evaluate.plots import require_matplotlib
-from worldsim.evaluate.table import save_json
+from worldsim.io.files import write_json
 from worldsim.policies.agent import Agent
 from worldsim.policies.agent_envs import dream_envs, real_envs, tics_per_action
 from worldsim.policies.ages import format_ages
@@ -55,7 +55,7 @@ class Results:
         levels = {name: scores[place].mean for name, scores in self.rows.items() if name not in self.curves}
         save_curves(out / "curves.png", self.curves, levels)
         agents = {name: {k: score.to_json() for k, score in row.items()} for name, row in self.rows.items()}
-        save_json(out / "results.json", {"options": options, "mean_tics": self.means, "agents": agents})
+        write_json(out / "results.json", {"options": options, "mean_tics": self.means, "agents": agents})
 
 
 def format_details(name: str, scores: Scores) -> str:

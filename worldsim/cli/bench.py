@@ -15,7 +15,7 @@ from worldsim.bench.steps import AnyEnv, bench_world, format_bench, measure_memo
 from worldsim.bench.traces import MADE_UP, load_stream
 from worldsim.cli.output import say
 from worldsim.errors import InvalidInput
-from worldsim.evaluate.table import save_json
+from worldsim.io.files import write_json
 from worldsim.spec import Decoding, WorldProtocol
 from worldsim.speculation import Speculation
 from worldsim.world import World
@@ -87,7 +87,7 @@ def bench(
             report["memory"] = measure_memory(WorldEnv(served), memory)
         say(format_bench(report))
     if json is not None:
-        save_json(json, report)
+        write_json(json, report)
 
 
 def _check_options(num_envs: tuple[int, ...], steps: int, memory: int, threads: int | None) -> None:

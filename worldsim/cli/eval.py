@@ -17,7 +17,8 @@ from worldsim.evaluate.plots import require_matplotlib, save_plots
 from worldsim.evaluate.probes import find_probes
 from worldsim.evaluate.sheets import save_sheets
 from worldsim.evaluate.study import Stores, Study, run_study
-from worldsim.evaluate.table import format_report, save_json
+from worldsim.evaluate.table import format_report
+from worldsim.io.files import write_json
 from worldsim.io.weights import find_world
 from worldsim.world import World
 
@@ -97,9 +98,9 @@ def evaluate(
     }
     say(format_report(report, [result.text for result in study.probes.values() if result.text]))
     if json is not None:
-        save_json(json, report)
+        write_json(json, report)
     if out is not None:
-        save_json(out / "report.json", report)
+        write_json(out / "report.json", report)
         save_sheets(study, out)
         save_plots(study, out)
         print(f"\nwrote report.json, contact sheets and plots to {out}")

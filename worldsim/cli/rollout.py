@@ -13,8 +13,9 @@ import numpy as np
 import tyro
 from tqdm import trange
 
-from worldsim.cli.output import require_writable, say, write_json
+from worldsim.cli.output import require_writable, say
 from worldsim.errors import InvalidInput
+from worldsim.io.files import write_json
 from worldsim.io.media import VideoWriter, contact_sheet, save_image
 from worldsim.spec import ActionSpec, WorldSpec
 
