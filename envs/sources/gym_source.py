@@ -49,7 +49,6 @@ class GymSource:
         frame_skip: int = 1,
         between: bool = False,
     ) -> None:
-        _check(height, width, frame_skip, between)
         kwargs = dict(env_kwargs or {})
         self._owned = isinstance(env, str)
         self._env = _make(env, kwargs) if isinstance(env, str) else _checked_env(env, kwargs)
@@ -58,12 +57,17 @@ class GymSource:
         self._frame: np.ndarray | None = None
         self._running, self._steps = False, 0
         try:
+            _check(height, width, frame_skip, between)
             self._observes = _observes_frames(self._name, self._env, frames)
             extras = _streams(self._name, self._env, height, width) if streams else {}
             if between:
                 shape = (frame_skip - 1, height, width, 3)
                 extras["between"] = StreamSpec("image", shape, "uint8", per_step=frame_skip - 1)
-            options = {"streams": streams, "between": between, "frame_skip": frame_skip if frame_skip > 1 else 0}
+            options: dict[str, Any] = {
+                "streams": streams,
+                "between": between,
+                "frame_skip": frame_skip if frame_skip > 1 else 0,
+            }
             options |= {"frames": "observation"} if self._observes else {}
             chosen = {name: value for name, value in options.items() if value}
             self.spec = SourceSpec(

@@ -53,10 +53,12 @@ class BenchOptions:
                 raise InvalidInput(f"{name} is {value}; give at least 1")
         if self.memory < 0:
             raise InvalidInput(f"--memory is {self.memory}; give a number of steps, or leave it out")
-        if self.speculate:
-            self._check_callers()
+        for ms in self.think:
+            if not 0 <= ms < math.inf:
+                raise InvalidInput(f"--think {ms} is no time; give milliseconds, 0 or more")
 
-    def _check_callers(self) -> None:
+    def check_streams(self) -> None:
+        """Raise InvalidInput for streams that cannot be played."""
         if self.steps < 2:
             raise InvalidInput(
                 f"--steps is {self.steps}; give at least 2, since the first step of a stream is not timed"
@@ -64,9 +66,6 @@ class BenchOptions:
         for name in self.streams:
             if name not in MADE_UP and not (name.endswith(".json") and Path(name).is_file()):
                 raise InvalidInput(f"--streams {name!r} is unknown; give {', '.join(MADE_UP)}, or a trace (.json)")
-        for ms in self.think:
-            if not 0 <= ms < math.inf:
-                raise InvalidInput(f"--think {ms} is no time; give milliseconds, 0 or more")
 
     @property
     def decode(self) -> Decoding:
@@ -80,6 +79,8 @@ def bench(options: Annotated[BenchOptions, tyro.conf.arg(name="")]) -> None:
     In steady state: the history is full, and endings are ignored so that no reset is among the timed steps.
     With --speculate: what it brings to compute steps ahead of time, with it against without.
     """
+    if options.speculate:
+        options.check_streams()
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     world = World.from_pretrained(options.world, device=options.device)

@@ -99,12 +99,7 @@ def _settings(world: World, options: PlayOptions) -> Settings:
     keys = ActionKeys(world.spec.actions)
     source = world.config.source
     return Settings(
-        seed=options.seed,
-        speed=options.speed,
-        real=options.real,
-        record=options.record,
-        trace=options.trace,
-        speculate=options.speculate,
+        **{name: getattr(options, name) for name in ("seed", "speed", "real", "record", "trace", "speculate")},
         script=tuple(parse_script(options.script, keys.names)),
         open_real=lambda: open_real(
             source.name, source.frame_skip, world.spec, source.parameters, trust_source=options.trust_source
