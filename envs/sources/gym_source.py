@@ -63,11 +63,8 @@ class GymSource:
             if between:
                 shape = (frame_skip - 1, height, width, 3)
                 extras["between"] = StreamSpec("image", shape, "uint8", per_step=frame_skip - 1)
-            options: dict[str, Any] = {
-                "streams": streams,
-                "between": between,
-                "frame_skip": frame_skip if frame_skip > 1 else 0,
-            }
+            options: dict[str, Any] = {"streams": streams, "between": between}
+            options |= {"frame_skip": frame_skip} if frame_skip > 1 else {}
             options |= {"frames": "observation"} if self._observes else {}
             chosen = {name: value for name, value in options.items() if value}
             self.spec = SourceSpec(
