@@ -10,13 +10,10 @@ from gymnasium.spaces import Discrete
 from gymnasium.vector import AutoresetMode
 
 from worldsim.envs.infos import by_row
-from worldsim.envs.observing import Observation
 from worldsim.envs.starts import OF_A_START
 from worldsim.envs.vector_env import WorldVectorEnv
-from worldsim.envs.worlds import DEFAULT_START, TimeLimit
 from worldsim.errors import InvalidInput, MissingDependency
 from worldsim.spec import WorldProtocol
-from worldsim.speculation import Speculation
 
 try:
     from stable_baselines3.common.vec_env import VecEnv
@@ -42,33 +39,10 @@ class WorldVecEnv(VecEnv):
         self,
         world: str | WorldProtocol,
         num_envs: int = 1,
-        *,
-        observation: Observation = "pixels",
-        between: bool = False,
-        start: str = DEFAULT_START,
-        temperature: float | None = None,
-        max_episode_steps: TimeLimit = "world",
-        render_mode: str | None = None,
-        speculate: bool | Speculation | None = None,
-        compiled: bool = False,
-        clip_actions: bool = False,
-        device: str = "auto",
+        **options: Any,
     ) -> None:
-        self.worlds = WorldVectorEnv(
-            world,
-            num_envs,
-            autoreset_mode=AutoresetMode.SAME_STEP,
-            observation=observation,
-            between=between,
-            start=start,
-            temperature=temperature,
-            max_episode_steps=max_episode_steps,
-            render_mode=render_mode,
-            speculate=speculate,
-            compiled=compiled,
-            clip_actions=clip_actions,
-            device=device,
-        )
+        """`options` are those of `WorldVectorEnv`, but for `autoreset_mode`."""
+        self.worlds = WorldVectorEnv(world, num_envs, autoreset_mode=AutoresetMode.SAME_STEP, **options)
         self._actions: np.ndarray | None = None
         space = self.worlds.single_action_space
         self._first = int(space.start) if isinstance(space, Discrete) else 0

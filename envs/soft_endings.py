@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from worldsim.errors import InvalidInput
-from worldsim.rollout import finish, step_stages
-from worldsim.spec import Decoding, LatentWorld, Stages, StreamWorld, WorldProtocol, WorldStep
+from worldsim.rollout import step_stages
+from worldsim.spec import Decoding, Stages, WorldProtocol
+from worldsim.wrappers import WorldWrapper
 
 
-class SoftEndings:
+class SoftEndings(WorldWrapper):
     """A world that never ends, and takes `cost` times the chance of an ending out of the reward of each step.
 
     An agent then learns from every close call, and not from the few of them that were drawn to be endings. Dreamer
@@ -26,17 +26,8 @@ class SoftEndings:
     def __init__(self, world: WorldProtocol, cost: float) -> None:
         if not 0 <= cost < math.inf:
             raise InvalidInput(f"the cost of an ending is {cost}; give 0 or more, in units of the reward")
-        self.world = world
+        super().__init__(world)
         self.cost = cost
-        self.spec = world.spec
-
-    def reset(self, seed: Sequence[int], **options: Any) -> Any:
-        """As the world does."""
-        return self.world.reset(seed, **options)
-
-    def step(self, state: Any, actions: np.ndarray, *, decode: Decoding = "all") -> tuple[Any, WorldStep]:
-        """As the world does, but for reward and ending."""
-        return finish(self.stages(state, actions, decode=decode))
 
     def stages(self, state: Any, actions: np.ndarray, *, decode: Decoding = "all") -> Stages:
         """`step` in stages, those of the other world."""
@@ -51,15 +42,3 @@ class SoftEndings:
 
     def rewind(self, state: Any) -> None:
         """Nothing is left to do: each step of the other world begins with it."""
-
-    def render(self, state: Any) -> np.ndarray:
-        """As the world does."""
-        return self.world.render(state)
-
-    def latents(self, state: Any) -> np.ndarray:
-        """As the world does."""
-        return cast(LatentWorld, self.world).latents(state)
-
-    def streams(self, state: Any) -> dict[str, np.ndarray]:
-        """As the world does."""
-        return cast(StreamWorld, self.world).streams(state)

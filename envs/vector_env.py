@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space, create_empty_array
 
@@ -22,7 +21,7 @@ from worldsim.envs.state import EnvState, pack, unpack
 from worldsim.errors import InvalidInput, InvalidState
 from worldsim.rollout import step_world
 from worldsim.spec import WorldProtocol
-from worldsim.speculation import Speculation, SpeculationStats
+from worldsim.speculation import Speculation
 from worldsim.state.tree import clone, put_rows, select_rows
 
 # What a row has, by the name that the batch has it.
@@ -34,7 +33,7 @@ _ROW_ATTRIBUTES = {
 _ROW_METHODS = ("get_action_meanings", "get_keys_to_action")  # that answer the same in every row
 
 
-class WorldVectorEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
+class WorldVectorEnv(worlds.ServesWorld, VectorEnv[Any, np.ndarray, np.ndarray]):
     """`num_envs` environments over one world, one batched model call a step.
 
     Behaves as gymnasium's `SyncVectorEnv` over `WorldEnv`s in all three autoreset modes; row i does what a
@@ -52,7 +51,6 @@ class WorldVectorEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 30}  # type: ignore[misc]
-    _env_spec: EnvSpec | None = None
 
     def __init__(
         self,
@@ -218,28 +216,6 @@ class WorldVectorEnv(VectorEnv[Any, np.ndarray, np.ndarray]):
         ahead = getattr(self, "ahead", None)  # gymnasium also closes what could not even be made
         if ahead is not None:
             ahead.close()
-
-    @property
-    def spec(self) -> EnvSpec | None:
-        """What gymnasium made this environment from, with the time limit that applies; None where it did not."""
-        return self._env_spec
-
-    @spec.setter
-    def spec(self, value: EnvSpec | None) -> None:
-        self._env_spec = worlds.limited(value, self.max_episode_steps)
-
-    @property
-    def speculation_stats(self) -> SpeculationStats | None:
-        """What came of the guesses so far, kept up to date; None without `speculate`."""
-        return self.ahead.stats
-
-    def get_action_meanings(self) -> list[str]:
-        """What each discrete action does, as in ALE; empty when the world does not say."""
-        return worlds.action_meanings(self.world.spec.actions)
-
-    def get_keys_to_action(self) -> dict[tuple[int, ...], int]:
-        """Pygame key codes held down -> action, as `WorldEnv` has it."""
-        return worlds.keys_to_action(self.world.spec.actions)
 
     def _advance(self, actions: np.ndarray, stepped: np.ndarray) -> tuple[Now, Outcome]:
         """Step the whole batch, rows that are to be reset included; what the rows of `stepped` (N,) bool get."""

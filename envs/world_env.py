@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.envs.registration import EnvSpec
 from gymnasium.wrappers import TimeLimit
 
 from worldsim.actions import check_action
@@ -23,11 +22,11 @@ from worldsim.envs.state import EnvState, pack, unpack
 from worldsim.envs.window import Window
 from worldsim.rollout import step_world
 from worldsim.spec import WorldProtocol
-from worldsim.speculation import Speculation, SpeculationStats
+from worldsim.speculation import Speculation
 from worldsim.state.tree import clone
 
 
-class WorldEnv(gym.Env[Any, Any]):
+class WorldEnv(worlds.ServesWorld, gym.Env[Any, Any]):
     """One learned world behind gymnasium's interface; observations are frames (H, W, 3) uint8, or latents.
 
     `world` is a name (shipped, local folder, hub id) or any object with the four members of `WorldProtocol`.
@@ -61,7 +60,6 @@ class WorldEnv(gym.Env[Any, Any]):
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array", "human"], "render_fps": 30}  # type: ignore[misc]
-    _env_spec: EnvSpec | None = None
 
     def __init__(
         self,
@@ -210,31 +208,9 @@ class WorldEnv(gym.Env[Any, Any]):
         return forks
 
     @property
-    def spec(self) -> EnvSpec | None:
-        """What gymnasium made this environment from, with the time limit that applies; None where it did not."""
-        return self._env_spec
-
-    @spec.setter
-    def spec(self, value: EnvSpec | None) -> None:
-        self._env_spec = worlds.limited(value, self.max_episode_steps)
-
-    @property
     def _max_episode_steps(self) -> int | None:
         """The time limit by the name that gymnasium's own wrapper has it; LeRobot asks for it."""
         return self.max_episode_steps
-
-    @property
-    def speculation_stats(self) -> SpeculationStats | None:
-        """What came of the guesses so far, kept up to date; None without `speculate`."""
-        return self.ahead.stats
-
-    def get_action_meanings(self) -> list[str]:
-        """What each discrete action does, as in ALE; empty when the world does not say."""
-        return worlds.action_meanings(self.world.spec.actions)
-
-    def get_keys_to_action(self) -> dict[tuple[int, ...], int]:
-        """Pygame key codes held down -> action, for `gymnasium.utils.play`."""
-        return worlds.keys_to_action(self.world.spec.actions)
 
     def _tell_time_limits(self) -> None:
         """In the first step after a state was restored, set gymnasium's `TimeLimit`s around this environment to it.

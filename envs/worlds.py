@@ -14,9 +14,41 @@ from worldsim.envs.starts import Start
 from worldsim.errors import InvalidInput, InvalidState, MissingDependency
 from worldsim.rollout import check_frames
 from worldsim.spec import ActionSpec, WorldProtocol, WorldSpec
+from worldsim.speculation import SpeculationStats, Speculator
 
 TimeLimit = int | Literal["world"] | None
 DEFAULT_START = "beginning"
+
+
+class ServesWorld:
+    """What an environment and a batch of them say of the world that they serve."""
+
+    world: WorldProtocol
+    max_episode_steps: int | None
+    ahead: Speculator
+    _env_spec: EnvSpec | None = None
+
+    @property
+    def spec(self) -> EnvSpec | None:
+        """What gymnasium made this environment from, with the time limit that applies; None where it did not."""
+        return self._env_spec
+
+    @spec.setter
+    def spec(self, value: EnvSpec | None) -> None:
+        self._env_spec = limited(value, self.max_episode_steps)
+
+    @property
+    def speculation_stats(self) -> SpeculationStats | None:
+        """What came of the guesses so far, kept up to date; None without `speculate`."""
+        return self.ahead.stats
+
+    def get_action_meanings(self) -> list[str]:
+        """What each discrete action does, as in ALE; empty when the world does not say."""
+        return action_meanings(self.world.spec.actions)
+
+    def get_keys_to_action(self) -> dict[tuple[int, ...], int]:
+        """Pygame key codes held down -> action, for `gymnasium.utils.play`."""
+        return keys_to_action(self.world.spec.actions)
 
 
 def load_world(

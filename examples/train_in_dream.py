@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 
 from worldsim import World
-from worldsim.policies.agent_envs import dream_envs, tics_per_action
+from worldsim.policies.agent_envs import dream_envs
 from worldsim.policies.evaluate import evaluate
 from worldsim.policies.observation import ObservationConfig
 from worldsim.policies.training import Training
@@ -26,8 +26,8 @@ def main():
     agent = Training(envs, observation, world, NAME, args.out).run(minutes=args.minutes)
 
     envs = dream_envs(world, 8, observation)  # or `real_envs`, the real game
-    score = evaluate(agent, envs, 8, tics_per_action=tics_per_action(world, observation))
-    print(f"after {agent.steps} decisions it survives {score} tics; saved as {args.out / 'agent.safetensors'}")
+    score = evaluate(agent, envs, 8, hold=observation.hold)
+    print(f"after {agent.steps} decisions episodes last {score} steps; saved as {args.out / 'agent.safetensors'}")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,8 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import Tensor
 
 from worldsim.errors import DamagedCheckpoint, InvalidInput
-from worldsim.io.files import write_atomically
+from worldsim.io.files import write_json
+from worldsim.policies.baselines import Begun, Carried, Observed
 from worldsim.policies.network import NUMBERS, make_policy
 from worldsim.policies.observation import ObservationConfig
 from worldsim.spec import ActionSpec
@@ -54,12 +55,8 @@ class Agent:
         return cls(model.policy, observation, name, tokenizer_digest(world), _numbers(options), model.num_timesteps)
 
     def predict(
-        self,
-        observation: np.ndarray | dict[str, np.ndarray],
-        state: tuple[np.ndarray, ...] | None = None,
-        episode_start: np.ndarray | None = None,
-        deterministic: bool = False,
-    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        self, observation: Observed, state: Carried = None, episode_start: Begun = None, deterministic: bool = False
+    ) -> tuple[np.ndarray, Carried]:
         """An action for every row of stacked observations."""
         return self.policy.predict(observation, state, episode_start, deterministic)
 
@@ -131,7 +128,7 @@ def convert_agent(old: Path, new: Path, *, allow_pickle: bool = False) -> Agent:
             f"old agent {str(old)!r} cannot be read ({error}); give the .zip that training wrote, its .json beside it"
         ) from error
     if scale is not None:
-        write_atomically(new.with_name(REWARDS), json.dumps(scale).encode())
+        write_json(new.with_name(REWARDS), scale)
     agent.save(new)
     return agent
 

@@ -96,11 +96,6 @@ def _on_grid(spec: WorldSpec, latents: np.ndarray) -> np.ndarray:
     return latents.reshape(-1, *spec.latent_shape)
 
 
-def tics_per_action(world: World, observation: ObservationConfig) -> int:
-    """Ticks of the simulator that one action of an agent lasts."""
-    return world.config.source.frame_skip * observation.hold
-
-
 class ObservationWrapper(VecEnvWrapper):
     """Shows an agent the frames of its environments in its own way."""
 

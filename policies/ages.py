@@ -1,6 +1,6 @@
 """Do dreams get as dangerous with age as games do? Terminations, and what is in sight, by the age of a game.
 
-The mean survival of an agent cannot tell a dream that is too kind from one that forgets to get harder: this can.
+The mean episode length of an agent cannot tell a dream that is too kind from one that forgets to get harder: this can.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ import numpy as np
 from worldsim.evaluate.metrics import ratio
 from worldsim.evaluate.probes import Count
 
-EDGES = (0, 100, 200, 400, 800, 1600, 1 << 31)  # of the ages, in tics
+EDGES = (0, 50, 100, 200, 400, 800, 1 << 31)  # of the ages, in steps of the world
 LOOK_EVERY = 4  # decisions
 
 
 @dataclass(frozen=True)
 class Age:
-    """What happened to those who were between two ages, in tics."""
+    """What happened to those who were between two ages, in steps of the world."""
 
     first: int
     last: int  # exclusive
-    tics: int  # played by all of them together
+    steps: int  # played by all of them together
     terminations: int
     looks: int  # at frames
     seen: int  # things in them
 
     @property
     def hazard(self) -> float:
-        """Terminations in 1,000 tics."""
-        return ratio(1000 * self.terminations, self.tics)
+        """Terminations in 1,000 steps."""
+        return ratio(1000 * self.terminations, self.steps)
 
     @property
     def in_sight(self) -> float:
@@ -44,15 +44,16 @@ class Age:
 class Ages:
     """A callback of Stable-Baselines3's `evaluate_policy`, which calls it for every environment at every decision."""
 
-    def __init__(self, tics_per_action: int, count: Count | None) -> None:
-        self._tics, self._count = tics_per_action, count
+    def __init__(self, hold: int, count: Count | None) -> None:
+        """A decision is held for `hold` steps; `count` counts things in frames."""
+        self._hold, self._count = hold, count
         self._bins = np.zeros((len(EDGES) - 1, 4), np.int64)  # decisions, terminations, looks, seen
         self._counted: tuple[Any, np.ndarray] = (None, np.zeros(0))  # observations, and what was seen beside them
 
     def __call__(self, local: dict[str, Any], _: dict[str, Any]) -> None:
         """One decision of environment `i` of those in `local`, the variables of `evaluate_policy`."""
         row, age = local["i"], int(local["current_lengths"][local["i"]])  # decisions, this one included
-        into = self._bins[np.searchsorted(EDGES, self._tics * (age - 1), side="right") - 1]
+        into = self._bins[np.searchsorted(EDGES, self._hold * (age - 1), side="right") - 1]
         into[0] += 1
         if local["done"]:  # what the environment shows by now is its next episode
             into[1] += not local["info"].get("TimeLimit.truncated", False)
@@ -69,7 +70,7 @@ class Ages:
     def rows(self) -> tuple[Age, ...]:
         """What was counted up to now, at ages that somebody reached."""
         return tuple(
-            Age(first, last, int(decisions) * self._tics, int(terminations), int(looks), int(seen))
+            Age(first, last, int(decisions) * self._hold, int(terminations), int(looks), int(seen))
             for (first, last), (decisions, terminations, looks, seen) in zip(pairwise(EDGES), self._bins, strict=True)
             if decisions
         )
@@ -78,9 +79,9 @@ class Ages:
 def format_ages(places: Mapping[str, tuple[Age, ...]]) -> str:
     """A Markdown table, by age, of an agent in several places ("dream", "real")."""
     seen = any(age.looks for ages in places.values() for age in ages)
-    kinds = ["terminations in 1,000 tics", *(["objects in sight"] if seen else [])]
+    kinds = ["terminations in 1,000 steps", *(["objects in sight"] if seen else [])]
     lines = [
-        "| age, tics | " + " | ".join(f"{kind}, {place}" for kind in kinds for place in places) + " |",
+        "| age, steps | " + " | ".join(f"{kind}, {place}" for kind in kinds for place in places) + " |",
         "|---" * (1 + len(kinds) * len(places)) + "|",
     ]
     by_age = {place: {age.first: age for age in ages} for place, ages in places.items()}

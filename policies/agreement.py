@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from worldsim.evaluate.plots import require_matplotlib
-from worldsim.evaluate.table import save_json
+from worldsim.io.files import write_json
 from worldsim.io.media import save_figure
 from worldsim.policies.baselines import blind_policies
 from worldsim.policies.evaluate import Score
@@ -35,7 +35,7 @@ class Comparison:
         """Write `policies.png` and `policies.json`."""
         save_scatter(out / "policies.png", self.scores)
         rows: dict[str, Any] = {name: {k: score.to_json() for k, score in s.items()} for name, s in self.scores.items()}
-        save_json(out / "policies.json", {"agreement": self.agreement, "policies": rows})
+        write_json(out / "policies.json", {"agreement": self.agreement, "policies": rows})
 
 
 def compare_policies(
@@ -59,7 +59,7 @@ def compare_policies(
             tell(name + ": " + ", ".join(f"{place} {score}" for place, score in scores[name].items()))
     finally:
         judge.close()
-    dream, real = ([s[place].mean_tics for s in scores.values()] for place in ("dream", "real"))
+    dream, real = ([s[place].mean_length for s in scores.values()] for place in ("dream", "real"))
     return Comparison(scores, agreement(dream, real))
 
 
@@ -81,7 +81,7 @@ def agreement(dream: Sequence[float], real: Sequence[float]) -> dict[str, float]
 
 
 def save_scatter(path: Path, scores: dict[str, dict[str, Score]]) -> None:
-    """Draw every policy's mean survival in the dream against that in the real game, with 95 % intervals."""
+    """Draw every policy's mean episode length in the dream against that in the real game, with 95 % intervals."""
     require_matplotlib()
     from matplotlib.figure import Figure
 
@@ -89,14 +89,14 @@ def save_scatter(path: Path, scores: dict[str, dict[str, Score]]) -> None:
     axes = figure.subplots()
     for name, places in scores.items():
         x, y = places["real"], places["dream"]
-        spread = [np.abs(np.array([s.interval_tics()]).T - s.mean_tics) for s in (x, y)]
-        axes.errorbar(x.mean_tics, y.mean_tics, xerr=spread[0], yerr=spread[1], fmt="o", capsize=2, markersize=4)
-        axes.annotate(name, (x.mean_tics, y.mean_tics), xytext=(4, 4), textcoords="offset points", fontsize=6)
-    ends = [end for places in scores.values() for s in places.values() for end in s.interval_tics()]
+        spread = [np.abs(np.array([s.length_interval()]).T - s.mean_length) for s in (x, y)]
+        axes.errorbar(x.mean_length, y.mean_length, xerr=spread[0], yerr=spread[1], fmt="o", capsize=2, markersize=4)
+        axes.annotate(name, (x.mean_length, y.mean_length), xytext=(4, 4), textcoords="offset points", fontsize=6)
+    ends = [end for places in scores.values() for s in places.values() for end in s.length_interval()]
     limits = min(ends) / 1.1, max(ends) * 1.1
     axes.plot(limits, limits, color="black", linewidth=0.8, linestyle=":")
     axes.set(xscale="log", yscale="log", xlim=limits, ylim=limits)
-    axes.set(xlabel="survival in the real game, tics", ylabel="in the dream, tics")
+    axes.set(xlabel="episode length in the real game, steps", ylabel="in the dream, steps")
     save_figure(path, figure, dpi=120)
 
 

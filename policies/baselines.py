@@ -16,7 +16,10 @@ import torch
 from worldsim.errors import InvalidInput
 from worldsim.spec import ActionSpec
 
-Prediction = tuple[np.ndarray, tuple[np.ndarray, ...] | None]
+# In the `predict` of Stable-Baselines3's agents: what is seen, what a policy carries on, which rows begin an episode.
+Observed = np.ndarray | dict[str, np.ndarray]
+Carried = tuple[np.ndarray, ...] | None
+Begun = np.ndarray | None
 
 
 class HeldRandom:
@@ -28,12 +31,8 @@ class HeldRandom:
         self._held: np.ndarray | None = None
 
     def predict(
-        self,
-        observation: np.ndarray | dict[str, np.ndarray],
-        state: tuple[np.ndarray, ...] | None = None,
-        episode_start: np.ndarray | None = None,
-        deterministic: bool = False,
-    ) -> Prediction:
+        self, observation: Observed, state: Carried = None, episode_start: Begun = None, deterministic: bool = False
+    ) -> tuple[np.ndarray, Carried]:
         """An action for every row."""
         rows = len(observation)
         drawn = self._draw(rows)
@@ -60,12 +59,8 @@ class Always:
         self.action = action
 
     def predict(
-        self,
-        observation: np.ndarray | dict[str, np.ndarray],
-        state: tuple[np.ndarray, ...] | None = None,
-        episode_start: np.ndarray | None = None,
-        deterministic: bool = False,
-    ) -> Prediction:
+        self, observation: Observed, state: Carried = None, episode_start: Begun = None, deterministic: bool = False
+    ) -> tuple[np.ndarray, Carried]:
         """That action for every row."""
         return np.full(len(observation), self.action), None
 
@@ -79,12 +74,8 @@ class ToAndFro:
         self.first, self.second, self.steps = first, second, steps
 
     def predict(
-        self,
-        observation: np.ndarray | dict[str, np.ndarray],
-        state: tuple[np.ndarray, ...] | None = None,
-        episode_start: np.ndarray | None = None,
-        deterministic: bool = False,
-    ) -> Prediction:
+        self, observation: Observed, state: Carried = None, episode_start: Begun = None, deterministic: bool = False
+    ) -> tuple[np.ndarray, Carried]:
         """An action for every row; `state` counts the calls of its episode."""
         calls = np.zeros(len(observation), np.int64) if state is None else state[0]
         if episode_start is not None:

@@ -56,7 +56,7 @@ class TrainConfig:
 
     minutes: float | None = None  # to train each agent, 20 by default
     steps: int | None = None  # decisions of the agent to train for, instead of minutes
-    real: int | None = None  # train in the real game instead, for so many ticks of its simulator
+    real: int | None = None  # train in the real game instead, for so many steps of it
     num_envs: int | None = None  # environments in one batch, 32 by default; 8 at most of the real game
     stages: int | None = None  # parts of the training between which the agent is evaluated, 6 by default
     change_cost: float | None = None  # an action that is not the one before costs so much reward in training
@@ -84,7 +84,7 @@ class EvaluateConfig:
     episodes: int | None = None  # whole ones, in the world and in the real game, 100 by default
     stochastic: bool = False  # agents draw their actions; without it they take the likeliest ones
     baselines: bool = False  # evaluate random actions and constant ones, too
-    real_tics: int | None = None  # ticks of the real game that the world was trained on, for the table
+    real_steps: int | None = None  # steps of the real game that the world was trained on, for the table
     no_real: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False  # leave out the real game
     trust_source: bool = False  # let the real game be a Python module that the world's files name
 

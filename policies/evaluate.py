@@ -21,7 +21,7 @@ class Score:
     """What an agent reached in some episodes."""
 
     returns: tuple[float, ...]  # of each episode, in the game's own units
-    tics: tuple[int, ...]  # each episode lasted, ticks of the simulator, the last action counted whole
+    lengths: tuple[int, ...]  # of each episode, in steps of the world, the last action counted whole
     ages: tuple[Age, ...] = ()  # what happened when
     runs: tuple[Run, ...] = ()  # and while an action was kept up for how long
 
@@ -31,17 +31,17 @@ class Score:
         return float(np.mean(self.returns))
 
     @property
-    def mean_tics(self) -> float:
-        """Mean survival."""
-        return float(np.mean(self.tics))
+    def mean_length(self) -> float:
+        """Mean length of an episode."""
+        return float(np.mean(self.lengths))
 
     def interval(self) -> list[float]:
         """95 % of the mean return, by bootstrap over episodes: [low, high]."""
         return _interval(self.returns)
 
-    def interval_tics(self) -> list[float]:
-        """95 % of the mean survival, by bootstrap over episodes: [low, high]."""
-        return _interval(self.tics)
+    def length_interval(self) -> list[float]:
+        """95 % of the mean length, by bootstrap over episodes: [low, high]."""
+        return _interval(self.lengths)
 
     def to_json(self) -> dict[str, Any]:
         """All of it, with means and intervals."""
@@ -49,17 +49,17 @@ class Score:
             "episodes": len(self.returns),
             "mean_return": self.mean,
             "return_ci": self.interval(),
-            "mean_tics": self.mean_tics,
-            "tics_ci": self.interval_tics(),
+            "mean_length": self.mean_length,
+            "length_ci": self.length_interval(),
             "returns": list(self.returns),
-            "tics": list(self.tics),
+            "lengths": list(self.lengths),
             "ages": [asdict(age) for age in self.ages],
             "runs": [asdict(run) for run in self.runs],
         }
 
     def __str__(self) -> str:
-        low, high = self.interval_tics()
-        return f"{self.mean_tics:.0f} [{low:.0f}, {high:.0f}]"
+        low, high = self.length_interval()
+        return f"{self.mean_length:.0f} [{low:.0f}, {high:.0f}]"
 
 
 def evaluate(
@@ -67,17 +67,18 @@ def evaluate(
     envs: VecEnv,
     episodes: int,
     *,
-    tics_per_action: int,
+    hold: int,
     seed: int = 0,
     deterministic: bool = True,
     count: Count | None = None,
 ) -> Score:
     """Play `episodes` whole episodes with seeds that follow from `seed`; the same again gives the same score.
 
-    `envs` are those of `dream_envs` or `real_envs`. A `deterministic` agent takes its likeliest action; otherwise it
-    draws, from a generator of its own. `count` counts things in frames that are looked at now and then.
+    `envs` are those of `dream_envs` or `real_envs`, with actions held for `hold` steps of the world. A `deterministic`
+    agent takes its likeliest action; otherwise it draws, from a generator of its own. `count` counts things in frames
+    that are looked at now and then.
     """
-    ages, runs = Ages(tics_per_action, count), Runs(tics_per_action)
+    ages, runs = Ages(hold, count), Runs(hold)
 
     def see(local: dict[str, Any], others: dict[str, Any]) -> None:
         ages(local, others)
@@ -91,8 +92,8 @@ def evaluate(
             callback=see,
         )  # fmt: skip
     assert isinstance(returns, list) and isinstance(lengths, list)
-    tics = tuple(int(n) * tics_per_action for n in lengths)
-    return Score(tuple(map(float, returns)), tics, ages.rows(), runs.rows())
+    steps = tuple(int(n) * hold for n in lengths)
+    return Score(tuple(map(float, returns)), steps, ages.rows(), runs.rows())
 
 
 def _interval(values: tuple[float, ...] | tuple[int, ...]) -> list[float]:

@@ -9,9 +9,9 @@ from typing import Any
 from stable_baselines3.common.vec_env import VecEnv
 
 from worldsim.evaluate.plots import require_matplotlib
-from worldsim.evaluate.table import save_json
+from worldsim.io.files import write_json
 from worldsim.policies.agent import Agent
-from worldsim.policies.agent_envs import dream_envs, real_envs, tics_per_action
+from worldsim.policies.agent_envs import dream_envs, real_envs
 from worldsim.policies.ages import format_ages
 from worldsim.policies.baselines import baselines
 from worldsim.policies.change_cost import ChangeCost
@@ -37,8 +37,8 @@ class Results:
 
     rows: dict[str, Scores] = field(default_factory=dict)
     curves: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    learned: dict[str, int | None] = field(default_factory=dict)  # ticks of the real game
-    means: dict[str, float] = field(default_factory=dict)  # survival of the trained agents, by place
+    learned: dict[str, int | None] = field(default_factory=dict)  # steps of the real game
+    means: dict[str, float] = field(default_factory=dict)  # episode length of the trained agents, by place
 
     def to_text(self) -> str:
         """The table, and for each trained agent what happened when."""
@@ -46,8 +46,8 @@ class Results:
         for name, points in self.curves.items():
             parts.append(f"{name}, stage by stage:\n{format_stages(points)}")
             parts.append(format_details(name, self.rows[name]))
-        means = ", ".join(f"{place} {tics:.0f}" for place, tics in self.means.items())
-        return "\n\n".join([*parts, f"mean survival of the trained agents, tics: {means}"])
+        means = ", ".join(f"{place} {length:.0f}" for place, length in self.means.items())
+        return "\n\n".join([*parts, f"mean episode length of the trained agents, steps: {means}"])
 
     def save(self, out: Path, options: dict[str, Any]) -> None:
         """Write `curves.png` and `results.json`, with the options that led to them."""
@@ -55,7 +55,7 @@ class Results:
         levels = {name: scores[place].mean for name, scores in self.rows.items() if name not in self.curves}
         save_curves(out / "curves.png", self.curves, levels)
         agents = {name: {k: score.to_json() for k, score in row.items()} for name, row in self.rows.items()}
-        save_json(out / "results.json", {"options": options, "mean_tics": self.means, "agents": agents})
+        write_json(out / "results.json", {"options": options, "mean_length": self.means, "agents": agents})
 
 
 def format_details(name: str, scores: Scores) -> str:
@@ -108,7 +108,7 @@ class Experiment:
             for seed in range(self.config.seed, self.config.seed + self.config.seeds):
                 agent = f"seed {seed}"
                 results.rows[agent], results.curves[agent] = self._train(seed)
-                results.learned[agent] = self.evaluation.real_tics if self.config.real is None else self.config.real
+                results.learned[agent] = self.evaluation.real_steps if self.config.real is None else self.config.real
             results.means = pooled(list(results.rows.values()))
             if self.evaluation.baselines:
                 blind = baselines(self.world.spec.actions, hold=self.observation.hold)
@@ -152,7 +152,7 @@ class Experiment:
 
     def _budget(self) -> dict[str, Any]:
         if self.config.real is not None:
-            return {"steps": self.config.real // tics_per_action(self.world, self.observation)}
+            return {"steps": self.config.real // self.observation.hold}
         return {"minutes": self.effort.minutes} if self.config.steps is None else {"steps": self.config.steps}
 
     def _scores(self, agent: Agent, episodes: int | None = None) -> Scores:

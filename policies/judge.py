@@ -9,7 +9,7 @@ from stable_baselines3.common.type_aliases import PolicyPredictor
 from stable_baselines3.common.vec_env import VecEnv
 
 from worldsim.evaluate.probes import count_in_sight
-from worldsim.policies.agent_envs import dream_envs, real_envs, tics_per_action
+from worldsim.policies.agent_envs import dream_envs, real_envs
 from worldsim.policies.evaluate import Score, evaluate
 from worldsim.policies.observation import ObservationConfig
 from worldsim.world import World
@@ -42,7 +42,7 @@ class Judge:
     ) -> None:
         self.episodes = episodes
         self._seed = seed
-        self._tics = tics_per_action(world, observation)
+        self._hold = observation.hold
         self._count = count_in_sight(world.config.source.name)
         rows = min(DREAMS, episodes)
         self._places: dict[str, VecEnv] = {"dream": dream_envs(world, rows, observation)}
@@ -57,7 +57,7 @@ class Judge:
         return {
             name: evaluate(
                 policy, envs, episodes or self.episodes,
-                tics_per_action=self._tics, seed=self._seed, deterministic=deterministic, count=self._count,
+                hold=self._hold, seed=self._seed, deterministic=deterministic, count=self._count,
             )
             for name, envs in self._places.items()
         }  # fmt: skip
@@ -68,15 +68,15 @@ class Judge:
             envs.close()
 
 
-def format_table(rows: Mapping[str, Scores], real_tics: Mapping[str, int | None]) -> str:
-    """A Markdown table of agents; `real_tics` says what each learned from, and has no entry for one that learned
+def format_table(rows: Mapping[str, Scores], real_steps: Mapping[str, int | None]) -> str:
+    """A Markdown table of agents; `real_steps` says what each learned from, and has no entry for one that learned
     nothing."""
     dreams = [place for place in ("dream", TRAINED_IN) if any(place in scores for scores in rows.values())]
-    titles = ["agent", "survival in the real game, tics", "return in the real game"]
-    titles += [title for place in dreams for title in (f"in the {place}", "over real")] + ["real tics learned from"]
+    titles = ["agent", "episode length in the real game, steps", "return in the real game"]
+    titles += [title for place in dreams for title in (f"in the {place}", "over real")] + ["real steps learned from"]
     lines = [_row(titles), "|" + "---|" * len(titles)]
     for name, scores in rows.items():
-        real, learned = scores.get("real"), real_tics.get(name, 0)
+        real, learned = scores.get("real"), real_steps.get(name, 0)
         cells = [name, str(real or "-"), _return(real)]
         cells += [text for place in dreams for text in (_return(scores.get(place)), _ratio(scores.get(place), real))]
         lines.append(_row([*cells, "not told" if learned is None else f"{learned:,}"]))
@@ -88,8 +88,8 @@ def _row(cells: list[str]) -> str:
 
 
 def pooled(scores: list[Scores]) -> dict[str, float]:
-    """Mean survival in tics over agents that were trained alike, by place."""
-    return {place: float(np.mean([score[place].mean_tics for score in scores])) for place in scores[0]}
+    """Mean episode length in steps over agents that were trained alike, by place."""
+    return {place: float(np.mean([score[place].mean_length for score in scores])) for place in scores[0]}
 
 
 def _return(score: Score | None) -> str:

@@ -22,8 +22,7 @@ PPO_OPTIONS: dict[str, Any] = {
 }  # fmt: skip
 # Options of PPO that are numbers: an agent's file holds them, so that it is trained on as it was.
 NUMBERS = (*PPO_OPTIONS, "gamma", "target_kl", "clip_range_vf")
-# Discount of one step of a world, whatever an agent holds its actions for. Looks 140 steps ahead, in take cover 280
-# tics: longer than a fireball flies.
+# Discount of one step of a world, whatever an agent holds its actions for. Looks 140 steps ahead.
 STEP_DISCOUNT = 0.993
 
 

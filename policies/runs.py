@@ -22,23 +22,24 @@ EDGES = (0, 1, 2, 3, 4, 6, 1 << 31)  # decisions for the same action before this
 class Run:
     """What came of decisions for an action that had been kept up for a while."""
 
-    first: int  # tics that it had been kept up, at least
+    first: int  # steps of the world that it had been kept up, at least
     last: int  # exclusive
-    tics: int  # spent in such decisions, by all episodes together
+    steps: int  # spent in such decisions, by all episodes together
     terminations: int
-    share: float  # of all tics
+    share: float  # of all steps
 
     @property
     def hazard(self) -> float:
-        """Terminations in 1,000 tics."""
-        return ratio(1000 * self.terminations, self.tics)
+        """Terminations in 1,000 steps."""
+        return ratio(1000 * self.terminations, self.steps)
 
 
 class Runs:
     """A callback of Stable-Baselines3's `evaluate_policy`, as `Ages` is."""
 
-    def __init__(self, tics_per_action: int) -> None:
-        self._tics = tics_per_action
+    def __init__(self, hold: int) -> None:
+        """A decision is held for `hold` steps."""
+        self._hold = hold
         self._bins = np.zeros((len(EDGES) - 1, 2), np.int64)  # decisions, terminations
         self._kept: dict[int, tuple[Any, int]] = {}  # by environment: its last action and the decisions for it
 
@@ -58,7 +59,7 @@ class Runs:
         """What was counted up to now, for runs as long as there were."""
         total = int(self._bins[:, 0].sum())
         return tuple(
-            Run(first * self._tics, last * self._tics, int(decisions) * self._tics, int(ended), decisions / total)
+            Run(first * self._hold, last * self._hold, int(decisions) * self._hold, int(ended), decisions / total)
             for (first, last), (decisions, ended) in zip(pairwise(EDGES), self._bins.tolist(), strict=True)
             if decisions
         )
@@ -66,8 +67,8 @@ class Runs:
 
 def format_runs(places: Mapping[str, tuple[Run, ...]]) -> str:
     """A Markdown table, by how long an action has been kept up, of an agent in several places ("dream", "real")."""
-    titles = [f"{kind}, {place}" for kind in ("share of all tics", "terminations in 1,000 tics") for place in places]
-    lines = ["| kept up for, tics | " + " | ".join(titles) + " |", "|---" * (1 + len(titles)) + "|"]
+    titles = [f"{kind}, {place}" for kind in ("share of all steps", "terminations in 1,000 steps") for place in places]
+    lines = ["| kept up for, steps | " + " | ".join(titles) + " |", "|---" * (1 + len(titles)) + "|"]
     for first, last in sorted({(run.first, run.last) for runs in places.values() for run in runs}):
         found = [next((run for run in runs if run.first == first), None) for runs in places.values()]
         cells = ["-" if run is None else f"{run.share:.2f}" for run in found]

@@ -18,7 +18,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from tqdm import tqdm
 
 from worldsim.errors import InvalidInput
-from worldsim.evaluate.table import save_json
+from worldsim.io.files import write_json
 from worldsim.policies.agent import REWARDS, SUFFIX, Agent, load_agent, reward_scale
 from worldsim.policies.evaluate import Score
 from worldsim.policies.network import make_ppo, ppo_options
@@ -109,8 +109,8 @@ class Training:
 
     def save(self) -> None:
         """Write all that `resume` needs; the agent last, which says how many of the points count."""
-        save_json(self.out / REWARDS, reward_scale(self.envs))
-        save_json(self.out / CURVE, {"points": self.points})
+        write_json(self.out / REWARDS, reward_scale(self.envs))
+        write_json(self.out / CURVE, {"points": self.points})
         self.agent.steps = self.model.num_timesteps
         self.agent.save(self.out / AGENT)
 

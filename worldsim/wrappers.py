@@ -1,12 +1,48 @@
-"""An action that is held for several steps: what they come to, and the spec of a world whose steps are such."""
+"""Worlds around worlds: `WorldWrapper`, and what the steps of a held action come to."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any, cast
 
 import numpy as np
 
-from worldsim.spec import WorldSpec, WorldStep
+from worldsim.rollout import finish, stages_of
+from worldsim.spec import Decoding, LatentWorld, Stages, StreamWorld, WorldProtocol, WorldSpec, WorldStep
+
+
+class WorldWrapper:
+    """A world that does what another one does; subclasses change its `stages`, and so its steps, or its `spec`."""
+
+    def __init__(self, world: WorldProtocol) -> None:
+        self.world = world
+        self.spec: WorldSpec = world.spec
+
+    def reset(self, seed: Sequence[int], **options: Any) -> Any:
+        """As the world does."""
+        return self.world.reset(seed, **options)
+
+    def step(self, state: Any, actions: np.ndarray, *, decode: Decoding = "all") -> tuple[Any, WorldStep]:
+        """All of `stages`."""
+        return finish(self.stages(state, actions, decode=decode))
+
+    def stages(self, state: Any, actions: np.ndarray, *, decode: Decoding = "all") -> Stages:
+        """A step in stages, those of the world."""
+        options: dict[str, Any] = {} if self.spec.latent_shape is None else {"decode": decode}
+        return (yield from stages_of(self.world, state, actions, **options))
+
+    def render(self, state: Any) -> np.ndarray:
+        """As the world does."""
+        return self.world.render(state)
+
+    def latents(self, state: Any) -> np.ndarray:
+        """As the world does."""
+        return cast(LatentWorld, self.world).latents(state)
+
+    def streams(self, state: Any) -> dict[str, np.ndarray]:
+        """As the world does."""
+        return cast(StreamWorld, self.world).streams(state)
 
 
 def held_spec(spec: WorldSpec, hold: int) -> WorldSpec:

@@ -49,10 +49,6 @@ class GymSource:
         frame_skip: int = 1,
         between: bool = False,
     ) -> None:
-        if height < 1 or width < 1:
-            raise InvalidInput(f"frames of {height} x {width} pixels cannot be made; give at least 1 x 1")
-        if frame_skip < 1 or (between and frame_skip < 2):
-            raise InvalidInput(f"frame_skip is {frame_skip}; give at least 1, and at least 2 with frames between steps")
         kwargs = dict(env_kwargs or {})
         self._owned = isinstance(env, str)
         self._env = _make(env, kwargs) if isinstance(env, str) else _checked_env(env, kwargs)
@@ -61,13 +57,16 @@ class GymSource:
         self._frame: np.ndarray | None = None
         self._running, self._steps = False, 0
         try:
+            _check(height, width, frame_skip, between)
             self._observes = _observes_frames(self._name, self._env, frames)
             extras = _streams(self._name, self._env, height, width) if streams else {}
             if between:
-                extras["between"] = StreamSpec(
-                    "image", (frame_skip - 1, height, width, 3), "uint8", per_step=frame_skip - 1
-                )
-            options = {"streams": streams, "between": between, "frame_skip": frame_skip if frame_skip > 1 else 0}
+                shape = (frame_skip - 1, height, width, 3)
+                extras["between"] = StreamSpec("image", shape, "uint8", per_step=frame_skip - 1)
+            options: dict[str, Any] = {"streams": streams, "between": between}
+            options |= {"frame_skip": frame_skip} if frame_skip > 1 else {}
+            options |= {"frames": "observation"} if self._observes else {}
+            chosen = {name: value for name, value in options.items() if value}
             self.spec = SourceSpec(
                 name=self._name,
                 height=height,
@@ -78,13 +77,7 @@ class GymSource:
                 max_episode_steps=_limit(self._env, frame_skip),
                 augmentations=dict(self._env.metadata.get("augmentations", {})),
                 extras=extras,
-                parameters={
-                    **parameters,
-                    "height": height,
-                    "width": width,
-                    **({"frames": "observation"} if self._observes else {}),
-                    **{name: value for name, value in options.items() if value},
-                },
+                parameters={**parameters, "height": height, "width": width, **chosen},
             )
         except WorldsimError:
             self.close()
@@ -186,6 +179,13 @@ class GymSource:
             f"{self._name} gave reward {reward!r} at step {self._steps} of an episode; let its step() return one "
             f"finite number of at most {np.finfo(np.float32).max:.2g}"
         )
+
+
+def _check(height: int, width: int, frame_skip: int, between: bool) -> None:
+    if height < 1 or width < 1:
+        raise InvalidInput(f"frames of {height} x {width} pixels cannot be made; give at least 1 x 1")
+    if frame_skip < 1 or (between and frame_skip < 2):
+        raise InvalidInput(f"frame_skip is {frame_skip}; give at least 1, and at least 2 with frames between steps")
 
 
 def _make(env_id: str, kwargs: dict[str, Any]) -> gym.Env[Any, Any]:

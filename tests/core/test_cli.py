@@ -57,7 +57,7 @@ def test_without_a_command_the_commands_are_listed(capsys):
 
 
 def test_an_unknown_command_names_the_known_ones(capsys):
-    assert "unknown command 'dream'; the commands are record, import" in fails(capsys, "dream")
+    assert "unknown command 'dream'; the commands are make, record" in fails(capsys, "dream")
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])

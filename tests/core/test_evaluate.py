@@ -12,7 +12,6 @@ from worldsim.evaluate.actions import measure_actions
 from worldsim.evaluate.drift import measure_drift
 from worldsim.evaluate.effort import QUICK
 from worldsim.evaluate.horizons import compare, measure_horizons
-from worldsim.evaluate.table import save_json
 from worldsim.evaluate.tokenizer import measure_tokenizer
 
 LENGTHS = (70, 66, 80, 64)
@@ -137,11 +136,6 @@ def test_a_store_of_another_world_is_refused_in_one_line(world, tmp_path, capsys
         main(["eval", str(tmp_path / "world"), "--data", str(other.path), "--quick"])
     assert stopped.value.code == 2
     assert "source is elsewhere" in capsys.readouterr().err
-
-
-def test_numbers_that_are_not_finite_become_null(tmp_path):
-    save_json(tmp_path / "a.json", {"a": float("nan"), "b": [1.0, float("inf")], "c": {"d": None}})
-    assert json.loads((tmp_path / "a.json").read_text()) == {"a": None, "b": [1.0, None], "c": {"d": None}}
 
 
 def evaluate_quickly(world, folder, **options):

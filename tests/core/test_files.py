@@ -1,11 +1,12 @@
 """Files and folders are written whole or not at all."""
 
+import json
 import os
 
 import pytest
 
 from worldsim.errors import InvalidInput
-from worldsim.io.files import making_folder, replacing, replacing_folder, write_atomically
+from worldsim.io.files import making_folder, replacing, replacing_folder, write_atomically, write_json
 
 
 def listing(folder):
@@ -65,3 +66,8 @@ def test_a_folder_makes_way_for_another_and_keeps_what_that_one_lacks(tmp_path):
         (partial / "weights").write_text("new")
     assert (path / "weights").read_text() == "new" and (path / "notes").read_text() == "old"
     assert listing(tmp_path) == ["world"]
+
+
+def test_numbers_that_are_not_finite_become_null(tmp_path):
+    write_json(tmp_path / "a.json", {"a": float("nan"), "b": [1.0, float("inf")], "c": {"d": None}})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"a": None, "b": [1.0, None], "c": {"d": None}}

@@ -22,6 +22,16 @@ def steered():
     return lively_world(steering=True)
 
 
+def refused_and_unchanged(world, actions, good):
+    """A step with `actions` is refused and leaves the state as it was, so that one with `good` can be taken."""
+    state = world.reset(seed=[0, 1])
+    before = clone(state)
+    with pytest.raises(InvalidAction):
+        world.step(state, actions)
+    assert same(state, before)
+    world.step(state, good)
+
+
 @pytest.mark.parametrize(
     "actions",
     [
@@ -45,12 +55,7 @@ def steered():
     ids=repr,
 )
 def test_an_invalid_discrete_action_changes_nothing(world, actions):
-    state = world.reset(seed=[0, 1])
-    before = clone(state)
-    with pytest.raises(InvalidAction):
-        world.step(state, actions)
-    assert same(state, before)
-    world.step(state, np.array([0, 2], np.int8))
+    refused_and_unchanged(world, actions, np.array([0, 2], np.int8))
 
 
 @pytest.mark.parametrize(
@@ -74,12 +79,7 @@ def test_an_invalid_discrete_action_changes_nothing(world, actions):
     ids=repr,
 )
 def test_an_invalid_continuous_action_changes_nothing(steered, actions):
-    state = steered.reset(seed=[0, 1])
-    before = clone(state)
-    with pytest.raises(InvalidAction):
-        steered.step(state, actions)
-    assert same(state, before)
-    steered.step(state, np.array([[-1, 0], [1, 2]]))
+    refused_and_unchanged(steered, actions, np.array([[-1, 0], [1, 2]]))
 
 
 @pytest.mark.parametrize(

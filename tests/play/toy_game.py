@@ -46,14 +46,7 @@ class ToyWorld:
         self.actions: list[int] = []  # all that ever arrived
         self.at_step: dict[int, Callable[[], None]] = {}  # what else happens in a step of that number
 
-    def reset(
-        self,
-        seed: Sequence[int],
-        *,
-        episode: Sequence[int] | None = None,
-        frames: np.ndarray | None = None,
-        actions: np.ndarray | None = None,
-    ) -> ToyState:
+    def reset(self, seed: Sequence[int], *, episode: Any = None, frames: Any = None, actions: Any = None) -> ToyState:
         count = len(seed)
         seeds, zeros = np.array(seed, np.int64), np.zeros(count, np.int64)
         balls = uniform(seeds, zeros, zeros, STREAM_FRAME, (5, 3))

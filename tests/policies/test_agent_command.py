@@ -46,7 +46,7 @@ def test_it_trains_evaluates_and_films(folder, tmp_path, capsys, options):
     seeds = 2 if "--seeds" in options else 1
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     places = {"dream"} if "--no-real" in options else {"dream", "real"}
-    assert set(results["mean_tics"]) == places and set(results["agents"]["seed 0"]) == places
+    assert set(results["mean_length"]) == places and set(results["agents"]["seed 0"]) == places
     assert results["options"]["hold"] == 20 and results["options"]["num_envs"] == 2
     assert (tmp_path / "out" / "curves.png").stat().st_size > 1000
     for seed in range(seeds):

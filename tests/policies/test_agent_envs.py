@@ -10,7 +10,7 @@ from game import COUNTER, counter_world, doom_world, with_source
 from tiny import tiny_files
 
 from worldsim.errors import InvalidInput
-from worldsim.policies.agent_envs import dream_envs, real_envs, tics_per_action
+from worldsim.policies.agent_envs import dream_envs, real_envs
 from worldsim.policies.baselines import HeldRandom
 from worldsim.policies.change_cost import ChangeCost
 from worldsim.policies.controls import ShuffledActions
@@ -150,11 +150,11 @@ def test_take_cover_is_played_as_its_worlds_are(kind):
     world, config = doom_world(), ObservationConfig(kind, stack=2, hold=2)
     dream, real = dream_envs(world, 2, config), real_envs(world, 2, config)
     assert dream.observation_space == real.observation_space and dream.action_space == real.action_space
-    assert tics_per_action(world, config) == 4
-    score = evaluate(HeldRandom(real.action_space, mean_steps=5), real, 4, tics_per_action=4)
-    assert all(tics - 4 <= earned <= tics for earned, tics in zip(score.returns, score.tics, strict=True))
-    assert 150 < score.mean_tics < 1000
-    assert score == evaluate(HeldRandom(real.action_space, mean_steps=5), real, 4, tics_per_action=4)
+    score = evaluate(HeldRandom(real.action_space, mean_steps=5), real, 4, hold=2)
+    # a point for each tic, two a step
+    assert all(2 * n - 4 <= earned <= 2 * n for earned, n in zip(score.returns, score.lengths, strict=True))
+    assert 75 < score.mean_length < 500
+    assert score == evaluate(HeldRandom(real.action_space, mean_steps=5), real, 4, hold=2)
     real.close()
 
 

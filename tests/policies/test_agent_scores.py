@@ -5,7 +5,7 @@ import pytest
 
 from worldsim.policies.agent_envs import dream_envs, real_envs
 from worldsim.policies.baselines import Always, HeldRandom, baselines
-from worldsim.policies.curves import format_stages
+from worldsim.policies.curves import format_stages, save_curves
 from worldsim.policies.evaluate import Score, evaluate
 from worldsim.policies.judge import TRAINED_IN, Judge, format_table, pooled
 from worldsim.policies.observation import ObservationConfig
@@ -18,15 +18,15 @@ DISCRETE = ActionSpec(n=3, meanings=("NOOP", "LEFT", "RIGHT")).to_space()
 @pytest.mark.parametrize("make", [dream_envs, real_envs])
 def test_a_score_counts_whole_episodes_and_follows_from_its_seed(world, make):
     envs = make(world, 2, CONFIG)
-    one, again, other = (evaluate(HeldRandom(DISCRETE), envs, 6, tics_per_action=2, seed=s) for s in (3, 3, 4))
-    assert len(one.returns) == len(one.tics) == 6 and one == again and one.returns != other.returns
-    assert all(tics % 2 == 0 and 2 <= tics <= 8 for tics in one.tics)
+    one, again, other = (evaluate(HeldRandom(DISCRETE), envs, 6, hold=2, seed=s) for s in (3, 3, 4))
+    assert len(one.returns) == len(one.lengths) == 6 and one == again and one.returns != other.returns
+    assert all(steps % 2 == 0 and 2 <= steps <= 8 for steps in one.lengths)
 
 
 def test_the_same_action_earns_the_same_in_the_same_games(world):
     envs = real_envs(world, 2, CONFIG)
-    scores = [evaluate(Always(action), envs, 4, tics_per_action=2) for action in (0, 2)]
-    assert scores[0].tics == scores[1].tics  # the counter's end does not depend on the actions, its reward does
+    scores = [evaluate(Always(action), envs, 4, hold=2) for action in (0, 2)]
+    assert scores[0].lengths == scores[1].lengths  # the counter's end does not depend on the actions, its reward does
     assert scores[1].mean == pytest.approx(3 * scores[0].mean)
 
 
@@ -35,9 +35,9 @@ def test_the_interval_surrounds_the_mean_and_narrows():
     few, many = (Score(tuple(rng.normal(100, 10, n)), tuple(rng.integers(90, 110, n).tolist())) for n in (10, 1000))
     for score in (few, many):
         assert score.interval()[0] < score.mean < score.interval()[1]
-        assert score.interval_tics()[0] < score.mean_tics < score.interval_tics()[1]
+        assert score.length_interval()[0] < score.mean_length < score.length_interval()[1]
     assert np.diff(many.interval()) < np.diff(few.interval()) / 3
-    assert str(many).startswith(f"{many.mean_tics:.0f} [") and many.to_json()["episodes"] == 1000
+    assert str(many).startswith(f"{many.mean_length:.0f} [") and many.to_json()["episodes"] == 1000
 
 
 def test_held_actions_are_held():
@@ -72,7 +72,7 @@ def test_the_judge_plays_both_and_the_table_has_both(world):
     assert [len(rows["random"][place].returns) for place in ("dream", "real")] == [2, 2]
     table = format_table(rows, {"seed 0": 1000}).splitlines()
     assert table[2].startswith("| seed 0 |") and table[2].endswith("| 1,000 |") and table[3].endswith("| 0 |")
-    assert pooled([rows["seed 0"], rows["seed 0"]])["real"] == rows["seed 0"]["real"].mean_tics
+    assert pooled([rows["seed 0"], rows["seed 0"]])["real"] == rows["seed 0"]["real"].mean_length
     only = Judge(world, CONFIG, episodes=2, real=False)(Always(0))
     assert set(only) == {"dream"} and "| - |" in format_table({"a": only}, {"a": None})
 
@@ -100,3 +100,12 @@ def test_stages_show_the_dream_beside_the_game():
     ]
     alone = format_stages([scored(1000, dream=300.0)])
     assert alone.splitlines()[0] == "| decisions | return, dream |" and alone.endswith("| 1,000 | 300 |")
+
+
+def test_curves_of_runs_whose_scores_counted_tics_are_still_read(tmp_path):
+    score = {"mean_return": 2.0, "return_ci": [1.0, 3.0], "mean_tics": 40.0, "tics_ci": [40.0, 40.0], "tics": [40]}
+    points = [{"steps": 1000, "minutes": 1.0, "scores": {"real": score}}]
+    assert format_stages(points).endswith("| 1,000 | 2 |")
+    pytest.importorskip("matplotlib")
+    save_curves(tmp_path / "curves.png", {"seed 0": points})
+    assert (tmp_path / "curves.png").exists()

@@ -304,5 +304,5 @@ def test_the_example_trains_an_agent_and_evaluates_it(world, tmp_path, monkeypat
     monkeypatch.setattr(World, "from_pretrained", lambda name: world)
     monkeypatch.setattr(sys, "argv", ["train_in_dream.py", "--minutes", "0.001", "--out", str(tmp_path)])
     runpy.run_path(str(EXAMPLES / "train_in_dream.py"), run_name="__main__")
-    assert "decisions it survives" in capsys.readouterr().out
+    assert "decisions episodes last" in capsys.readouterr().out
     assert load_agent(tmp_path / "agent.safetensors").observation.hold == 20

@@ -21,36 +21,36 @@ def play(runs, actions, *, row=0, ends=False, cut=False):
 
 def test_decisions_and_terminations_are_counted_by_how_long_an_action_was_kept_up():
     runs = Runs(20)
-    play(runs, [1, 1, 1, 2, 2], ends=True)  # died at the second decision for 2
+    play(runs, [1, 1, 1, 2, 2], ends=True)  # at the second decision for 2
     play(runs, [2], ends=True)  # of another episode, in which it is a new action
-    assert [(run.first, run.last, run.tics, run.terminations) for run in runs.rows()] == [
+    assert [(run.first, run.last, run.steps, run.terminations) for run in runs.rows()] == [
         (0, 20, 60, 1), (20, 40, 40, 1), (40, 60, 20, 0),
     ]  # fmt: skip
     assert [run.share for run in runs.rows()] == pytest.approx([3 / 6, 2 / 6, 1 / 6])
     assert [run.hazard for run in runs.rows()] == pytest.approx([1000 / 60, 25, 0])
 
 
-def test_environments_keep_up_their_own_actions_and_a_cut_is_no_death():
+def test_environments_keep_up_their_own_actions_and_a_cut_is_no_termination():
     runs = Runs(1)
     for action in (0, 0, 0):
         play(runs, [action])
         play(runs, [action % 2], row=1)
     play(runs, [0], ends=True, cut=True)
-    found = [(run.first, run.tics, run.terminations) for run in runs.rows()]
+    found = [(run.first, run.steps, run.terminations) for run in runs.rows()]
     assert found == [(0, 2, 0), (1, 2, 0), (2, 2, 0), (3, 1, 0)]
 
 
 def test_actions_that_are_arrays_change_with_any_of_their_numbers():
     runs = Runs(1)
     play(runs, [(0.0, 1.0), (0.0, 1.0), (0.5, 1.0)])
-    assert [(run.first, run.tics) for run in runs.rows()] == [(0, 2), (1, 1)]
+    assert [(run.first, run.steps) for run in runs.rows()] == [(0, 2), (1, 1)]
 
 
 @pytest.mark.parametrize("make", [dream_envs, real_envs])
 def test_a_score_tells_runs_of_all_its_episodes(world, make):
-    score = evaluate(Always(1), make(world, 2, ObservationConfig(stack=1, hold=2)), 5, tics_per_action=100)
-    assert sum(run.tics for run in score.runs) == sum(score.tics)
-    assert sum(run.share for run in score.runs) == pytest.approx(1) and score.runs[0].tics == 500
+    score = evaluate(Always(1), make(world, 2, ObservationConfig(stack=1, hold=2)), 5, hold=100)
+    assert sum(run.steps for run in score.runs) == sum(score.lengths)
+    assert sum(run.share for run in score.runs) == pytest.approx(1) and score.runs[0].steps == 500
     assert len(score.to_json()["runs"]) == len(score.runs)
 
 

@@ -5,13 +5,19 @@ import numpy as np
 from worldsim.data.episodes import EpisodesMeta
 from worldsim.spec import ActionSpec, StreamSpec
 
-STREAMS = {
-    "rgb": StreamSpec("image", (20, 20, 3), "uint8"),
-    "action": StreamSpec("token", (), "int64"),
-    "reward": StreamSpec("vector", (), "float32"),
-    "terminated": StreamSpec("token", (), "bool"),
-    "truncated": StreamSpec("token", (), "bool"),
-}
+
+def basic_streams(height, width):
+    """What every store of frames of that size has."""
+    return {
+        "rgb": StreamSpec("image", (height, width, 3), "uint8"),
+        "action": StreamSpec("token", (), "int64"),
+        "reward": StreamSpec("vector", (), "float32"),
+        "terminated": StreamSpec("token", (), "bool"),
+        "truncated": StreamSpec("token", (), "bool"),
+    }
+
+
+STREAMS = basic_streams(20, 20)
 META = EpisodesMeta(
     source="test",
     actions=ActionSpec(n=3, meanings=("NOOP", "LEFT", "RIGHT"), keys=((), ("left",), ("right",))),

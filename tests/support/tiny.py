@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from recordings import basic_streams
 
 from worldsim.config import SourceConfig, WorldConfig
 from worldsim.data.episode_writer import EpisodeWriter
@@ -76,13 +77,7 @@ def tiny_episodes(
 
     Every episode but the last ends with `terminated`, the last one with `truncated`.
     """
-    streams = {
-        "rgb": StreamSpec("image", (16, 32, 3), "uint8"),
-        "action": StreamSpec("token", (), "int64"),
-        "reward": StreamSpec("vector", (), "float32"),
-        "terminated": StreamSpec("token", (), "bool"),
-        "truncated": StreamSpec("token", (), "bool"),
-    }
+    streams = basic_streams(16, 32)
     if between:
         streams["between"] = StreamSpec("image", (between, 16, 32, 3), "uint8")
     meta = EpisodesMeta(source, ACTIONS, streams, fps=17.5, frame_skip=2, policy="random", max_episode_steps=40)

@@ -14,7 +14,7 @@ import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -23,9 +23,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from worldsim.io.text import table
-from worldsim.rollout import finish, stages_of
-from worldsim.spec import Decoding, LatentWorld, Stages, WorldProtocol, WorldSpec, WorldStep
+from worldsim.spec import Decoding, Stages, WorldProtocol
 from worldsim.world import World
+from worldsim.wrappers import WorldWrapper
 
 EXTRA_WARM_UP = 10  # steps after the window is full, before anything is timed
 PEAK_SIDE = 1024  # of the square matrices whose product is the machine's peak
@@ -34,37 +34,13 @@ PEAK_TRIES = 30
 AnyEnv = gym.Env[Any, Any] | gym.vector.VectorEnv[Any, Any, Any]
 
 
-class Endless:
+class Endless(WorldWrapper):
     """A world whose episodes never end, and the same in everything else."""
 
-    def __init__(self, world: WorldProtocol) -> None:
-        self.world = world
-
-    @property
-    def spec(self) -> WorldSpec:
-        """That of the world."""
-        return self.world.spec
-
-    def reset(self, seed: Sequence[int], **options: Any) -> Any:
-        """As the world does."""
-        return self.world.reset(seed, **options)
-
-    def step(self, state: Any, actions: np.ndarray, **options: Any) -> tuple[Any, WorldStep]:
-        """As the world does, but nothing terminates."""
-        return finish(self.stages(state, actions, **options))
-
-    def stages(self, state: Any, actions: np.ndarray, **options: Any) -> Stages:
-        """As the world does, but nothing terminates."""
-        state, step = yield from stages_of(self.world, state, actions, **options)
+    def stages(self, state: Any, actions: np.ndarray, *, decode: Decoding = "all") -> Stages:
+        """As the world's, but nothing terminates."""
+        state, step = yield from super().stages(state, actions, decode=decode)
         return state, dataclasses.replace(step, terminated=np.zeros_like(step.terminated))
-
-    def render(self, state: Any) -> np.ndarray:
-        """As the world does."""
-        return self.world.render(state)
-
-    def latents(self, state: Any) -> np.ndarray:
-        """As the world does."""
-        return cast(LatentWorld, self.world).latents(state)
 
 
 def bench_world(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 
 from worldsim.actions import check_actions
 from worldsim.errors import InvalidInput
-from worldsim.io.files import read_json, write_atomically
+from worldsim.io.files import read_json, write_json
 from worldsim.spec import ActionSpec, WorldSpec
 
 FORMAT = 1
@@ -51,7 +50,7 @@ class Trace:
         """Write a .json file, whole or not at all; raises InvalidInput where that cannot be."""
         pieces = [{"seed": seed, "actions": actions} for seed, actions in self.pieces if actions]
         header = {"format": FORMAT, "world": self.world, "steps_per_second": self.steps_per_second}
-        write_atomically(path, (json.dumps({**header, "pieces": pieces}) + "\n").encode())
+        write_json(path, {**header, "pieces": pieces}, indent=None)
 
     @classmethod
     def load(cls, path: Path) -> Trace:

@@ -61,7 +61,7 @@ class EvaluateCommand:
 
     def run(self) -> None:
         """Play, print and write."""
-        from worldsim.evaluate.table import save_json
+        from worldsim.io.files import write_json
         from worldsim.policies.baselines import baselines
         from worldsim.policies.experiment import format_details
         from worldsim.policies.judge import Judge, format_table
@@ -84,7 +84,7 @@ class EvaluateCommand:
         if self.json is not None:
             scores = {title: {place: score.to_json() for place, score in row.items()} for title, row in rows.items()}
             asked = {"agent": str(self.agent), "world": name, "stochastic": self.stochastic}
-            save_json(self.json, {**asked, "decisions": agent.steps, "agents": scores})
+            write_json(self.json, {**asked, "decisions": agent.steps, "agents": scores})
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -15,7 +17,7 @@ from worldsim.bench.steps import AnyEnv, bench_world, format_bench, measure_memo
 from worldsim.bench.traces import MADE_UP, load_stream
 from worldsim.cli.output import say
 from worldsim.errors import InvalidInput
-from worldsim.evaluate.table import save_json
+from worldsim.io.files import write_json
 from worldsim.spec import Decoding, WorldProtocol
 from worldsim.speculation import Speculation
 from worldsim.world import World
@@ -24,89 +26,94 @@ if TYPE_CHECKING:
     from worldsim.envs.observing import Observation
 
 
-def bench(
-    world: Annotated[str, tyro.conf.Positional],
-    /,
-    num_envs: tuple[int, ...] = (1, 16),
-    steps: int = 200,
-    observation: Literal["pixels", "latents"] = "pixels",
-    between: bool = False,
-    memory: int = 0,
-    speculate: bool = False,
-    streams: tuple[str, ...] = ("held", "repeat", "random"),
-    think: tuple[float, ...] = (0.0, 20.0),
-    json: Path | None = None,
-    threads: int | None = None,
-    compiled: bool = False,
-    device: str = "auto",
-) -> None:
+@dataclass(frozen=True)
+class BenchOptions:
+    """What is measured, and how."""
+
+    world: Annotated[str, tyro.conf.Positional]  # name of a shipped world, folder, or hub id
+    num_envs: tuple[int, ...] = (1, 16)  # numbers of environments to step as one batch
+    steps: int = 200  # to time with each of them
+    observation: Literal["pixels", "latents"] = "pixels"  # what the environments show; latents need no decoding
+    between: bool = False  # also decode the frames before the last one of each step
+    memory: int = 0  # also play so many steps with resets and report how much the process grows
+    speculate: bool = False  # measure speculation instead, in one environment, with `steps` steps of every stream
+    # how actions follow on each other: held (keys held as a hand might, made up), repeat, random, or a .json file that
+    # `worldsim play --trace` wrote
+    streams: tuple[str, ...] = ("held", "repeat", "random")
+    think: tuple[float, ...] = (0.0, 20.0)  # milliseconds that the caller thinks before a step
+    json: Path | None = None  # write the figures here
+    threads: int | None = None  # threads that torch computes with; its own choice by default
+    compiled: bool = False  # compile the world's steps to machine code, for each number of environments once
+    device: str = "auto"  # auto, cpu or cuda
+
+    def __post_init__(self) -> None:
+        counts = (("--num-envs", min(self.num_envs, default=0)), ("--steps", self.steps), ("--threads", self.threads))
+        for name, value in counts:
+            if value is not None and value < 1:
+                raise InvalidInput(f"{name} is {value}; give at least 1")
+        if self.memory < 0:
+            raise InvalidInput(f"--memory is {self.memory}; give a number of steps, or leave it out")
+        for ms in self.think:
+            if not 0 <= ms < math.inf:
+                raise InvalidInput(f"--think {ms} is no time; give milliseconds, 0 or more")
+
+    def check_streams(self) -> None:
+        """Raise InvalidInput for streams that cannot be played."""
+        if self.steps < 2:
+            raise InvalidInput(
+                f"--steps is {self.steps}; give at least 2, since the first step of a stream is not timed"
+            )
+        for name in self.streams:
+            if name not in MADE_UP and not (name.endswith(".json") and Path(name).is_file()):
+                raise InvalidInput(f"--streams {name!r} is unknown; give {', '.join(MADE_UP)}, or a trace (.json)")
+
+    @property
+    def decode(self) -> Decoding:
+        """What of a step the environments decode."""
+        return "all" if self.between else "frame" if self.observation == "pixels" else "none"
+
+
+def bench(options: Annotated[BenchOptions, tyro.conf.arg(name="")]) -> None:
     """Time a world's environments end to end: checks, model, decoder, reward, numpy.
 
     In steady state: the history is full, and endings are ignored so that no reset is among the timed steps.
     With --speculate: what it brings to compute steps ahead of time, with it against without.
-
-    Args:
-        world: name of a shipped world, folder, or hub id.
-        num_envs: numbers of environments to step as one batch.
-        steps: steps to time with each of them.
-        observation: what the environments show; latents need no decoding.
-        between: also decode the frames before the last one of each step.
-        memory: also play so many steps with resets and report how much the process grows.
-        speculate: measure speculation instead, in one environment, with `steps` steps of every stream.
-        streams: how actions follow on each other: held (keys held as a hand might, made up), repeat, random, or a
-            .json file that `worldsim play --trace` wrote.
-        think: milliseconds that the caller thinks before a step.
-        json: write the figures here.
-        threads: threads that torch computes with (default: torch's own choice).
-        compiled: compile the world's steps to machine code, for each number of environments once.
-        device: auto, cpu or cuda.
     """
-    _check_options(num_envs, steps, memory, threads)
-    if threads is not None:
-        torch.set_num_threads(threads)
-    if speculate:
-        _check_callers(streams, think, steps)
-    loaded = World.from_pretrained(world, device=device)
-    served = loaded.compiled() if compiled else loaded
-    decode: Decoding = "all" if between else "frame" if observation == "pixels" else "none"
-    make = partial(make_env, observation=observation, between=between)
-    if speculate:
-        report = bench_speculation(
-            served,
-            lambda world, speculate: make(world, 1, speculate=speculate),
-            {Path(name).stem: load_stream(name, served.spec, steps) for name in streams},
-            think,
-        )
-        report |= {"compiled": compiled, "decoded": decode}
-        say(format_speculation(report))
-    else:
-        report = bench_world(loaded, make, num_envs, steps, decode, compiled=compiled)
-        if memory:
-            from worldsim.envs.world_env import WorldEnv  # with the game's own time limit, and so with resets
-
-            report["memory"] = measure_memory(WorldEnv(served), memory)
-        say(format_bench(report))
-    if json is not None:
-        save_json(json, report)
+    if options.speculate:
+        options.check_streams()
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    world = World.from_pretrained(options.world, device=options.device)
+    make = partial(make_env, observation=options.observation, between=options.between)
+    measure = _bench_ahead if options.speculate else _bench_steps
+    report, text = measure(world, make, options)
+    say(text)
+    if options.json is not None:
+        write_json(options.json, report)
 
 
-def _check_options(num_envs: tuple[int, ...], steps: int, memory: int, threads: int | None) -> None:
-    for name, value in (("--num-envs", min(num_envs, default=0)), ("--steps", steps), ("--threads", threads)):
-        if value is not None and value < 1:
-            raise InvalidInput(f"{name} is {value}; give at least 1")
-    if memory < 0:
-        raise InvalidInput(f"--memory is {memory}; give a number of steps, or leave it out")
+def _bench_steps(world: World, make: Callable[..., AnyEnv], options: BenchOptions) -> tuple[dict[str, Any], str]:
+    """The report of every number of environments, and its text."""
+    report = bench_world(world, make, options.num_envs, options.steps, options.decode, compiled=options.compiled)
+    if options.memory:
+        from worldsim.envs.world_env import WorldEnv  # with the game's own time limit, and so with resets
+
+        served = world.compiled() if options.compiled else world
+        report["memory"] = measure_memory(WorldEnv(served), options.memory)
+    return report, format_bench(report)
 
 
-def _check_callers(streams: tuple[str, ...], think: tuple[float, ...], steps: int) -> None:
-    if steps < 2:
-        raise InvalidInput(f"--steps is {steps}; give at least 2, since the first step of a stream is not timed")
-    for name in streams:
-        if name not in MADE_UP and not (name.endswith(".json") and Path(name).is_file()):
-            raise InvalidInput(f"--streams {name!r} is unknown; give {', '.join(MADE_UP)}, or a trace (.json)")
-    for ms in think:
-        if not 0 <= ms < math.inf:
-            raise InvalidInput(f"--think {ms} is no time; give milliseconds, 0 or more")
+def _bench_ahead(world: World, make: Callable[..., AnyEnv], options: BenchOptions) -> tuple[dict[str, Any], str]:
+    """The report of one environment with speculation and without, and its text."""
+    served = world.compiled() if options.compiled else world
+    report = bench_speculation(
+        served,
+        lambda world, speculate: make(world, 1, speculate=speculate),
+        {Path(name).stem: load_stream(name, served.spec, options.steps) for name in options.streams},
+        options.think,
+    )
+    report |= {"compiled": options.compiled, "decoded": options.decode}
+    return report, format_speculation(report)
 
 
 def make_env(

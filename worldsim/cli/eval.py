@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import tyro
@@ -17,7 +18,8 @@ from worldsim.evaluate.plots import require_matplotlib, save_plots
 from worldsim.evaluate.probes import find_probes
 from worldsim.evaluate.sheets import save_sheets
 from worldsim.evaluate.study import Stores, Study, run_study
-from worldsim.evaluate.table import format_report, save_json
+from worldsim.evaluate.table import format_report
+from worldsim.io.files import write_json
 from worldsim.io.weights import find_world
 from worldsim.world import World
 
@@ -29,80 +31,89 @@ BLIND_POLICIES = ("random", "persistent", "sweep")  # data policies that do not 
 DRIFT_POLICY = "persistent"
 
 
-def evaluate(
-    world: Annotated[str, tyro.conf.Positional],
-    /,
-    data: Path,
-    random_data: Path | None = None,
-    probe_data: Path | None = None,
-    json: Path | None = None,
-    out: Path | None = None,
-    quick: bool = False,
-    trust_probes: bool = False,
-    device: str = "auto",
-) -> None:
+@dataclass(frozen=True)
+class EvalOptions:
+    """What is measured, with which data, and what is written."""
+
+    world: Annotated[str, tyro.conf.Positional]  # name of a shipped world, folder, or hub id
+    data: Path  # episodes that the world was not trained on
+    # more, recorded with --policy persistent, for endings and the world's own probes; by default those of data
+    random_data: Path | None = None
+    probe_data: Path | None = None  # episodes to train the action probe on; by default half of those of data
+    json: Path | None = None  # write the figures here
+    out: Path | None = None  # write report.json, contact sheets and plots into this folder
+    quick: bool = False  # measure very little, to see whether all of it runs
+    trust_probes: bool = False  # run the probes in the world's folder, which are code; shipped worlds' always run
+    device: str = "auto"  # auto, cpu or cuda
+
+    def make_folders(self) -> None:
+        """Make what is written to; raises InvalidInput, or MissingDependency for what draws the plots."""
+        if self.out is not None:
+            require_matplotlib()
+            _make_folder(self.out)
+        if self.json is not None:
+            _make_folder(self.json.parent)
+
+
+def evaluate(options: Annotated[EvalOptions, tyro.conf.arg(name="")]) -> None:
     """Measure a world against episodes it was not trained on; every draw is fixed, so are the figures.
 
     How often episodes end depends on who plays. A policy that does not look at the frames, such as persistent,
     can play the dreams too; actions of any other are replayed, which favours the real episodes.
 
     Episodes that are too short for the longest horizons are measured at the others, as the report says.
-
-    Args:
-        world: name of a shipped world, folder, or hub id.
-        data: episodes that the world was not trained on.
-        random_data: more, recorded with --policy persistent, for endings and the world's own probes
-            (default: data).
-        probe_data: episodes to train the action probe on (default: half of the episodes of data).
-        json: write the figures here.
-        out: write report.json, contact sheets and plots into this folder.
-        quick: measure very little, to see whether all of it runs.
-        trust_probes: run the probes in the world's folder, which are code; those of worlds that ship always run.
-        device: auto, cpu or cuda.
     """
-    if out is not None:
-        require_matplotlib()
-        _make_folder(out)
-    if json is not None:
-        _make_folder(json.parent)
+    options.make_folders()
     require_libraries()
-    folder = find_world(world)
-    loaded = World.from_pretrained(folder, device=device)
-    config = loaded.config
-    found = find_probes(folder, config, trust=trust_probes)
-    if found.untrusted is not None:
-        say(f"{found.untrusted} is not run, since it is code; if you trust it, add --trust-probes")
-    stores = Stores(
-        open_held_out(data, config),
-        None if random_data is None else open_held_out(random_data, config),
-        None if probe_data is None else open_held_out(probe_data, config),
-    )
+    folder = find_world(options.world)
+    world = World.from_pretrained(folder, device=options.device)
+    config = world.config
+    probes = find_probes(folder, config, trust=options.trust_probes)
+    if probes.untrusted is not None:
+        say(f"{probes.untrusted} is not run, since it is code; if you trust it, add --trust-probes")
+    stores = _open_stores(options, config)
     policy = (stores.random or stores.held_out).meta.policy
-    if stores.random is not None and policy not in BLIND_POLICIES:
-        raise InvalidInput(
-            f"--random-data {random_data} was recorded with --policy {policy}, which looks at the frames; "
-            f"record it with one of {', '.join(BLIND_POLICIES)}"
-        )
-    effort = QUICK if quick else Effort()
     fresh = policy_actions(policy, config) if policy in BLIND_POLICIES else None
-    study = run_study(loaded, stores, policy_actions(DRIFT_POLICY, config), fresh, effort, found.probes)
-    report = {
-        "world": config.name,
-        "data": str(data),
-        "random_data": None if random_data is None else str(random_data),
-        "device": str(loaded.device),
-        "dtype": str(loaded.dtype).removeprefix("torch."),
-        "quick": quick,
-        **study.report,
+    effort = QUICK if options.quick else Effort()
+    study = run_study(world, stores, policy_actions(DRIFT_POLICY, config), fresh, effort, probes.probes)
+    _write(study, {**_header(options, world), **study.report}, options)
+
+
+def _open_stores(options: EvalOptions, config: WorldConfig) -> Stores:
+    """The episodes that the options name, checked against the world."""
+    paths = (options.data, options.random_data, options.probe_data)
+    held_out, random, probe = (None if path is None else open_held_out(path, config) for path in paths)
+    assert held_out is not None
+    if random is not None and random.meta.policy not in BLIND_POLICIES:
+        raise InvalidInput(
+            f"--random-data {options.random_data} was recorded with --policy {random.meta.policy}, which looks at the "
+            f"frames; record it with one of {', '.join(BLIND_POLICIES)}"
+        )
+    return Stores(held_out, random, probe)
+
+
+def _header(options: EvalOptions, world: World) -> dict[str, Any]:
+    """What the report says of how it came about."""
+    return {
+        "world": world.config.name,
+        "data": str(options.data),
+        "random_data": None if options.random_data is None else str(options.random_data),
+        "device": str(world.device),
+        "dtype": str(world.dtype).removeprefix("torch."),
+        "quick": options.quick,
     }
+
+
+def _write(study: Study, report: dict[str, Any], options: EvalOptions) -> None:
+    """Print the report, and write what the options ask for."""
     say(format_report(report, [result.text for result in study.probes.values() if result.text]))
-    if json is not None:
-        save_json(json, report)
-    if out is not None:
-        save_json(out / "report.json", report)
-        save_sheets(study, out)
-        save_plots(study, out)
-        print(f"\nwrote report.json, contact sheets and plots to {out}")
+    if options.json is not None:
+        write_json(options.json, report)
+    if options.out is not None:
+        write_json(options.out / "report.json", report)
+        save_sheets(study, options.out)
+        save_plots(study, options.out)
+        print(f"\nwrote report.json, contact sheets and plots to {options.out}")
 
 
 def study_of(world: Path, data: Path, effort: Effort, device: str) -> Study:

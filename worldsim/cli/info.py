@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from worldsim.cli.output import write_json
+from worldsim.io.files import write_json
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import tyro
 
 from worldsim.cli.output import require_writable, say
 from worldsim.errors import InvalidInput
-from worldsim.io.files import read_json, write_atomically
+from worldsim.io.files import read_json, write_atomically, write_json
 from worldsim.train.recipe import HELD_OUT_SHARE, DataConfig, Recipe, load_recipe
 
 STATE = "state.json"  # in the folder of a making: which stages are done, and of what
@@ -102,7 +102,7 @@ class Making:
                 facts = stage.run(resume)
             finally:
                 self.state[stage.name]["seconds"] += round(time.monotonic() - begin, 1)
-                write_atomically(self.out / STATE, json.dumps(self.state, indent=1).encode())
+                write_json(self.out / STATE, self.state)
             self._note(stage, self.state[stage.name] | {"done": True, "facts": facts})
         say(f"\n{self._facts('evaluate')['text']}\n")
         for sentence in self._facts("evaluate")["verdict"]:
@@ -264,7 +264,7 @@ class Making:
         from worldsim.evaluate.effort import Effort
         from worldsim.evaluate.plots import save_plots
         from worldsim.evaluate.sheets import save_sheets
-        from worldsim.evaluate.table import format_report, save_json
+        from worldsim.evaluate.table import format_report
         from worldsim.evaluate.verdict import verdict
 
         c = self.recipe.evaluate
@@ -275,7 +275,7 @@ class Making:
         )  # fmt: skip
         study = study_of(self._world(), self.held_out[0], effort, self.device)
         (self.out / "report").mkdir(exist_ok=True)
-        save_json(self.out / "report" / "report.json", study.report)
+        write_json(self.out / "report" / "report.json", study.report)
         save_sheets(study, self.out / "report")
         save_plots(study, self.out / "report")
         return {"text": format_report(study.report), "verdict": verdict(study.report)}
@@ -330,7 +330,7 @@ class Making:
 
     def _note(self, stage: Stage, values: dict[str, Any]) -> None:
         self.state[stage.name] = values
-        write_atomically(self.out / STATE, json.dumps(self.state, indent=1).encode())
+        write_json(self.out / STATE, self.state)
 
     def _set_aside(self, stage: Stage, mark: str) -> None:
         """Keep what the stage made of other inputs: hours may lie in it."""

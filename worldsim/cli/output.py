@@ -1,15 +1,12 @@
-"""What commands write, to the console and to files, which are checked before long work begins."""
+"""What commands print, and a check before long work begins that their files can be written."""
 
 from __future__ import annotations
 
 import io
-import json
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from worldsim.io.files import write_atomically, writing
+from worldsim.io.files import writing
 from worldsim.io.text import printable
 
 
@@ -33,8 +30,3 @@ def require_writable(path: Path) -> None:
         path.open("ab").close()
         if not existed:
             path.unlink()
-
-
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write values as an indented JSON file, whole or not at all."""
-    write_atomically(path, (json.dumps(values, indent=2) + "\n").encode())

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -17,76 +18,63 @@ if TYPE_CHECKING:
     from worldsim.world import World
 
 
-def play(
-    world: Annotated[str, tyro.conf.Positional],
-    /,
-    seed: int = 0,
-    scale: int | None = None,
-    speed: float = 1.0,
-    real: bool = False,
-    trust_source: bool = False,
-    record: Path | None = None,
-    script: str = "",
-    trace: Path | None = None,
-    speculate: bool = True,
-    compiled: bool = False,
-    max_seconds: float | None = None,
-) -> None:
-    """Open a window and play inside a world. F1 shows the keys.
+@dataclass(frozen=True)
+class PlayOptions:
+    """What is played, and how it is shown."""
 
-    Args:
-        world: a shipped world, a local folder, or a hub id.
-        seed: names the first episode; every new one takes the next seed.
-        scale: screen pixels down to one of the world, a whole number; without it the window suits the screen.
-        speed: 1 plays as fast as the recorded game.
-        real: show the real game at the left, played with the same keys (needs its simulator).
-        trust_source: let the real game be one whose Python module the world's files name, which runs that module.
-        record: write a clip of everything to this .mp4 file.
-        script: keys for the first steps, in place of the player's, as "left*20 noop*10 left+up*5".
-        trace: write the actions that were played to this .json file, for `worldsim bench --speculate --streams FILE`.
-        speculate: guess the next keys and compute what they lead to between the steps; the frames are the same.
-        compiled: compile the world's steps to machine code, which takes half a minute, once.
-        max_seconds: close the window after this long.
-    """
-    _check(seed, scale, speed, max_seconds)
-    if record is not None and record.suffix != ".mp4":
-        raise InvalidInput(f"--record {str(record)!r} does not end in .mp4; give it that ending")
-    if trace is not None:
-        if trace.suffix != ".json":
-            raise InvalidInput(f"--trace {str(trace)!r} does not end in .json; give it that ending")
-        require_writable(trace)
+    world: Annotated[str, tyro.conf.Positional]  # a shipped world, a local folder, or a hub id
+    seed: int = 0  # names the first episode; every new one takes the next seed
+    scale: int | None = None  # screen pixels down to one of the world; without it the window suits the screen
+    speed: float = 1.0  # 1 plays as fast as the recorded game
+    real: bool = False  # show the real game at the left, played with the same keys (needs its simulator)
+    # let the real game be one whose Python module the world's files name, which runs that module
+    trust_source: bool = False
+    record: Path | None = None  # write a clip of everything to this .mp4 file
+    script: str = ""  # keys for the first steps, in place of the player's, as "left*20 noop*10 left+up*5"
+    # write the actions that were played to this .json file, for `worldsim bench --speculate --streams FILE`
+    trace: Path | None = None
+    speculate: bool = True  # guess the next keys and compute what they lead to between the steps; same frames
+    compiled: bool = False  # compile the world's steps to machine code, which takes half a minute, once
+    max_seconds: float | None = None  # close the window after this long
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**62:
+            raise InvalidInput(f"--seed {self.seed} is not from 0 to 2**62; give one that is")
+        if self.scale is not None and not 1 <= self.scale <= 64:
+            raise InvalidInput(f"--scale {self.scale} is not from 1 to 64; give a whole number that is")
+        if not 0.01 <= self.speed <= 100:
+            raise InvalidInput(f"--speed {self.speed} is not from 0.01 to 100; 1 is the recorded game's own")
+        if self.max_seconds is not None and not 0 < self.max_seconds < math.inf:
+            raise InvalidInput(f"--max-seconds {self.max_seconds} is no time; give a number of seconds above 0")
+        for name, path, ending in (("record", self.record, ".mp4"), ("trace", self.trace, ".json")):
+            if path is not None and path.suffix != ending:
+                raise InvalidInput(f"--{name} {str(path)!r} does not end in {ending}; give it that ending")
+
+
+def play(options: Annotated[PlayOptions, tyro.conf.arg(name="")]) -> None:
+    """Open a window and play inside a world. F1 shows the keys."""
+    if options.trace is not None:
+        require_writable(options.trace)
     _require_display()
     from worldsim.world import World
 
-    loaded = World.from_pretrained(world)
-    if compiled:
-        loaded = loaded.compiled(1)  # before there is a window to wait in
-    chosen = {"seed": seed, "speed": speed, "real": real, "record": record, "trace": trace, "speculate": speculate}
-    settings = _settings(loaded, script, trust_source, **chosen)
+    world = World.from_pretrained(options.world)
+    if options.compiled:
+        world = world.compiled(1)  # before there is a window to wait in
+    settings = _settings(world, options)
     from worldsim.envs.play.window import Window
 
-    window = Window(loaded, settings, scale=scale)
+    window = Window(world, settings, scale=options.scale)
     try:
-        window.run(max_seconds)
+        window.run(options.max_seconds)
     finally:
         clips = window.session.clips
         for path in clips.written:
             print(f"wrote {path}")
-        if trace is not None and trace.exists():
-            print(f"wrote {trace}")
+        if options.trace is not None and options.trace.exists():
+            print(f"wrote {options.trace}")
     if clips.failure:
         raise WorldsimError(f"{clips.failure}; give a path that can be written, with space for the clip")
-
-
-def _check(seed: int, scale: int | None, speed: float, max_seconds: float | None) -> None:
-    if not 0 <= seed < 2**62:
-        raise InvalidInput(f"--seed {seed} is not from 0 to 2**62; give one that is")
-    if scale is not None and not 1 <= scale <= 64:
-        raise InvalidInput(f"--scale {scale} is not from 1 to 64; give a whole number that is")
-    if not 0.01 <= speed <= 100:
-        raise InvalidInput(f"--speed {speed} is not from 0.01 to 100; 1 is the recorded game's own")
-    if max_seconds is not None and not (max_seconds > 0 and math.isfinite(max_seconds)):
-        raise InvalidInput(f"--max-seconds {max_seconds} is no time; give a number of seconds above 0")
 
 
 def _require_display() -> None:
@@ -101,7 +89,7 @@ def _require_display() -> None:
     open_display()
 
 
-def _settings(world: World, script: str, trust_source: bool, **chosen: Any) -> Settings:
+def _settings(world: World, options: PlayOptions) -> Settings:
     from worldsim.envs.play.keys import ActionKeys, parse_script
     from worldsim.envs.play.real import open_real
     from worldsim.envs.play.status import Settings
@@ -111,9 +99,9 @@ def _settings(world: World, script: str, trust_source: bool, **chosen: Any) -> S
     keys = ActionKeys(world.spec.actions)
     source = world.config.source
     return Settings(
-        **chosen,
-        script=tuple(parse_script(script, keys.names)),
+        **{name: getattr(options, name) for name in ("seed", "speed", "real", "record", "trace", "speculate")},
+        script=tuple(parse_script(options.script, keys.names)),
         open_real=lambda: open_real(
-            source.name, source.frame_skip, world.spec, source.parameters, trust_source=trust_source
+            source.name, source.frame_skip, world.spec, source.parameters, trust_source=options.trust_source
         ),
     )

@@ -13,8 +13,9 @@ import numpy as np
 import tyro
 from tqdm import trange
 
-from worldsim.cli.output import require_writable, say, write_json
+from worldsim.cli.output import require_writable, say
 from worldsim.errors import InvalidInput
+from worldsim.io.files import write_json
 from worldsim.io.media import VideoWriter, contact_sheet, save_image
 from worldsim.spec import ActionSpec, WorldSpec
 
@@ -56,14 +57,7 @@ def rollout(
         compiled: compile the world's steps to machine code, which takes half a minute, once.
         device: auto, cpu or cuda.
     """
-    if steps < 1:
-        raise InvalidInput(f"--steps is {steps}; give at least 1")
-    if not 1 <= scale <= 64:
-        raise InvalidInput(f"--scale {scale} is not from 1 to 64; give a whole number that is")
-    if out.suffix != ".mp4":
-        raise InvalidInput(f"--out {str(out)!r} does not end in .mp4; give it that ending")
-    for path in (out, out.with_suffix(".png"), *([json] if json else [])):
-        require_writable(path)
+    _check(steps, scale, out, json)
     from worldsim.envs import WorldEnv
 
     env = WorldEnv(world, between=True, compiled=compiled, device=device)
@@ -75,6 +69,17 @@ def rollout(
     _print(spec, numbers, files)
     if json is not None:
         write_json(json, {**numbers, "files": files})
+
+
+def _check(steps: int, scale: int, out: Path, json: Path | None) -> None:
+    if steps < 1:
+        raise InvalidInput(f"--steps is {steps}; give at least 1")
+    if not 1 <= scale <= 64:
+        raise InvalidInput(f"--scale {scale} is not from 1 to 64; give a whole number that is")
+    if out.suffix != ".mp4":
+        raise InvalidInput(f"--out {str(out)!r} does not end in .mp4; give it that ending")
+    for path in (out, out.with_suffix(".png"), *([json] if json else [])):
+        require_writable(path)
 
 
 @dataclass

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import tyro
 
-from worldsim.cli.output import say, write_json
+from worldsim.cli.output import say
 from worldsim.config import WorldConfig
+from worldsim.io.files import write_json
 from worldsim.io.weights import CONFIG, find_world, read_card, shipped_worlds
 from worldsim.registration import WORLDS
 

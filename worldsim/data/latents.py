@@ -21,7 +21,7 @@ from worldsim.data.augment import Streams, augment
 from worldsim.data.episodes import REQUIRED_STREAMS, Episodes
 from worldsim.data.events import EventSpec, find_events
 from worldsim.errors import DamagedCheckpoint, InvalidInput
-from worldsim.io.files import read_json
+from worldsim.io.files import read_json, write_json
 from worldsim.models.tokenizer import Tokenizer, TokenizerConfig, to_images
 from worldsim.runtime.devices import autocast_dtype, choose_device
 from worldsim.train.checkpoint import load_checkpoint, setting
@@ -111,8 +111,7 @@ def cache_latents(
                     f"the latents in {folder} are not whole, or of another store: computing them", file=sys.stderr
                 )
             _encode_store(tokenizer, store, folder, augmentation)
-            done = json.dumps({**made_of, "sha256": _file_digest(folder / LATENTS)})
-            (folder / DONE).write_text(done, encoding="utf-8")
+            write_json(folder / DONE, {**made_of, "sha256": _file_digest(folder / LATENTS)})
     return LatentEpisodes(
         latents=np.load(folder / LATENTS, mmap_mode="r"),
         actions=actions,

@@ -41,6 +41,20 @@ class Study:
     probes: Mapping[str, ProbeResult]  # the world's own, by name
 
 
+class Timer:
+    """Calls what measures, and keeps how long it took."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    def __call__(self, name: str, measure: Callable[[], Any]) -> Any:
+        """What `measure` gives; its time is kept by `name`."""
+        begin = time.perf_counter()
+        result = measure()
+        self.seconds[name] = round(time.perf_counter() - begin, 1)
+        return result
+
+
 def run_study(
     world: World,
     stores: Stores,
@@ -62,14 +76,7 @@ def run_study(
     _check_enough(world, stores, effort)
     for probe in probes:
         probe.check(context)
-    seconds: dict[str, float] = {}
-
-    def timed(name: str, measure: Callable[[], Any]) -> Any:
-        begin = time.perf_counter()
-        result = measure()
-        seconds[name] = round(time.perf_counter() - begin, 1)
-        return result
-
+    timed = Timer()
     tokenizer = timed("tokenizer", lambda: measure_tokenizer(world, held_out, effort))
     horizons = timed("horizons", lambda: measure_horizons(world, held_out, effort))
     actions = drift_actions(effort.drift_worlds, effort.drift_steps, effort.seed)
@@ -88,7 +95,7 @@ def run_study(
     report["probes"] = {name: result.figures for name, result in found.items()}
     if world.config.actions.discrete:
         report["actions"] = timed("actions", lambda: measure_actions(world, held_out, horizons, stores.probe, effort))
-    return Study({**report, "seconds": seconds, "effort": asdict(effort)}, horizons, drift, endings, found)
+    return Study({**report, "seconds": timed.seconds, "effort": asdict(effort)}, horizons, drift, endings, found)
 
 
 def _check_enough(world: World, stores: Stores, effort: Effort) -> None:

@@ -1,14 +1,10 @@
-"""A study's report as text and as JSON."""
+"""A study's report as text."""
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
-from worldsim.io.files import write_atomically
 from worldsim.io.text import interval_text, table
 
 
@@ -98,16 +94,3 @@ def _endings(endings: dict[str, Any]) -> list[str]:
 
 def _share(row: dict[str, Any], side: str) -> str:
     return f"{row[f'{side}_accuracy']:.3f} {interval_text(row[f'{side}_accuracy_ci'], 3)}"
-
-
-def save_json(path: Path, values: dict[str, Any]) -> None:
-    """Write a report, whole or not at all; numbers that are not finite become null. Raises InvalidInput."""
-    write_atomically(path, (json.dumps(_plain(values), indent=2) + "\n").encode())
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import re
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -67,6 +68,22 @@ def _check_depth(value: Any, left: int) -> None:
 def _open_at_once(path: str, flags: int) -> int:
     """Opening a pipe must not wait until somebody writes into it."""
     return os.open(path, flags | os.O_NONBLOCK)
+
+
+def write_json(path: Path | str, value: Any, *, indent: int | None = 2) -> None:
+    """Write a JSON file, whole or not at all; numbers that are not finite become null. Raises InvalidInput.
+
+    `indent` is as in `json.dumps`: None, on one line, for files that only programs read.
+    """
+    write_atomically(path, (json.dumps(_finite(value), indent=indent) + "\n").encode())
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def fsync(path: Path) -> None:

@@ -6,7 +6,7 @@ import math
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -29,18 +29,6 @@ class Candidate:
     def key(self) -> bytes:
         """What tells actions apart: their bytes, since only the very same ones give the very same step."""
         return self.actions.tobytes()
-
-
-class Guesser(Protocol):
-    """Says what may come next. `saw` and `ranked` may be called from two threads."""
-
-    def saw(self, actions: np.ndarray) -> None:
-        """These actions were taken, (B, ...)."""
-        ...
-
-    def ranked(self, observation: Any) -> list[Candidate]:
-        """What may come next, where `observation` is seen; likeliest first."""
-        ...
 
 
 class Policy:
@@ -136,6 +124,9 @@ def likeliest(rows: Sequence[Sequence[tuple[bytes, float]]], count: int) -> list
     for place, row in enumerate(rows):
         joint += [((*best[:place], key, *best[place + 1 :]), chance * p / row[0][1]) for key, p in row[1:]]
     return [choice for choice in sorted(joint, key=lambda choice: -choice[1])[:count] if choice[1] >= FLOOR]
+
+
+Guesser = Policy | History  # their methods may be called from two threads
 
 
 def make_guesser(settings: Speculation, spec: ActionSpec, rows: int, check: Callable[[Any], np.ndarray]) -> Guesser:

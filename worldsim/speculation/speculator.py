@@ -18,7 +18,7 @@ from worldsim.speculation.cost import SlowdownGuard
 from worldsim.speculation.guessers import make_guesser
 from worldsim.speculation.settings import Speculation
 from worldsim.speculation.stats import Kind, SpeculationStats
-from worldsim.speculation.worker import Root, Step, Worker, timed
+from worldsim.speculation.worker import Root, Step, Worker
 
 
 class Speculator:
@@ -73,10 +73,7 @@ class Speculator:
         worker, idle, actions = self._worker, self._idle(), np.asarray(actions)
         guess, late = worker.take(state, actions)
         kind: Kind = "miss" if guess is None else "late" if late else "hit"
-        if guess is not None:
-            result = guess.state, guess.step
-        else:
-            result = worker.compute(state, actions) if worker.free else self._compute_here(state, actions)
+        result = worker.compute(state, actions) if guess is None else guess.result
         with worker.monitor.lock:
             if idle is not None:
                 worker.cost.idled(idle)
@@ -130,12 +127,3 @@ class Speculator:
         if caller == threading.get_ident() and crowded():
             idle -= time.thread_time() - computed
         return max(0.0, idle)
-
-    def _compute_here(self, state: Any, actions: np.ndarray) -> tuple[Any, WorldStep]:
-        assert self._worker is not None
-        seconds: list[float] = []
-        *_, result = timed(self._step(state, actions), seconds)
-        assert result is not None
-        with self._worker.monitor.lock:
-            self._worker.cost.computed(seconds)
-        return result

@@ -24,10 +24,9 @@ Step = Callable[[Any, np.ndarray], Stages]
 
 @dataclass(eq=False)
 class Guess:
-    """A state that nobody writes to before it is asked for, and what else its step gives."""
+    """What a step gives, whose state nobody writes to before it is asked for."""
 
-    state: Any
-    step: WorldStep
+    result: tuple[Any, WorldStep]
     seconds: float  # that it took
 
 
@@ -105,38 +104,42 @@ class Worker:
 
         Nothing reads `state` any more when this returns without a guess. Raises what went wrong in the thread.
         """
-        key = actions.tobytes()
-        self._wait_for_demand()
+        key, guess, late = actions.tobytes(), None, False
+
+        def settled() -> bool:
+            nonlocal late
+            job, root = self._job, self._root
+            wanted = job is not None and job.root is root and job.candidate is not None and job.candidate.key == key
+            under_way = wanted and root is not None and root.state is state
+            late |= under_way
+            return self._demand is None and not under_way
+
+        self.monitor.wait_until(settled)
         with self.monitor.lock:
-            self._raise_error()
-            root, job = self._root_of(state), self._job
-            under_way = job is not None and job.candidate is not None and job.root is root and job.candidate.key == key
-            late = root is not None and key not in root.guesses and under_way
-        if late:
-            self.monitor.wait_until(lambda: self._job is not job)
-        guess = None
-        with self.monitor.lock:
-            self._raise_error()
-            root = self._root_of(state)
-            if root is not None:
+            if self._error is not None:
+                error, self._error = self._error, None
+                raise error
+            root = self._root
+            if root is not None and root.state is state:
                 guess = root.guesses.get(key)
                 if root.candidates is not None:
                     self.cost.calibrator.note(root.candidates, key)
         self._leave(guess)
         return guess, late and guess is not None
 
-    @property
-    def free(self) -> bool:
-        """Whether a step, after `take`, is better computed in the thread: awake, and no policy is being asked there."""
-        return self.awake and self._job is None
-
     def compute(self, state: Any, actions: np.ndarray) -> tuple[Any, WorldStep]:
-        """The step itself, computed in the thread, which must be free; raises what the step raises."""
-        demand = Demand(state, actions)
+        """The step itself, after `take`: in the thread if it is awake and asks no policy, else here.
+
+        Raises what the step raises.
+        """
         with self.monitor.lock:
-            self._demand = demand
-            self._ensure_thread()
-            self.monitor.notify()
+            demand = Demand(state, actions) if self.awake and self._job is None else None
+            if demand is not None:
+                self._demand = demand
+                self._ensure_thread()
+                self.monitor.notify()
+        if demand is None:
+            return self._timed_step(state, actions)
         self.monitor.wait_until(lambda: demand.done)
         if demand.error is not None:
             raise demand.error
@@ -144,18 +147,16 @@ class Worker:
 
     def forget(self) -> None:
         """Drop all guesses and rest; nothing reads the state that they began from when this returns."""
-        self._wait_for_demand()
+        self.monitor.wait_until(lambda: self._demand is None)  # whose caller was interrupted, and which still writes
         self._leave(None)
         self.rest()
 
     def rest(self) -> None:
         """Guess no more, and wait until the thread is out of the caller's way: it computes nothing, has no helpers."""
         with self.monitor.lock:
-            self._root, self.awake = None, False
-            if self._job is not None:
-                self._job.stop = True
-            if self._warm:
-                self.monitor.notify()
+            self.awake = False
+            self._drop_root()
+            self.monitor.notify()
         self.monitor.wait_until(
             lambda: not self._warm or self._closed or (self._job is not None and self._job.candidate is None)
         )
@@ -163,9 +164,8 @@ class Worker:
     def close(self) -> None:
         """End the thread; may be called twice, and from any thread."""
         with self.monitor.lock:
-            self._closed, self._root, self.awake = True, None, False
-            if self._job is not None:
-                self._job.stop = True
+            self._closed, self.awake = True, False
+            self._drop_root()
             self.monitor.notify()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
@@ -175,12 +175,11 @@ class Worker:
             self._thread = threading.Thread(target=self._run, name=THREAD, daemon=True)
             self._thread.start()
 
-    def _wait_for_demand(self) -> None:
-        """Wait for a step whose caller was interrupted: it still writes into the state that is to be stepped again."""
-        self.monitor.wait_until(lambda: self._demand is None)
-
-    def _root_of(self, state: Any) -> Root | None:
-        return self._root if self._root is not None and self._root.state is state else None
+    def _drop_root(self) -> None:
+        """Want no guesses any more; to be called with the lock held."""
+        self._root = None
+        if self._job is not None:
+            self._job.stop = True
 
     def _leave(self, guess: Guess | None) -> None:
         """Drop all guesses but one; without one, wait until no state is read that may now be written to."""
@@ -188,19 +187,20 @@ class Worker:
             if self._root is not None:
                 dropped = (other for other in self._root.guesses.values() if other is not guess)
                 self.stats.discarded_seconds += sum(other.seconds for other in dropped)
-            self._root = None
-            if self._job is None:
-                return
-            self._job.stop = True
-        if guess is None:
+            self._drop_root()
+            in_the_way = guess is None and self._job is not None
+        if in_the_way:
             began = time.perf_counter()
             self.monitor.wait_until(lambda: self._job is None or self._job.candidate is None)
             self.stats.waited_seconds += time.perf_counter() - began
 
-    def _raise_error(self) -> None:
-        if self._error is not None:
-            error, self._error = self._error, None
-            raise error
+    def _timed_step(self, state: Any, actions: np.ndarray) -> tuple[Any, WorldStep]:
+        seconds: list[float] = []
+        *_, result = timed(self.step(state, actions), seconds)
+        assert result is not None
+        with self.monitor.lock:
+            self.cost.computed(seconds)
+        return result
 
     # -- in the thread ------------------------------------------------------------------------------------------
 
@@ -237,15 +237,12 @@ class Worker:
         return None if candidate is None else Job(root, candidate)
 
     def _answer(self, demand: Demand, like: ThreadSettings) -> None:
-        seconds: list[float] = []
         try:
             with like.applied():
-                *_, demand.result = timed(self.step(demand.state, demand.actions), seconds)
+                demand.result = self._timed_step(demand.state, demand.actions)
         except BaseException as error:  # raised by `compute`
             demand.error = error
         with self.monitor.lock:
-            if demand.error is None:
-                self.cost.computed(seconds)
             self._demand, demand.done = None, True
             self.monitor.notify()
 
@@ -282,18 +279,17 @@ class Worker:
             if job.stop or result is None:
                 self.stats.discarded_seconds += spent
             else:
-                job.root.guesses[candidate.key] = Guess(*result, spent)
+                job.root.guesses[candidate.key] = Guess(result, spent)
 
 
 def timed(stages: Stages, seconds: list[float]) -> Iterator[tuple[Any, WorldStep] | None]:
     """None after every stage but the last, then what the step gives; `seconds` gets how long each stage took."""
-    while True:
+    result = None
+    while result is None:
         began = time.perf_counter()
         try:
             next(stages)
         except StopIteration as done:
-            seconds.append(time.perf_counter() - began)
-            yield done.value
-            return
+            result = done.value
         seconds.append(time.perf_counter() - began)
-        yield None
+        yield result

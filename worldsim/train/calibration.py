@@ -9,7 +9,6 @@ and Hill, 2001).
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from torch import Tensor
 from worldsim.errors import InvalidInput
 from worldsim.evaluate.data import open_held_out
 from worldsim.evaluate.ending_head import ending_probabilities
-from worldsim.io.files import write_atomically
+from worldsim.io.files import write_json
 from worldsim.io.weights import find_world, read_world, write_world
 from worldsim.models.endings import EndingConfig
 from worldsim.train.export import RECORD, read_records
@@ -90,7 +89,7 @@ def calibrate_world(name: str, data: Sequence[Path], out: Path, *, device: str =
         "log_loss_before": _log_loss(probability, ended), "log_loss": _log_loss(after, ended),
     }  # fmt: skip
     write_world(out, dataclasses.replace(files, config=dataclasses.replace(files.config, endings=endings)))
-    write_atomically(out / RECORD, json.dumps(records | {"calibration": fitted}).encode())
+    write_json(out / RECORD, records | {"calibration": fitted}, indent=None)
     return fitted
 
 

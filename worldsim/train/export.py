@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from worldsim.config import SourceConfig, WorldConfig, check_world_name
 from worldsim.data.episodes import Episodes
 from worldsim.data.latents import encode_frames, load_tokenizer
 from worldsim.errors import DamagedWorld, InvalidInput
-from worldsim.io.files import read_json, write_atomically
+from worldsim.io.files import read_json, write_json
 from worldsim.io.starts import Starts
 from worldsim.io.weights import WorldFiles, read_card, write_world
 from worldsim.models.dynamics import DynamicsConfig
@@ -59,7 +58,7 @@ def export_world(
     packed = pick_starts(tokenizer, stores, starts, tuple(config.dynamics.streams)).to_tensors()
     write_world(out, WorldFiles(config, _weights(tokenizer, tensors), packed, card))
     records = {kind: TrainingRecord(run / f"{kind}.json").to_json() for kind in ("tokenizer", "dynamics")}
-    write_atomically(out / RECORD, json.dumps(records).encode())
+    write_json(out / RECORD, records, indent=None)
 
 
 def read_records(path: Path) -> dict[str, Any]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from worldsim.errors import DamagedCheckpoint
-from worldsim.io.files import read_json, write_atomically
+from worldsim.io.files import read_json, write_json
 
 
 def checked_record(value: Any) -> dict[str, Any]:
@@ -55,4 +54,4 @@ class TrainingRecord:
 
     def save(self) -> None:
         """Write the file, whole or not at all; raises InvalidInput where that cannot be."""
-        write_atomically(self.path, json.dumps(self.to_json()).encode())
+        write_json(self.path, self.to_json(), indent=None)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from worldsim.errors import InvalidInput
-from worldsim.io.files import write_atomically
+from worldsim.io.files import write_json
 from worldsim.io.weights import find_world, read_world
 from worldsim.train.checkpoint import save_checkpoint
 from worldsim.train.export import RECORD, read_records
@@ -38,4 +38,4 @@ def unpack_world(name: str | Path, run: Path) -> None:
         plain = json.loads(json.dumps(config))  # tuples as lists, as a checkpoint has them
         save_checkpoint(run / f"{kind}.safetensors", tensors, {"kind": kind, "step": step, "config": plain})
         if kind in records:
-            write_atomically(run / f"{kind}.json", json.dumps(records[kind]).encode())
+            write_json(run / f"{kind}.json", records[kind], indent=None)
