@@ -9,7 +9,6 @@ import torch
 
 from worldsim.envs.sources.base import SourceSpec, TimeStep
 from worldsim.errors import InvalidInput
-from worldsim.policies.baselines import Prediction
 from worldsim.policies.data import make_policy, policy_needs
 from worldsim.policies.data_policy import DataPolicy
 from worldsim.policies.observation import ObservationConfig
@@ -32,7 +31,7 @@ class Played:
         state: tuple[np.ndarray, ...] | None = None,
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,
-    ) -> Prediction:
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
         """An action for every row of frames (N, H, W, 3) uint8."""
         frames = np.asarray(observation)
         begun = np.ones(len(frames), bool) if episode_start is None else episode_start.astype(bool)

@@ -90,7 +90,7 @@ def test_policies_are_compared(folder, tmp_path, capsys):
     run("compare", folder, "--out", tmp_path / "out", "--episodes", 2, "--periods", 2)
     assert "spearman" in capsys.readouterr().out
     figures = json.loads((tmp_path / "out" / "policies.json").read_text())
-    assert set(figures["agreement"]) == {"pearson", "spearman", "mmrv"}
+    assert set(figures["agreement"]) == {"pearson", "spearman", "mmrv", "pearson_ci"}
     assert set(figures["policies"]["random"]) == {"dream", "real"}
     assert (tmp_path / "out" / "policies.png").stat().st_size > 1000
 

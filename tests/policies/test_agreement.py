@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from worldsim.errors import InvalidInput
-from worldsim.policies.agreement import agreement
+from worldsim.policies.agreement import agreement, pearson_interval
 from worldsim.policies.baselines import ToAndFro, blind_policies
 from worldsim.spec import ActionSpec
 
@@ -43,3 +43,9 @@ def test_a_period_of_no_steps_is_refused():
 def test_blind_policies_are_named_by_what_they_do():
     policies = blind_policies(ActionSpec(n=3, meanings=("NOOP", "LEFT", "RIGHT")), [20])
     assert {"always NOOP", "LEFT and RIGHT, 20 steps each", "random, held"} <= set(policies) and len(policies) == 8
+
+
+def test_the_interval_of_the_correlation_is_wide_where_episodes_differ_much():
+    real = [[1.0, 1.1], [2.0, 2.1], [3.0, 3.1]]
+    narrow, wide = pearson_interval(real, real), pearson_interval([[0.0, 9.0], [1.0, 8.0], [2.0, 7.0]], real)
+    assert 0.95 < narrow[0] <= narrow[1] <= 1 and wide[0] < 0 < wide[1]

@@ -114,7 +114,7 @@ class PlayCommand:
 
 @dataclass(frozen=True)
 class CompareCommand:
-    """See whether the world tells which policies are better: plays blind ones there and in the real game.
+    """See whether the world tells which policies are better: plays them there and in the real game.
 
     Leaves policies.png and policies.json.
     """
@@ -122,7 +122,8 @@ class CompareCommand:
     world: Annotated[str, tyro.conf.Positional]  # a shipped name, a local folder or a hub id
     out: Path  # folder for the figures and the plot
     episodes: int = 32  # of each policy in either place
-    periods: tuple[int, ...] = (20, 40, 60, 80)  # steps before turning round
+    policies: tuple[str, ...] = ()  # data policies that look at the frame alone (lane:0.5); none: blind policies
+    periods: tuple[int, ...] = (20, 40, 60, 80)  # of blind policies: steps before turning round
     trust_source: bool = False  # let the real game be a Python module that the world's files name
 
     def run(self) -> None:
@@ -137,6 +138,7 @@ class CompareCommand:
             World.from_pretrained(self.world),
             episodes=self.episodes,
             periods=self.periods,
+            policies=self.policies,
             trust_source=self.trust_source,
             tell=lambda line: print(line, flush=True),
         )
