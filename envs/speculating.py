@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
-
-import numpy as np
 
 from worldsim.actions import check_action, check_actions
 from worldsim.envs.observing import Observer
 from worldsim.rollout import step_stages
-from worldsim.spec import Stages, WorldProtocol
+from worldsim.spec import WorldProtocol
 from worldsim.speculation import Speculation, Speculator
 from worldsim.speculation.settings import check_speculation
 
@@ -23,10 +20,7 @@ def make_speculator(
     `clip` is for the actions that a policy proposes: what is done with those that are taken.
     """
     spec = world.spec.actions
-
-    def step(state: Any, actions: np.ndarray) -> Stages:
-        return step_stages(world, state, actions, observer.decode)
-
+    step = partial(step_stages, world, decode=observer.decode)
     check = (
         partial(check_actions, spec, rows=num_envs, clip=clip) if num_envs else partial(check_action, spec, clip=clip)
     )

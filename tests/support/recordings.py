@@ -1,8 +1,12 @@
 """Small episode stores for tests."""
 
+from dataclasses import replace
+
+import google_crc32c
 import numpy as np
 
-from worldsim.data.episodes import EpisodesMeta
+from worldsim.data.episode_stream import CRC, TAG
+from worldsim.data.episodes import Episodes, EpisodesMeta, meta_digest, open_store
 from worldsim.spec import ActionSpec, StreamSpec
 
 
@@ -18,6 +22,7 @@ def basic_streams(height, width):
 
 
 STREAMS = basic_streams(20, 20)
+LENGTHS = [5, 40, 1, 30]  # of the episodes in the fixture `store`
 META = EpisodesMeta(
     source="test",
     actions=ActionSpec(n=3, meanings=("NOOP", "LEFT", "RIGHT"), keys=((), ("left",), ("right",))),
@@ -49,3 +54,22 @@ def write(writer, lengths, first_seed=0):
         for row in rows(length, first_seed + i):
             writer.append(row)
         writer.end_episode()
+
+
+def everything(path):
+    episodes = Episodes.open(path)
+    return {"ends": episodes.ends} | {name: episodes.read(name, 0, episodes.num_steps) for name in episodes.streams}
+
+
+def as_format_1(path):
+    """The store as the first format had it: chunks without tags, and an older digest."""
+    files = open_store(path, mode="r+")
+    for name in (*files.meta.streams, "episode_ends"):
+        chunks = files.chunks(name)
+        for chunk in (path / name).glob("c.*"):
+            body = chunk.read_bytes()[: -TAG.size - CRC.size]
+            chunk.write_bytes(body + CRC.pack(google_crc32c.value(body)))
+        assert replace(chunks, store=None).read(0, 1).size
+    values = files.meta.to_json()
+    files.group.update_attributes({"format_version": 1, "meta_sha256": meta_digest(values, 1)})
+    return path

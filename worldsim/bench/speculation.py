@@ -7,6 +7,7 @@ other, so that both meet the same machine; and what both gave is compared to the
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +22,7 @@ from worldsim.speculation import Speculation
 from worldsim.world import World
 
 SEGMENT = 100  # steps in a row with speculation, and then without
-KINDS = ("hit", "late", "miss")
+KINDS = ("hit", "late", "miss", "off")
 MakeEnv = Callable[[WorldProtocol, Speculation | None], AnyEnv]
 
 
@@ -34,8 +35,7 @@ class Timed:
 
     env: Any
     think: float  # seconds that the caller takes before each step
-    seconds: list[float] = field(default_factory=list)  # of each step
-    kinds: list[str] = field(default_factory=list)  # what became of it
+    seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))  # of steps, by their kind
     total: float = 0.0  # all time, that of thinking included
 
     def play(self, actions: np.ndarray) -> list[tuple[Any, ...]]:
@@ -48,8 +48,7 @@ class Timed:
                 time.sleep(self.think)
             asked = time.perf_counter()
             results.append(self.env.step(action))
-            self.seconds.append(time.perf_counter() - asked)
-            self.kinds.append(stats.last if stats is not None else "off")
+            self.seconds["off" if stats is None else stats.last].append(time.perf_counter() - asked)
         self.total += time.perf_counter() - begin
         return results
 
@@ -72,33 +71,32 @@ def bench_speculation(
 def compare(world: World, make_env: MakeEnv, name: str, actions: np.ndarray, think: float) -> dict[str, Any]:
     """One stream with speculation and without."""
     endless = Endless(world)
-    off, on = Timed(make_env(endless, None), think), Timed(make_env(endless, Speculation()), think)
+    envs: list[Any] = [make_env(endless, None), make_env(endless, Speculation())]
     warm_up = np.resize(actions, (world.config.dynamics.context_length + EXTRA_WARM_UP, *actions.shape[1:]))
-    for timed in (off, on):
-        timed.env.reset(seed=0)
-        timed.play(warm_up)
-        timed.env.unwrapped.ahead.forget()
-        timed.seconds, timed.kinds, timed.total = [], [], 0.0
+    for env in envs:
+        env.reset(seed=0)
+        Timed(env, think).play(warm_up)
+        env.unwrapped.ahead.forget()
+    off, on = (Timed(env, think) for env in envs)
     equal = 0
     for begin in tqdm(range(0, len(actions), SEGMENT), desc=f"{name}, {1000 * think:g} ms", leave=False):
         segment = actions[begin : begin + SEGMENT]
         equal += sum(_same(one, other) for one, other in zip(off.play(segment), on.play(segment), strict=True))
         on.env.unwrapped.ahead.forget()  # so that the other one has the machine to itself
-    guesses = on.env.unwrapped.speculation_stats.to_json()
-    for timed in (off, on):
-        timed.env.close()
-    steps = len(on.kinds)
+    for env in envs:
+        env.close()
+    steps = sum(map(len, on.seconds.values()))
     return {
         "steps": len(actions),
         "equal_steps": equal,
         "timed_steps": steps,
-        "hit_rate": sum(kind != "miss" for kind in on.kinds) / steps,
-        "in_time_rate": on.kinds.count("hit") / steps,
-        "latency_ms": {**{kind: _latency(on, kind) for kind in KINDS}, "off": _latency(off, "off")},
+        "hit_rate": 1 - len(on.seconds["miss"]) / steps,
+        "in_time_rate": len(on.seconds["hit"]) / steps,
+        "latency_ms": {kind: _latency((off if kind == "off" else on).seconds[kind]) for kind in KINDS},
         "steps_per_s_off": steps / off.total,
         "steps_per_s_on": steps / on.total,
         "on_over_off": off.total / on.total,
-        "guesses": guesses,
+        "guesses": on.env.unwrapped.speculation_stats.to_json(),
     }
 
 
@@ -109,21 +107,20 @@ def _same(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
     return np.array_equal(one[0], other[0]) and one[1:4] == other[1:4] and same_info
 
 
-def _latency(timed: Timed, kind: str) -> dict[str, float | None]:
-    found = [s for s, k in zip(timed.seconds, timed.kinds, strict=True) if k == kind]
-    return {f"p{p}": 1000 * float(np.percentile(found, p)) if found else None for p in (50, 95)}
+def _latency(seconds: list[float]) -> dict[str, float | None]:
+    return {f"p{p}": 1000 * float(np.percentile(seconds, p)) if seconds else None for p in (50, 95)}
 
 
 def format_speculation(report: dict[str, Any]) -> str:
     """The report as a table."""
-    titles = ("stream", "think", "hits", "in time", *(f"{kind} p50" for kind in (*KINDS, "off")))
+    titles = ("stream", "think", "hits", "in time", *(f"{kind} p50" for kind in KINDS))
     titles += ("discarded", "on/off", "equal")
     head = f"{report['world']}, one environment; latencies are medians in ms"
     return f"{head}\n\n{table(titles, map(_cells, report['runs']))}"
 
 
 def _cells(run: dict[str, Any]) -> list[str]:
-    p50 = [run["latency_ms"][kind]["p50"] for kind in (*KINDS, "off")]
+    p50 = [run["latency_ms"][kind]["p50"] for kind in KINDS]
     lost = run["guesses"]["discarded_seconds"] / max(1e-9, run["guesses"]["computed_seconds"])
     return [
         run["stream"][:12],

@@ -23,7 +23,7 @@ class CostModel:
     def __init__(self) -> None:
         self.calibrator = Calibrator()
         self._idle: deque[float] = deque(maxlen=64)  # from an answer to the next question
-        self._cost: float | None = None  # of a step, as a moving average
+        self._cost = 0.0  # of a step, as a moving average; 0: not known
         self._stage = 0.0  # of its longest stage
 
     def idled(self, seconds: float) -> None:
@@ -32,15 +32,14 @@ class CostModel:
 
     def computed(self, stages: Sequence[float]) -> None:
         """A step was computed, stage by stage."""
-        weight = 1.0 if self._cost is None else 0.1
-        self._cost = (1 - weight) * (self._cost or 0.0) + weight * sum(stages)
+        weight = 0.1 if self._cost else 1.0
+        self._cost = (1 - weight) * self._cost + weight * sum(stages)
         self._stage = (1 - weight) * self._stage + weight * max(stages)
 
     def idle_enough(self) -> bool:
         """Whether the caller idles long enough, often enough, to wake another thread at all."""
-        if self._cost is None or len(self._idle) < FEW:
-            return False
-        return sum(idle > WAKING for idle in self._idle) >= max(1, len(self._idle) // 16)
+        known = self._cost > 0 and len(self._idle) >= FEW
+        return known and sum(idle > WAKING for idle in self._idle) >= max(1, len(self._idle) // 16)
 
     def best(self, candidates: Sequence[Candidate], there: set[bytes], adapt: bool = True) -> Candidate | None:
         """The likeliest candidate, of those given likeliest first, that is not `there` yet; None if it does not pay."""
@@ -50,7 +49,7 @@ class CostModel:
         # Should the next action be neither this nor one that is there, the caller waits for the end of a stage.
         covered = [candidate for candidate in candidates if candidate is wanted or candidate.key in there]
         wrong = max(0.0, 1 - sum(self.calibrator.chance(candidate) for candidate in covered))
-        saved = self.calibrator.chance(wanted) * (self._cost or 0.0)
+        saved = self.calibrator.chance(wanted) * self._cost
         return wanted if saved > wrong * self._stage / 2 else None
 
 

@@ -55,11 +55,7 @@ class Policy:
 
 
 class History:
-    """Counts which action followed which; old counts fade. Rows share their counts and are held to be independent.
-
-    How long an action was held and the one before it were counted, too; on what people's keys do that gained nothing
-    (docs/results/speculation.md).
-    """
+    """Counts which action followed which; old counts fade. Rows share their counts and are held to be independent."""
 
     HOLD = 0.8  # how likely an action is held on, before anything is known
     STRENGTH = 2.0  # of that expectation, in observations
@@ -80,9 +76,7 @@ class History:
         """Count them."""
         with self._lock:
             if len(self._followed) > self.ACTIONS:
-                self._followed.clear()
-                kept = {*self._last, *self._known}
-                self._values = {key: value for key, value in self._values.items() if key in kept}
+                self._followed, self._values, self._last = {}, dict(self._known), [None] * len(actions)
             for row, action in enumerate(actions):
                 key = action.tobytes()
                 self._values.setdefault(key, action.copy())

@@ -17,7 +17,7 @@ from worldsim.spec import ActionSpec, WorldStep
 from worldsim.speculation.cost import SlowdownGuard
 from worldsim.speculation.guessers import make_guesser
 from worldsim.speculation.settings import Speculation
-from worldsim.speculation.stats import Kind, SpeculationStats
+from worldsim.speculation.stats import SpeculationStats
 from worldsim.speculation.worker import Root, Step, Worker
 
 
@@ -55,8 +55,8 @@ class Speculator:
         check = check or (lambda proposal: check_actions(actions, proposal, rows))
         self._worker = Worker(step, make_guesser(settings, actions, rows, check), settings)
         self._guard = SlowdownGuard()
-        self._answered: float | None = None  # when the caller was answered; None: not since the last `forget`
-        self._answered_to = (0, 0.0)  # the caller's thread, and how long it had computed by then
+        # When the caller was answered, its thread, how long that had computed; None: not since the last `forget`.
+        self._answered: tuple[float, int, float] | None = None
         self._allowed: bool | None = None  # whether guesses are made in this cycle; None: there is no time for them
         # Collected or not, the thread ends before the interpreter does.
         self._finalizer = weakref.finalize(self, self._worker.close)
@@ -71,8 +71,7 @@ class Speculator:
         if self._worker is None:
             return finish(self._step(state, actions))
         worker, idle, actions = self._worker, self._idle(), np.asarray(actions)
-        guess, late = worker.take(state, actions)
-        kind: Kind = "miss" if guess is None else "late" if late else "hit"
+        guess, kind = worker.take(state, actions)
         result = worker.compute(state, actions) if guess is None else guess.result
         with worker.monitor.lock:
             if idle is not None:
@@ -91,21 +90,19 @@ class Speculator:
             return
         worker, now = self._worker, time.perf_counter()
         if self._answered is not None and self._allowed is not None:
-            self._guard.note(now - self._answered, self._allowed)
-        self._allowed = None
+            self._guard.note(now - self._answered[0], self._allowed)
         with worker.monitor.lock:
             enough = worker.cost.idle_enough()
-        if not worker.settings.adapt:
+        if worker.settings.adapt:
+            self._allowed = self._guard.allows() if enough else None
+        else:
             self._allowed = True
-        elif enough:
-            self._allowed = self._guard.allows()
         if self._allowed:
             release_pool()
             worker.begin(Root(state, observation), ThreadSettings.here())
         else:
             worker.rest()
-        self._answered = time.perf_counter()
-        self._answered_to = threading.get_ident(), time.thread_time()
+        self._answered = time.perf_counter(), threading.get_ident(), time.thread_time()
 
     def forget(self) -> None:
         """Drop what was guessed and guess no more until `expect`: the state is about to be replaced or written to."""
@@ -122,8 +119,8 @@ class Speculator:
         """Seconds since the answer in which the processors were free; None if there was none since `forget`."""
         if self._answered is None:
             return None
-        idle = time.perf_counter() - self._answered
-        caller, computed = self._answered_to
+        when, caller, computed = self._answered
+        idle = time.perf_counter() - when
         if caller == threading.get_ident() and crowded():
             idle -= time.thread_time() - computed
         return max(0.0, idle)

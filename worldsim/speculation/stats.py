@@ -20,8 +20,13 @@ class SpeculationStats:
     computed: int = 0  # guesses that were computed to the end
     cancelled: int = 0  # guesses left half-way
     computed_seconds: float = 0.0  # spent on guesses, half-way ones included
-    discarded_seconds: float = 0.0  # of these, what was of no use
+    used_seconds: float = 0.0  # of these, on guesses that came true
     waited_seconds: float = 0.0  # that steps lost to guesses that were in the way
+
+    @property
+    def discarded_seconds(self) -> float:
+        """Spent on guesses that have been of no use."""
+        return max(0.0, self.computed_seconds - self.used_seconds)
 
     @property
     def steps(self) -> int:
@@ -35,4 +40,5 @@ class SpeculationStats:
 
     def to_json(self) -> dict[str, Any]:
         """All of it, as a report has it."""
-        return {**vars(self), "kinds": dict(self.kinds), "steps": self.steps, "hit_rate": self.hit_rate}
+        derived = {name: getattr(self, name) for name in ("discarded_seconds", "steps", "hit_rate")}
+        return {**vars(self), "kinds": dict(self.kinds), **derived}

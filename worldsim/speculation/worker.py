@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ from worldsim.spec import Stages, WorldStep
 from worldsim.speculation.cost import CostModel
 from worldsim.speculation.guessers import Candidate, Guesser
 from worldsim.speculation.settings import Speculation
-from worldsim.speculation.stats import SpeculationStats
+from worldsim.speculation.stats import Kind, SpeculationStats
 from worldsim.state.tree import clone
 
 THREAD = "worldsim-speculation"
@@ -93,14 +93,13 @@ class Worker:
     def begin(self, root: Root, like: ThreadSettings) -> None:
         """Guess what follows on `root`, computing as the thread with the settings `like` does."""
         with self.monitor.lock:
-            if self._closed:
-                return
-            self._root, self._like, self.awake = root, like, True
-            self._ensure_thread()
-            self.monitor.notify()
+            if not self._closed:
+                self._root, self._like, self.awake = root, like, True
+                self._ensure_thread()
+                self.monitor.notify()
 
-    def take(self, state: Any, actions: np.ndarray) -> tuple[Guess | None, bool]:
-        """The guess that `actions` lead to from `state`, if there is one, and whether it had to be waited for.
+    def take(self, state: Any, actions: np.ndarray) -> tuple[Guess | None, Kind]:
+        """The guess that `actions` lead to from `state`, if there is one, and what became of the step.
 
         Nothing reads `state` any more when this returns without a guess. Raises what went wrong in the thread.
         """
@@ -122,10 +121,11 @@ class Worker:
             root = self._root
             if root is not None and root.state is state:
                 guess = root.guesses.get(key)
+                self.stats.used_seconds += 0.0 if guess is None else guess.seconds
                 if root.candidates is not None:
                     self.cost.calibrator.note(root.candidates, key)
         self._leave(guess)
-        return guess, late and guess is not None
+        return guess, "miss" if guess is None else "late" if late else "hit"
 
     def compute(self, state: Any, actions: np.ndarray) -> tuple[Any, WorldStep]:
         """The step itself, after `take`: in the thread if it is awake and asks no policy, else here.
@@ -139,7 +139,7 @@ class Worker:
                 self._ensure_thread()
                 self.monitor.notify()
         if demand is None:
-            return self._timed_step(state, actions)
+            return self._advance(state, actions)[0]
         self.monitor.wait_until(lambda: demand.done)
         if demand.error is not None:
             raise demand.error
@@ -156,7 +156,8 @@ class Worker:
         with self.monitor.lock:
             self.awake = False
             self._drop_root()
-            self.monitor.notify()
+            if self._warm:
+                self.monitor.notify()
         self.monitor.wait_until(
             lambda: not self._warm or self._closed or (self._job is not None and self._job.candidate is None)
         )
@@ -184,9 +185,6 @@ class Worker:
     def _leave(self, guess: Guess | None) -> None:
         """Drop all guesses but one; without one, wait until no state is read that may now be written to."""
         with self.monitor.lock:
-            if self._root is not None:
-                dropped = (other for other in self._root.guesses.values() if other is not guess)
-                self.stats.discarded_seconds += sum(other.seconds for other in dropped)
             self._drop_root()
             in_the_way = guess is None and self._job is not None
         if in_the_way:
@@ -194,13 +192,21 @@ class Worker:
             self.monitor.wait_until(lambda: self._job is None or self._job.candidate is None)
             self.stats.waited_seconds += time.perf_counter() - began
 
-    def _timed_step(self, state: Any, actions: np.ndarray) -> tuple[Any, WorldStep]:
+    def _advance(self, state: Any, actions: np.ndarray, job: Job | None = None) -> tuple[Any, float]:
+        """What a step gives, None if the job is stopped before its end, and the seconds that its stages took."""
+        stages, result = self.step(state, actions), None
         seconds: list[float] = []
-        *_, result = timed(self.step(state, actions), seconds)
-        assert result is not None
-        with self.monitor.lock:
-            self.cost.computed(seconds)
-        return result
+        while result is None and not (job is not None and job.stop):
+            began = time.perf_counter()
+            try:
+                next(stages)
+            except StopIteration as done:
+                result = done.value
+            seconds.append(time.perf_counter() - began)
+        if result is not None:
+            with self.monitor.lock:
+                self.cost.computed(seconds)
+        return result, sum(seconds)
 
     # -- in the thread ------------------------------------------------------------------------------------------
 
@@ -222,24 +228,22 @@ class Worker:
 
     def _work(self) -> tuple[Job | None, Demand | None, ThreadSettings] | None:
         """What is to be done now, if anything is; with neither job nor demand, to end or to release the helpers."""
-        if self._demand is None and self._root is not None and self._error is None:
-            self._job = self._next_job(self._root)
+        root = self._root
+        if self._demand is None and root is not None and self._error is None:
+            if root.candidates is None:
+                self._job = Job(root)
+            elif candidate := self.cost.best(root.candidates, set(root.guesses), self.settings.adapt):
+                self._job = Job(root, candidate)
         busy = self._job is not None or self._demand is not None
         if busy or self._closed or (self._warm and not self.awake):
             self._warm = self._warm or busy
             return self._job, self._demand, self._like
         return None
 
-    def _next_job(self, root: Root) -> Job | None:
-        if root.candidates is None:
-            return Job(root)
-        candidate = self.cost.best(root.candidates, set(root.guesses), self.settings.adapt)
-        return None if candidate is None else Job(root, candidate)
-
     def _answer(self, demand: Demand, like: ThreadSettings) -> None:
         try:
             with like.applied():
-                demand.result = self._timed_step(demand.state, demand.actions)
+                demand.result, _ = self._advance(demand.state, demand.actions)
         except BaseException as error:  # raised by `compute`
             demand.error = error
         with self.monitor.lock:
@@ -262,34 +266,11 @@ class Worker:
 
     def _compute(self, job: Job, candidate: Candidate) -> None:
         """Compute a guess, unless it is stopped."""
-        began = time.perf_counter()
-        seconds: list[float] = []
-        stages = timed(self.step(clone(job.root.state), candidate.actions), seconds)
-        result = next(stages)
-        while result is None and not job.stop:
-            result = next(stages)
-        spent = time.perf_counter() - began
+        result, seconds = self._advance(clone(job.root.state), candidate.actions, job)
         with self.monitor.lock:
-            self.stats.computed_seconds += spent
+            self.stats.computed_seconds += seconds
             if result is None:
                 self.stats.cancelled += 1
             else:
                 self.stats.computed += 1
-                self.cost.computed(seconds)
-            if job.stop or result is None:
-                self.stats.discarded_seconds += spent
-            else:
-                job.root.guesses[candidate.key] = Guess(result, spent)
-
-
-def timed(stages: Stages, seconds: list[float]) -> Iterator[tuple[Any, WorldStep] | None]:
-    """None after every stage but the last, then what the step gives; `seconds` gets how long each stage took."""
-    result = None
-    while result is None:
-        began = time.perf_counter()
-        try:
-            next(stages)
-        except StopIteration as done:
-            result = done.value
-        seconds.append(time.perf_counter() - began)
-        yield result
+                job.root.guesses[candidate.key] = Guess(result, seconds)
