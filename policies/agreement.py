@@ -83,8 +83,9 @@ def pearson_interval(dream: Sequence[Sequence[float]], real: Sequence[Sequence[f
         """(DRAWS, policies)."""
         return np.stack([rng.choice(np.asarray(one), (DRAWS, len(one))).mean(1) for one in returns], axis=1)
 
-    drawn = [_correlation(d, r) for d, r in zip(means(dream), means(real), strict=True)]
-    return [float(value) for value in np.quantile(drawn, (0.025, 0.975))]
+    drawn = np.array([_correlation(d, r) for d, r in zip(means(dream), means(real), strict=True)])
+    drawn = drawn[~np.isnan(drawn)]  # of draws in which all policies score alike
+    return [float(value) for value in np.quantile(drawn, (0.025, 0.975))] if len(drawn) else [float("nan")] * 2
 
 
 def agreement(dream: Sequence[float], real: Sequence[float]) -> dict[str, float]:
