@@ -31,11 +31,11 @@ policy = "persistent"
 options = { height = 16, width = 32 }
 
 [tokenizer]
-hours = 0.0003
+hours = 0.0006
 channels = 4
 
 [dynamics]
-hours = 0.0005
+hours = 0.0008
 clip = 8
 patch = [2, 1]
 
@@ -54,8 +54,8 @@ MOMENTS = {
     "recording": ("worldsim.data.episode_writer.EpisodeWriter.append", 150),
     "holding-out": ("worldsim.data.episode_writer.EpisodeWriter.append", 100),
     "recorded": ("worldsim.cli.train.TokenizerCommand.run", 0),
-    "tokenizer": ("worldsim.train.loop.Trainer._one", 8),
-    "dynamics": ("worldsim.train.loop.Trainer._one", 8),
+    "tokenizer": ("worldsim.train.tokenizer_task.TokenizerLoss.forward", 2),
+    "dynamics": ("worldsim.train.dynamics_loss.DynamicsLoss.forward", 2),
     "export": ("worldsim.train.export.write_world", 0),
     "calibrate": ("shutil.copytree", 0),
     "evaluate": ("worldsim.evaluate.sheets.save_sheets", 0),

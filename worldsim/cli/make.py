@@ -309,9 +309,10 @@ class Making:
             shutil.copytree(self.out / "calibrated", folder, dirs_exist_ok=True)
         world = World.from_pretrained(folder, device=self.device)
         where = {**machine(world), "matmul_gflops": matmul_gflops(world.device, world.dtype)}
+        where_text = f"{describe_machine(where)}, a matrix product of {where['matmul_gflops']:.0f} GFLOP/s"
         measured = self._facts("evaluate")
         rows, records = self._data_rows(), read_records(folder / RECORD)
-        text = write_card(self.recipe, rows, records, measured["text"], measured["verdict"], describe_machine(where))
+        text = write_card(self.recipe, rows, records, measured["text"], measured["verdict"], where_text)
         write_atomically(folder / "README.md", text.encode())
         write_atomically(folder / "recipe.toml", self.path.read_bytes())
         return {}
