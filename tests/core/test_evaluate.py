@@ -1,17 +1,23 @@
 import dataclasses
 import json
 import re
+from types import SimpleNamespace
 
+import gymnasium as gym
 import numpy as np
 import pytest
+from ball_env import CONTINUOUS
 from tiny import tiny_episodes, tiny_world
 
 from worldsim.cli.eval import policy_actions
 from worldsim.cli.main import main
+from worldsim.cli.record import record
+from worldsim.data.episodes import Episodes
 from worldsim.evaluate.actions import measure_actions
+from worldsim.evaluate.data import choose_spans, read_clips
 from worldsim.evaluate.drift import measure_drift
 from worldsim.evaluate.effort import QUICK
-from worldsim.evaluate.horizons import compare, measure_horizons
+from worldsim.evaluate.horizons import HorizonResult, compare, measure_horizons
 from worldsim.evaluate.tokenizer import measure_tokenizer
 
 LENGTHS = (70, 66, 80, 64)
@@ -48,7 +54,7 @@ def report(world, store, tmp_path_factory):
 
 def test_the_report_has_every_section(report):
     figures, _ = report
-    sections = {"tokenizer_psnr", "tokenizer", "horizons", "drift", "endings", "probes", "actions"}
+    sections = {"tokenizer_psnr", "tokenizer", "horizons", "drift", "endings", "probes", "actions", "rewards"}
     assert sections <= set(figures)
     assert isinstance(figures["tokenizer_psnr"], float)
     assert list(figures["horizons"]) == ["1", "8", "16", "32", "48"]
@@ -119,6 +125,24 @@ def test_the_probe_tells_actions_that_show_in_the_frames(world, store, horizons)
     figures = measure_actions(world, store, horizons, store, effort)
     # Nothing shows where the ball is pressed against a wall.
     assert figures["real_accuracy"] > figures["most_frequent_action"] + 0.2
+
+
+def test_the_probe_tells_continuous_actions_from_frames_that_obey_and_not_from_others(tmp_path):
+    env = gym.make(CONTINUOUS, render_mode="rgb_array")
+    record(env, steps=700, out=tmp_path / "ball", policy="random", height=16, width=32)
+    store = Episodes.open(tmp_path / "ball")
+    clips = read_clips(store, choose_spans(store, 8, 8 + 8, 0))
+    world = SimpleNamespace(config=SimpleNamespace(actions=store.meta.actions))
+    effort = dataclasses.replace(QUICK, probe_steps=300, probe_rows=600)
+
+    def measured(dreamed):
+        return measure_actions(world, store, HorizonResult({}, {}, clips, dreamed), store, effort)
+
+    obeying = measured(clips.frames[:, 8:])
+    assert obeying["dream_correlation"] == obeying["real_correlation"] > 0.7
+    assert obeying["real_correlations"] == [obeying["real_correlation"]]  # one dimension
+    other = measured(np.roll(clips.frames[:, 8:], 1, axis=0))
+    assert other["dream_correlation"] < 0.5 * other["real_correlation"]
 
 
 def test_random_policies_are_drawn_alike_for_one_seed(world):

@@ -84,7 +84,8 @@ def test_the_head_is_asked_about_every_step_of_every_episode(world, store):
 def test_a_batch_of_episodes_is_asked_as_each_alone(world, store):
     frames, actions = store.read("rgb", 0, 12), store.read("action", 0, 12)
     dreams = Dreams(world, encode(world, frames[None, :1]), actions[None, :0], np.zeros(1), [0])
-    said = [float(dreams.observe(encode(world, frames[None, t]), actions[None, t])[0]) for t in range(1, 12)]
+    steps = [dreams.observe(encode(world, frames[None, t]), actions[None, t]) for t in range(1, 12)]
+    said = [float(step.extras["termination_probability"][0]) for step in steps]
     from worldsim.evaluate.ending_head import ending_probabilities
 
     assert ending_probabilities(world, store)[0][0] == pytest.approx(said, abs=0.02)

@@ -194,7 +194,8 @@ def test_endings_are_judged_by_drawn_frames_when_a_world_is_calibrated(tmp_path)
     first, last = ending_probabilities(world, store)[0], world.encode(store.read("rgb", 0, 3))
     dreams = Dreams(world, torch.from_numpy(last[:1])[None], np.zeros((1, 0), np.int64), np.zeros(1, np.int64), [0])
     before = clone(dreams._state)
-    said = dreams.observe(torch.from_numpy(last[1:2]).to(world.dtype), store.read("action", 1, 2))
+    step = dreams.observe(torch.from_numpy(last[1:2]).to(world.dtype), store.read("action", 1, 2))
+    said = step.extras["termination_probability"]
     _, drawn = finish(advance(world.engine, before, torch.from_numpy(store.read("action", 1, 2))))
     assert said == torch.sigmoid(drawn.end_logit).numpy() and len(first) == 2
     assert torch.equal(dreams._state.past[:, 0].float(), torch.from_numpy(last[1:2]).to(world.dtype).float())

@@ -116,10 +116,13 @@ def _write(study: Study, report: dict[str, Any], options: EvalOptions) -> None:
         print(f"\nwrote report.json, contact sheets and plots to {options.out}")
 
 
-def study_of(world: Path, data: Path, effort: Effort, device: str) -> Study:
-    """Measure the world in a folder against one store of held-out episodes; its actions are replayed."""
+def study_of(world: Path, data: Path, probe_data: Path, effort: Effort, device: str) -> Study:
+    """Measure the world in a folder against one store of held-out episodes; its actions are replayed.
+
+    The action probe learns from `probe_data`, which may be what the world was trained on.
+    """
     loaded = World.from_pretrained(world, device=device)
-    stores = Stores(open_held_out(data, loaded.config))
+    stores = Stores(open_held_out(data, loaded.config), probe=open_held_out(probe_data, loaded.config))
     probes = find_probes(world, loaded.config).probes
     return run_study(loaded, stores, policy_actions(DRIFT_POLICY, loaded.config), None, effort, probes)
 

@@ -48,7 +48,8 @@ def make(
     made.check()
     made.run()
     if scale < 1:
-        say(made.outlook(whole))
+        for sentence in made.outlook(whole):
+            say(sentence)
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,7 @@ class Making:
         self.train_data: list[Path] = []
         self.held_out: list[Path] = []
         self.stages = self._stages()
-        state = out / STATE
-        self.state: dict[str, Any] = read_json(state) if state.exists() else {}
+        self.state = _read_state(out / STATE)
 
     def check(self) -> None:
         """Raise what can be known before anything is recorded."""
@@ -107,19 +107,30 @@ class Making:
         say(f"\n{self._facts('evaluate')['text']}\n")
         for sentence in self._facts("evaluate")["verdict"]:
             say(sentence)
-        say(f"\nthe world is in {self.out / 'world'}, with its card; frames and plots are in {self.out / 'report'}")
+        page = self.out / "report" / "report.md"
+        say(f"\nthe world is in {self.out / 'world'}, with its card; figures and frames are in {page}")
 
-    def outlook(self, whole: Recipe) -> str:
-        """What all of the recipe would take on this machine, by what the trial took."""
+    def outlook(self, whole: Recipe) -> list[str]:
+        """What all of the recipe would take on this machine and be worth, by what the trial took and reached."""
+        from worldsim.evaluate.verdict import outlook
+        from worldsim.train.record import TrainingRecord
+
         took = sum(self.state[s.name]["seconds"] for s in self.stages if s.name.startswith(("record", "hold-out")))
         steps = sum(d.steps for d in (*self.recipe.data, *self.recipe.held_outs()) if d.source)
         wanted = sum(d.steps for d in (*whole.data, *whole.held_outs()) if d.source)
         recording = took / steps * wanted / 3600 if steps else 0.0
         training = whole.tokenizer.hours + whole.dynamics.hours
-        return (
-            f"the whole recipe would take about {recording + training:.1f} h on this machine: {recording:.1f} h of "
-            f"recording and {training:.1f} h of training"
-        )
+        clips = whole.evaluate.clips / self.recipe.evaluate.clips
+        measuring = sum(self.state[s]["seconds"] for s in ("calibrate", "evaluate") if s in self.state) * clips / 3600
+        record = TrainingRecord(self.out / "run" / "dynamics.json")
+        report = read_json(self.out / "report" / "report.json")
+        reached = int(record.calls[-1]["reached_step"])
+        more = whole.dynamics.hours / self.recipe.dynamics.hours
+        return [
+            f"at the full budget: about {recording + training + measuring:.1f} h on this machine, {recording:.1f} h of "
+            f"recording, {training:.1f} h of training and {measuring:.1f} h of measuring",
+            f"at the full budget: {outlook(report, record.curve, reached, more)}",
+        ]
 
     # -- what the stages are --------------------------------------------------------------------------------------
 
@@ -127,7 +138,9 @@ class Making:
         r = self.recipe
         data = [*self._data_stages(r.data, "record", self.train_data)]
         data += self._data_stages(r.held_outs(), "hold-out", self.held_out)
-        recorded = tuple(stage.name for stage in data)
+        # Recordings of one's own are held out with the stage that records: those are among `recorded`.
+        recorded = tuple(stage.name for stage in data if stage.name.startswith("record"))
+        apart = tuple(stage.name for stage in data if stage.name not in recorded)
         packed = "calibrate" if r.calibrate else "export"
         return [
             *data,
@@ -138,8 +151,8 @@ class Making:
                 "dynamics", [asdict(r.dynamics), r.seed], ("tokenizer",), self._dynamics, ("run/dynamics.safetensors",)
             ),
             Stage("export", [r.name, asdict(r.export)], ("dynamics",), self._export, ("world",)),
-            *([Stage("calibrate", [], ("export",), self._calibrate, ("calibrated",))] if r.calibrate else []),
-            Stage("evaluate", asdict(r.evaluate), (packed,), self._evaluate, ("report",)),
+            *([Stage("calibrate", [], ("export", *apart), self._calibrate, ("calibrated",))] if r.calibrate else []),
+            Stage("evaluate", asdict(r.evaluate), (packed, *apart), self._evaluate, ("report",)),
             Stage("card", asdict(r.card), ("evaluate",), self._card, ("world/recipe.toml",)),
         ]
 
@@ -248,16 +261,17 @@ class Making:
 
     def _calibrate(self, resume: bool) -> dict[str, Any]:
         from worldsim.data.episodes import Episodes
-        from worldsim.train.calibration import calibrate_world
+        from worldsim.train.calibration import FEWEST, calibrate_world
 
         ended = sum(int(s.read("terminated", 0, s.num_steps).sum()) for s in map(Episodes.open, self.held_out))
-        if ended:
+        if ended >= FEWEST:
             fitted = calibrate_world(
                 str(self.out / "world"), tuple(self.held_out), self.out / "calibrated", device=self.device
             )
             return {name: fitted[name] for name in ("shift", "floor", "ceiling", "endings")}
         shutil.copytree(self.out / "world", self.out / "calibrated", dirs_exist_ok=True)
-        return {"endings": 0}
+        say(f"not calibrated: {ended} held-out episodes end, and {FEWEST} say enough; hold out more steps")
+        return {"endings": ended}
 
     def _evaluate(self, resume: bool) -> dict[str, Any]:
         from worldsim.cli.eval import study_of
@@ -266,6 +280,7 @@ class Making:
         from worldsim.evaluate.sheets import save_sheets
         from worldsim.evaluate.table import format_report
         from worldsim.evaluate.verdict import verdict
+        from worldsim.train.card import write_report
 
         c = self.recipe.evaluate
         effort = replace(
@@ -273,12 +288,15 @@ class Making:
             drift_window=max(c.drift_steps // 10, 2), drift_every=min(10, max(c.drift_steps // 20, 1)),
             ending_dreams=min(200, 3 * c.clips), tokenizer_runs=2 * c.clips,
         )  # fmt: skip
-        study = study_of(self._world(), self.held_out[0], effort, self.device)
+        study = study_of(self._world(), self.held_out[0], self.train_data[0], effort, self.device)
         (self.out / "report").mkdir(exist_ok=True)
         write_json(self.out / "report" / "report.json", study.report)
         save_sheets(study, self.out / "report")
         save_plots(study, self.out / "report")
-        return {"text": format_report(study.report), "verdict": verdict(study.report)}
+        text, told = format_report(study.report), verdict(study.report)
+        page = write_report(self.recipe.name, text, told)
+        write_atomically(self.out / "report" / "report.md", page.encode())
+        return {"text": text, "verdict": told}
 
     def _card(self, resume: bool) -> dict[str, Any]:
         from worldsim.bench.steps import describe_machine, machine, matmul_gflops
@@ -291,9 +309,10 @@ class Making:
             shutil.copytree(self.out / "calibrated", folder, dirs_exist_ok=True)
         world = World.from_pretrained(folder, device=self.device)
         where = {**machine(world), "matmul_gflops": matmul_gflops(world.device, world.dtype)}
+        where_text = f"{describe_machine(where)}, a matrix product of {where['matmul_gflops']:.0f} GFLOP/s"
         measured = self._facts("evaluate")
         rows, records = self._data_rows(), read_records(folder / RECORD)
-        text = write_card(self.recipe, rows, records, measured["text"], measured["verdict"], describe_machine(where))
+        text = write_card(self.recipe, rows, records, measured["text"], measured["verdict"], where_text)
         write_atomically(folder / "README.md", text.encode())
         write_atomically(folder / "recipe.toml", self.path.read_bytes())
         return {}
@@ -346,6 +365,18 @@ class Making:
                 record = path.with_suffix(".json")  # a training's
                 if path.suffix == ".safetensors" and record.exists():
                     record.rename(old.with_suffix(".json"))
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    try:
+        state = read_json(path) if path.exists() else {}
+        if not (isinstance(state, dict) and all(isinstance(stage, dict) for stage in state.values())):
+            raise ValueError("it has no stages")
+    except (OSError, ValueError) as error:
+        raise InvalidInput(
+            f"{path} cannot be read ({error}); restore it from a copy, or give another --out to begin anew"
+        ) from error
+    return state
 
 
 def _files_of(d: DataConfig) -> list[Any]:

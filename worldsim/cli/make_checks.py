@@ -60,7 +60,9 @@ def _check_data(d: DataConfig, recipe: Recipe) -> Recorded:
         return _check_source(d)
     if d.store:
         meta = Episodes.open(d.store).meta
-        return Recorded(meta.source, meta.height, meta.width, meta.actions, meta.fps, meta.streams, meta.augmentations)
+        return Recorded(
+            meta.source, meta.height, meta.width, meta.actions, meta.fps, meta.streams, meta.augmentations or {}
+        )
     for what, path in (("videos", d.videos), ("actions", d.actions)):
         if not Path(path).exists():
             raise InvalidInput(f"{what} {path!r} of the recipe do not exist; paths are relative to the recipe's folder")

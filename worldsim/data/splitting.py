@@ -15,7 +15,8 @@ from worldsim.errors import InvalidInput
 def split_episodes(store: Episodes, train: Path, held_out: Path, *, share: float, seed: int) -> None:
     """Copy a `share` of the episodes, chosen by `seed`, to the new store `held_out` and the others to `train`.
 
-    Each gets one episode at least. Raises InvalidInput for a store of fewer than two, and where a folder is not empty;
+    Each gets one episode at least, `held_out` two where there are four: the actions of one are played to another.
+    Raises InvalidInput for a store of fewer than two, and where a folder is not empty;
     whatever fails, neither is left half-written.
     """
     count = len(store)
@@ -24,7 +25,9 @@ def split_episodes(store: Episodes, train: Path, held_out: Path, *, share: float
             f"episode store {str(store.path)!r} holds {count} episodes, and one has to be held out; give another "
             "recording as [[held_out]], or more episodes"
         )
-    apart = np.random.default_rng(seed).permutation(count)[: min(max(round(count * share), 1), count - 1)]
+    apart = np.random.default_rng(seed).permutation(count)[
+        : min(max(round(count * share), 2 if count > 3 else 1), count - 1)
+    ]
     try:
         for path, episodes in ((train, np.setdiff1d(np.arange(count), apart)), (held_out, np.sort(apart))):
             _copy(store, path, episodes)

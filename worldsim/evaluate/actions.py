@@ -16,6 +16,7 @@ from worldsim.evaluate.data import Span, shown_spans
 from worldsim.evaluate.effort import Effort
 from worldsim.evaluate.horizons import HorizonResult
 from worldsim.evaluate.metrics import interval, luma
+from worldsim.evaluate.rewards import correlation
 from worldsim.spec import ActionSpec
 from worldsim.world import World
 
@@ -30,31 +31,53 @@ RATE = 1e-3
 def measure_actions(
     world: World, store: Episodes, horizons: HorizonResult, probe_store: Episodes | None, effort: Effort
 ) -> dict[str, Any]:
-    """Accuracy of the probe on real clips of `store` and on their dreams, both with the recorded actions.
+    """How well the probe tells actions from real clips of `store` and from their dreams, both with the recorded ones.
+
+    Of discrete actions that is the share of steps told right (accuracy), of continuous ones the correlation of each
+    dimension told with the one played (NaN where it does not vary), and the mean of these over dimensions.
 
     The probe learns from `probe_store`; without one it learns from every other episode of `store`, and only
     clips of the rest are the test. Raises InvalidInput where there are too few episodes for that.
     """
     clips, context = horizons.clips, effort.context
     tested, spans = split(store, clips.spans, probe_store)
-    probe = _train(probe_store or store, spans, world.config.actions, effort)
-    truth = clips.actions[tested, context:] - world.config.actions.start
+    actions = world.config.actions
+    probe = _train(probe_store or store, spans, actions, effort)
+    truth = clips.actions[tested, context:]  # (clips, steps) or (clips, steps, A)
     table: dict[str, Any] = {}
     for name, following in (("real", clips.frames[tested, context:]), ("dream", horizons.dreamed[tested])):
         frames = np.concatenate([clips.frames[tested, context - SEEN + 1 : context], following], axis=1)
-        right = np.stack([_guess(probe, clip) for clip in frames]) == truth  # (clips, steps)
+        told = np.stack([_guess(probe, clip) for clip in frames])  # (clips, steps, outputs)
+        table |= _accuracy(name, told, truth - actions.start) if actions.discrete else _correlations(name, told, truth)
+    if actions.discrete:
+        counts = np.bincount((truth - actions.start).ravel())
+        table["most_frequent_action"] = float(counts.max() / truth.size)
+    return {**table, "clips": len(tested), "steps": int(np.prod(truth.shape[:2]))}
 
-        def accuracy(i: np.ndarray, right: np.ndarray = right) -> float:
-            return float(right[i].mean())
 
-        table[f"{name}_accuracy"] = float(right.mean())
-        table[f"{name}_accuracy_ci"] = interval(accuracy, len(right))
-    most_frequent = np.bincount(truth.ravel()).max() / truth.size
+def _accuracy(name: str, told: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
+    right = told.argmax(-1) == truth  # (clips, steps)
+
+    def accuracy(i: np.ndarray) -> float:
+        return float(right[i].mean())
+
+    everything = np.arange(len(right))
+    return {f"{name}_accuracy": accuracy(everything), f"{name}_accuracy_ci": interval(accuracy, len(right))}
+
+
+def _correlations(name: str, told: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
+    def of_dimension(k: int, i: np.ndarray) -> float:
+        return correlation(told[i, :, k].ravel(), truth[i, :, k].ravel())
+
+    def mean(i: np.ndarray) -> float:
+        values = np.array([of_dimension(k, i) for k in range(truth.shape[2])])
+        return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
+
+    everything = np.arange(len(told))
     return {
-        **table,
-        "most_frequent_action": float(most_frequent),
-        "clips": len(tested),
-        "steps": int(truth.size),
+        f"{name}_correlation": mean(everything),
+        f"{name}_correlation_ci": interval(mean, len(told)),
+        f"{name}_correlations": [of_dimension(k, everything) for k in range(truth.shape[2])],
     }
 
 
@@ -81,27 +104,35 @@ def _train(store: Episodes, spans: list[Span], actions: ActionSpec, effort: Effo
         total += len(taken[-1])
         if total >= effort.probe_rows:
             break
-    x, y = torch.cat(features), torch.from_numpy(np.concatenate(taken) - actions.start)
+    x, y = torch.cat(features), _targets(np.concatenate(taken), actions)
     with torch.random.fork_rng():
         torch.manual_seed(effort.seed)
-        probe = nn.Sequential(nn.Linear(x.shape[1], HIDDEN), nn.SiLU(), nn.Linear(HIDDEN, actions.n))
+        probe = nn.Sequential(nn.Linear(x.shape[1], HIDDEN), nn.SiLU(), nn.Linear(HIDDEN, actions.n or y.shape[1]))
     optimizer = torch.optim.AdamW(probe.parameters(), lr=RATE, weight_decay=0.1)
     generator = torch.Generator().manual_seed(effort.seed)
     for step in tqdm(range(effort.probe_steps), desc="action probe"):
         for group in optimizer.param_groups:
             group["lr"] = RATE * (1 - step / effort.probe_steps)
         rows = torch.randint(len(x), (BATCH,), generator=generator)
-        loss = F.cross_entropy(probe(x[rows]), y[rows])
+        loss = (F.cross_entropy if actions.discrete else F.mse_loss)(probe(x[rows]), y[rows])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     return probe
 
 
+def _targets(taken: np.ndarray, actions: ActionSpec) -> Tensor:
+    """Classes (N,) int64, or each dimension normalised (N, A) float32, which changes no correlation."""
+    if actions.discrete:
+        return torch.from_numpy(taken - actions.start)
+    values = torch.from_numpy(taken).float()
+    return (values - values.mean(0)) / values.std(0).clamp(min=1e-6)
+
+
 @torch.inference_mode()
 def _guess(probe: nn.Module, frames: np.ndarray) -> np.ndarray:
-    """(T, H, W, 3) uint8 -> the actions told for the rows from SEEN - 1 on, (T - SEEN + 1,) int64."""
-    return probe(_features(frames)).argmax(1).numpy()
+    """(T, H, W, 3) uint8 -> what is told of the rows from SEEN - 1 on, (T - SEEN + 1, logits or dimensions)."""
+    return probe(_features(frames)).numpy()
 
 
 def _features(frames: np.ndarray) -> Tensor:

@@ -28,6 +28,7 @@ class Dreamed:
     latents: Tensor  # (B, 1 + between, C, h, w): the new frame, then the intermediate frames
     end_probability: np.ndarray  # (B,) float32
     ended: np.ndarray  # (B,) bool, drawn with that probability
+    reward: np.ndarray  # (B,) float32
 
 
 class Dreams:
@@ -51,24 +52,24 @@ class Dreams:
             world.engine, context, taken, ages=ages_of, seeds=seeds, episodes=[0] * len(seeds), streams=streams
         )
 
-    def observe(self, frame: Tensor, actions: np.ndarray) -> np.ndarray:
-        """Take the true next frame's latents (B, C, h, w); returns how likely an ending was, (B,) float32.
+    def observe(self, frame: Tensor, actions: np.ndarray) -> WorldStep:
+        """Take the true next frame's latents (B, C, h, w); returns what the world says of the step.
 
         A head that reads the new frame reads what the world draws there, as in a dream: it has not learned what a
         recording shows when an episode is over.
         """
         if not self.world.dynamics.heads.late:
-            return self._advance(actions, frame)[1].extras["termination_probability"]
+            return self._advance(actions, frame)[1]
         before = clone(self._state)
-        likely = self._advance(actions)[1].extras["termination_probability"]
+        step = self._advance(actions)[1]
         self._state = before
         self._advance(actions, frame)
-        return likely
+        return step
 
     def step(self, actions: np.ndarray) -> Dreamed:
         """Advance every dream by one action, (B,) int64 or (B, A) float32."""
         latents, step = self._advance(actions)
-        return Dreamed(latents, step.extras["termination_probability"], step.terminated)
+        return Dreamed(latents, step.extras["termination_probability"], step.terminated, step.reward)
 
     def keep(self, rows: Sequence[int]) -> None:
         """Go on with only these rows of the batch."""

@@ -72,7 +72,8 @@ def ending_probabilities(world: World, store: Episodes) -> tuple[list[np.ndarray
         ages = np.zeros(len(episodes), np.int64)
         dreams = Dreams(world, clip[:, :1], taken[:, :0], ages, range(len(episodes)))
         following = [*range(1, steps), steps - 1]  # the frame after the last step is never seen
-        said = np.stack([dreams.observe(clip[:, f], taken[:, t + 1]) for t, f in enumerate(following)], axis=1)
+        seen = [dreams.observe(clip[:, f], taken[:, t + 1]).extras for t, f in enumerate(following)]
+        said = np.stack([extras["termination_probability"] for extras in seen], axis=1)
         probability += [row[: len(z)] for row, z in zip(said, latents, strict=True)]
         ended += [store.read("terminated", int(firsts[i]) + 1, int(store.ends[i])) for i in episodes]
     return probability, ended

@@ -17,6 +17,7 @@ from worldsim.evaluate.ending_head import measure_ending_head
 from worldsim.evaluate.endings import DrawActions, EndingResult, measure_hazard, watched_episodes
 from worldsim.evaluate.horizons import HorizonResult, measure_horizons
 from worldsim.evaluate.probes import Probe, ProbeContext, ProbeResult
+from worldsim.evaluate.rewards import measure_rewards
 from worldsim.evaluate.tokenizer import measure_tokenizer
 from worldsim.world import World
 
@@ -82,6 +83,7 @@ def run_study(
     actions = drift_actions(effort.drift_worlds, effort.drift_steps, effort.seed)
     drift = timed("drift", lambda: measure_drift(world, held_out, actions, effort))
     endings = timed("endings", lambda: measure_hazard(world, random, ending_actions, effort))
+    rewards = timed("rewards", lambda: measure_rewards(world, held_out, horizons.clips, effort))
     head = timed("ending_head", lambda: measure_ending_head(world, held_out, effort))
     report: dict[str, Any] = {
         "tokenizer_psnr": tokenizer["psnr"],
@@ -89,18 +91,17 @@ def run_study(
         "horizons": horizons.table,
         "horizons_left_out": [steps for steps in asked.horizons if steps not in effort.horizons],
         "drift": drift.table,
+        "rewards": rewards,
         "endings": {**endings.table, "teacher_forced": head},
     }
     found = {probe.name: timed(probe.name, partial(probe.measure, context)) for probe in probes}
     report["probes"] = {name: result.figures for name, result in found.items()}
-    if world.config.actions.discrete:
-        report["actions"] = timed("actions", lambda: measure_actions(world, held_out, horizons, stores.probe, effort))
+    report["actions"] = timed("actions", lambda: measure_actions(world, held_out, horizons, stores.probe, effort))
     return Study({**report, "seconds": timed.seconds, "effort": asdict(effort)}, horizons, drift, endings, found)
 
 
 def _check_enough(world: World, stores: Stores, effort: Effort) -> None:
     """Ask of the stores what the last measurements need, which come after minutes."""
     watched_episodes(stores.random or stores.held_out)
-    if world.config.actions.discrete:
-        rows = effort.context + max(effort.horizons)
-        split(stores.held_out, choose_spans(stores.held_out, effort.clips, rows, effort.seed), stores.probe)
+    rows = effort.context + max(effort.horizons)
+    split(stores.held_out, choose_spans(stores.held_out, effort.clips, rows, effort.seed), stores.probe)

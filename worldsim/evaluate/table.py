@@ -7,6 +7,8 @@ from typing import Any
 
 from worldsim.io.text import interval_text, table
 
+SIDES = ("real", "dream")
+
 
 def format_report(report: dict[str, Any], of_probes: Iterable[str] = ()) -> str:
     """The figures that matter, and the sections of a world's own probes."""
@@ -19,14 +21,8 @@ def format_report(report: dict[str, Any], of_probes: Iterable[str] = ()) -> str:
     ]
     if report["horizons_left_out"]:
         lines.append(f"no episode is long enough for {', '.join(map(str, report['horizons_left_out']))} steps")
-    lines += ["", *_drift(report["drift"]), "", *_endings(report["endings"])]
-    if "actions" in report:
-        row = report["actions"]
-        lines += [
-            "",
-            f"actions    told from real frames {_share(row, 'real')}, from dreams {_share(row, 'dream')};",
-            f"           {row['most_frequent_action']:.3f} by always saying the most frequent one",
-        ]
+    lines += ["", *_drift(report["drift"]), "", *_endings(report["endings"]), "", *_rewards(report["rewards"])]
+    lines += ["", *_actions(report["actions"])]
     for text in of_probes:
         lines += ["", text]
     return "\n".join(lines)
@@ -92,5 +88,28 @@ def _endings(endings: dict[str, Any]) -> list[str]:
     ]
 
 
-def _share(row: dict[str, Any], side: str) -> str:
-    return f"{row[f'{side}_accuracy']:.3f} {interval_text(row[f'{side}_accuracy_ci'], 3)}"
+def _rewards(rewards: dict[str, Any]) -> list[str]:
+    """Of single steps and of sums: how they go together with the real ones, and by how much they are too large."""
+
+    def figures(row: dict[str, Any]) -> str:
+        return (
+            f"correlation {row['correlation']:.2f} {interval_text(row['correlation_ci'], 2)}, "
+            f"bias {row['bias']:+.4g} {interval_text(row['bias_ci'], 4)}"
+        )
+
+    return [
+        f"rewards    head on real frames: {figures(rewards['teacher_forced'])}",
+        f"           summed over {rewards['steps']} steps of dreams: {figures(rewards['dream'])}",
+        f"           real rewards: mean {rewards['real_mean']:.4g} a step, deviation {rewards['real_deviation']:.4g}",
+    ]
+
+
+def _actions(row: dict[str, Any]) -> list[str]:
+    measure = "accuracy" if "real_accuracy" in row else "correlation"
+    sides = [f"{row[f'{side}_{measure}']:.3f} {interval_text(row[f'{side}_{measure}_ci'], 3)}" for side in SIDES]
+    if measure == "accuracy":
+        last = f"{row['most_frequent_action']:.3f} by always saying the most frequent one"
+    else:
+        pairs = zip(*(row[f"{side}_correlations"] for side in SIDES), strict=True)
+        last = "correlation with those played; by dimension " + ", ".join(f"{a:.2f} and {b:.2f}" for a, b in pairs)
+    return [f"actions    told from real frames {sides[0]}, from dreams {sides[1]};", f"           {last}"]

@@ -54,6 +54,18 @@ def write_card(
     )
 
 
+def write_report(name: str, figures: str, sentences: Sequence[str]) -> str:
+    """Markdown beside the pictures of an evaluation: what the world can do, its figures, real frames above dreamed."""
+    told = "\n".join(f"- {text}" for text in sentences)
+    pictures = (
+        ("horizons", "Six held-out clips: real frames above dreamed ones with the same actions, every fourth step."),
+        ("drift", "Long dreams."),
+        ("plots", "PSNR by step, drift, and how many episodes are not over yet."),
+    )
+    shown = "\n\n".join(f"{text}\n\n![{file}]({file}.png)" for file, text in pictures)
+    return f"# {name}\n\n{told}\n\n{_as_blocks(figures)}\n\n{shown}\n"
+
+
 def _as_blocks(text: str) -> str:
     """Tables as Markdown, other lines as they are aligned."""
     parts = []

@@ -211,6 +211,7 @@ class Trainer:
         before = sum(call["seconds"] for call in self.record.calls)
         budget = Budget(self.config, first=0 if self.optimizer.state else self.step, before=before)
         ddp = DistributedDataParallel(self.model) if self.world > 1 else self.model
+        self.record.begin_call(self.step)
         bar = tqdm(unit="frame", unit_scale=True, disable=self.rank > 0, desc=self.task.kind, mininterval=2.0)
         saved = shown = time.monotonic()
         batches = Prefetch(lambda step: self.task.batch(step, self.rank), self.step)
@@ -223,6 +224,7 @@ class Trainer:
                     if self.rank == 0:
                         self._report(bar, metrics, budget, log)
                         if now - saved > self.config.save_minutes * 60:
+                            self.record.note_time(now - budget.started, self.step)  # counts if the power fails
                             self.save()
                             saved = now
                         if now - shown > self.config.preview_minutes * 60:
@@ -234,7 +236,7 @@ class Trainer:
             finally:
                 batches.close()
                 bar.close()
-                self.record.add_time(time.monotonic() - budget.started, self.step)
+                self.record.note_time(time.monotonic() - budget.started, self.step)
                 with contextlib.suppress(*hidden):
                     self.save()
         interrupts.raise_if_seen()

@@ -29,14 +29,14 @@ class DataConfig:
 
     source: str = ""  # a source as `worldsim record` takes it: car-racing, gym:ALE/Pong-v5
     steps: int = 20_000  # to record
-    seed: int = 0
+    seed: int = 0  # of the recording: other seeds give other episodes
     policy: str = "mix"  # data policy, as of `worldsim record`
     options: dict[str, Any] = field(default_factory=dict)  # of the source: height, width, frame_skip, env_kwargs, ...
     store: str = ""  # folder of an episode store that exists
     videos: str = ""  # folder of video files, each an episode
     actions: str = ""  # their table of actions (CSV), as of `worldsim import`
     height: int = 64  # of the frames of videos
-    width: int = 64
+    width: int = 64  # both sides are multiples of 8
 
     def __post_init__(self) -> None:
         if sum(map(bool, (self.source, self.store, self.videos))) != 1:
@@ -57,7 +57,7 @@ class TokenizerStage:
     batch: int = 6  # pairs of successive frames
     channels: int = 16  # of a latent
     cameras: tuple[str, ...] = ("rgb",)  # recorded image streams that make a frame, one above the other
-    loss: TokenizerLossConfig = field(default_factory=TokenizerLossConfig)
+    loss: TokenizerLossConfig = field(default_factory=TokenizerLossConfig)  # weights of its parts
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,8 @@ class DynamicsStage:
     event: tuple[str, ...] = ()  # VARIABLE:falls, :rises or :nonzero: recorded events that come before endings
     period: int = 1  # steps of an episode's clock, where something comes by it; 1: none
     streams: tuple[str, ...] = ()  # recorded vectors to learn and to predict, such as proprio; a token is a task
-    loss: LossConfig = field(default_factory=LossConfig)
-    clips: ClipConfig = field(default_factory=ClipConfig)
+    loss: LossConfig = field(default_factory=LossConfig)  # weights of its parts, and noise
+    clips: ClipConfig = field(default_factory=ClipConfig)  # which clips are drawn how often
 
 
 @dataclass(frozen=True)
@@ -112,12 +112,12 @@ class Recipe:
     data: tuple[DataConfig, ...]  # what it is trained on, [[data]]; all recorded alike
     held_out: tuple[DataConfig, ...] = ()  # never trained on, [[held_out]]; without it a tenth more of each is recorded
     seed: int = 0  # of the weights and of what is drawn in training
-    tokenizer: TokenizerStage = field(default_factory=TokenizerStage)
-    dynamics: DynamicsStage = field(default_factory=DynamicsStage)
-    export: ExportStage = field(default_factory=ExportStage)
+    tokenizer: TokenizerStage = field(default_factory=TokenizerStage)  # the autoencoder of frames
+    dynamics: DynamicsStage = field(default_factory=DynamicsStage)  # what predicts the next frame
+    export: ExportStage = field(default_factory=ExportStage)  # the world's folder
     calibrate: bool = True  # fit the chances of endings to held-out episodes, where there are endings
-    evaluate: EvaluateStage = field(default_factory=EvaluateStage)
-    card: CardStage = field(default_factory=CardStage)
+    evaluate: EvaluateStage = field(default_factory=EvaluateStage)  # the figures of the report and the card
+    card: CardStage = field(default_factory=CardStage)  # README.md of the world
 
     def __post_init__(self) -> None:
         check_world_name(self.name)
@@ -173,11 +173,8 @@ def load_recipe(path: Path) -> Recipe:
     folder = path.parent
 
     def placed(data: tuple[DataConfig, ...]) -> tuple[DataConfig, ...]:
-        return tuple(
-            dataclasses.replace(
-                d, **{n: str(folder / p) for n in ("store", "videos", "actions") if (p := getattr(d, n))}
-            )
-            for d in data
-        )
+        names = ("store", "videos", "actions")
+        given: list[dict[str, Any]] = [{n: str(folder / path) for n in names if (path := getattr(d, n))} for d in data]
+        return tuple(dataclasses.replace(d, **paths) for d, paths in zip(data, given, strict=True))
 
     return dataclasses.replace(recipe, data=placed(recipe.data), held_out=placed(recipe.held_out))

@@ -44,9 +44,13 @@ class TrainingRecord:
         if len(self.curve) > self.POINTS:
             self.curve = self.curve[1::2]
 
-    def add_time(self, seconds: float, step: int) -> None:
-        """Note one call: how long it trained and the step it reached."""
-        self.calls.append({"seconds": round(seconds, 1), "reached_step": step})
+    def begin_call(self, step: int) -> None:
+        """Note that a call begins to train, from this step."""
+        self.calls.append({"seconds": 0.0, "reached_step": step})
+
+    def note_time(self, seconds: float, step: int) -> None:
+        """Note how long the call that began last has trained, and the step it has reached."""
+        self.calls[-1] = {"seconds": round(seconds, 1), "reached_step": step}
 
     def to_json(self) -> dict[str, Any]:
         """What the file holds."""

@@ -1,0 +1,78 @@
+"""The recipes in `examples/recipes`, made as trials of a minute: they run, and end with a world and words about it."""
+
+import os
+import shutil
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from worldsim.cli.main import main
+from worldsim.envs import WorldEnv
+from worldsim.io.media import save_video
+from worldsim.train.recipe import load_recipe
+
+RECIPES = Path(__file__).parents[2] / "examples" / "recipes"
+
+
+def needs_mujoco():
+    """Skip where MuJoCo is missing, or cannot render."""
+    os.environ.setdefault("MUJOCO_GL", "egl")
+    pytest.importorskip("mujoco", reason='needs pip install "gymnasium[mujoco]"')
+    try:
+        env = gym.make("Reacher-v5", render_mode="rgb_array")
+        env.reset(seed=0)
+        env.render()
+        env.close()
+    except Exception as error:
+        pytest.skip(f"MuJoCo cannot render without libegl1 (MUJOCO_GL=egl) or libosmesa6 (MUJOCO_GL=osmesa): {error}")
+
+
+def save_videos(folder, count=12, steps=50):
+    """Videos of a bright square that two actions move, and the table of these actions."""
+    rng, lines = np.random.default_rng(0), ["file,step,action,reward"]
+    for index in range(count):
+        actions = rng.integers(2, size=steps)
+        columns = np.clip(28 + np.cumsum(np.concatenate([[0], 8 * actions - 4])), 0, 52)
+        frames = np.zeros((steps + 1, 64, 64, 3), np.uint8)
+        for frame, column in zip(frames, columns, strict=True):
+            frame[26:38, column : column + 12] = 255
+        save_video(folder / "videos" / f"{index}.mp4", frames, 20)
+        lines += [f"{index}.mp4,{step},{action},1" for step, action in enumerate(actions)]
+    (folder / "actions.csv").write_text("\n".join(lines))
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_recipe_is_understood(path):
+    assert load_recipe(path).name == path.stem
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cartpole", "pong", "reacher", "videos"])
+def test_a_trial_makes_a_world(name, tmp_path, capsys):
+    if name == "pong":
+        pytest.importorskip("ale_py", reason="needs pip install ale-py")
+    if name == "reacher":
+        needs_mujoco()
+    if name == "videos":
+        save_videos(tmp_path)
+    recipe = Path(shutil.copy(RECIPES / f"{name}.toml", tmp_path))
+    main(["make", str(recipe), "--out", str(tmp_path / "out"), "--scale", "0.02", "--device", "cpu"])
+    said = capsys.readouterr().out
+    assert "one step ahead its frames are" in said and "at the full budget: about" in said
+    env = WorldEnv(str(tmp_path / "out" / "world"))
+    observation, _ = env.reset(seed=0)
+    assert observation.shape == (64, 64, 3)
+    env.step(env.action_space.sample())
+
+
+def test_a_source_that_is_missing_is_told_before_anything_is_recorded(tmp_path, capsys, monkeypatch):
+    def missing(*_, **__):
+        raise gym.error.DependencyNotInstalled("MuJoCo is not installed")
+
+    monkeypatch.setattr(gym, "make", missing)
+    with pytest.raises(SystemExit):
+        main(["make", str(RECIPES / "reacher.toml"), "--out", str(tmp_path / "out")])
+    assert "Reacher-v5 needs a package that is not installed" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "data").exists()
