@@ -69,7 +69,7 @@ def test_probes_of_a_folder_do_not_run_unless_they_are_trusted(folder, capsys):
 
 
 def test_the_shipped_world_has_its_probes_without_being_asked():
-    (name,) = shipped_worlds()
+    name = "doom-take-cover"
     config = tiny_world(source="another").config
     found = find_probes(SHIPPED / name, config)
     assert [probe.name for probe in found.probes] == ["fireballs", "growth"] and found.untrusted is None

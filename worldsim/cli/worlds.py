@@ -53,7 +53,7 @@ def describe(name: str) -> dict[str, Any]:
         "width": config.tokenizer.width,
         "steps_per_second": config.source.fps,
         "frames_per_second": config.source.fps * frames,
-        "actions": list(actions.meanings) or (actions.n if actions.discrete else len(actions.low)),
+        "actions": list(actions.meanings) or actions.n or list(zip(actions.low, actions.high, strict=True)),
         "source": config.source.name,
         "summary": first_sentence(card),
         "card": card,
@@ -62,7 +62,7 @@ def describe(name: str) -> dict[str, Any]:
 
 
 def first_sentence(card: str) -> str:
-    """The first line of a card that is neither empty nor a title, a frame, a comment or a table."""
+    """The first line of a card that is neither empty nor a title, an image, a comment or a table."""
     for line in card.splitlines():
         text = line.strip()
         if text and not text.startswith(("#", "!", "<", "|", "---")):
@@ -72,7 +72,10 @@ def first_sentence(card: str) -> str:
 
 def _line(values: dict[str, Any]) -> str:
     actions = values["actions"]
-    named = ", ".join(actions) if isinstance(actions, list) else f"{actions} of them"
+    if isinstance(actions, int):
+        named = f"0 to {actions - 1}"
+    else:
+        named = ", ".join(one if isinstance(one, str) else f"{one[0]:g} to {one[1]:g}" for one in actions)
     rows = [
         f"{values['name']}  {values['megabytes']} MB",
         f"    frames {values['width']}x{values['height']}, {values['frames_per_second']:g} a second in "
