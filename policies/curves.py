@@ -1,4 +1,4 @@
-"""Runs stage by stage: their returns in training, in the dream and in the real game, as a frame and as a table."""
+"""Runs stage by stage: their returns in training, in the dream and in the real game, as a plot and as a table."""
 
 from __future__ import annotations
 

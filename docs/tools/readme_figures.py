@@ -1,4 +1,4 @@
-"""Make the README's frame and clip: the real game above the dream, with the same start and actions.
+"""Make the README's image and clip: the real game above the dream, with the same start and actions.
 
 worldsim record doom-take-cover --steps 12000 --out data/take-cover-held-out --seed 3000 --between --labels
 python docs/tools/readme_figures.py data/take-cover-held-out --out docs

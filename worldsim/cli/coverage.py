@@ -1,4 +1,4 @@
-"""How much of a place a recording has been to: a share of cells, and a frame of the visits."""
+"""How much of a place a recording has been to: a share of cells, and an image of the visits."""
 
 from __future__ import annotations
 
