@@ -54,7 +54,7 @@ STEPS = 6  # of each training, however slow the machine is
 # What is called at each moment, and how often it may be called before the power fails.
 MOMENTS = {
     "recording": ("worldsim.data.episode_writer.EpisodeWriter.append", 150),
-    "holding-out": ("worldsim.data.episode_writer.EpisodeWriter.append", 100),
+    "holding-out": ("worldsim.data.episode_writer.EpisodeWriter.append", 420),
     "recorded": ("worldsim.cli.train.TokenizerCommand.run", 0),
     "tokenizer": ("worldsim.train.tokenizer_task.TokenizerLoss.forward", 2),
     "dynamics": ("worldsim.train.dynamics_loss.DynamicsLoss.forward", 2),
