@@ -34,9 +34,9 @@ def refused(folder, capsys, old="", new=""):
     [
         ("clip = 8", "clips_ = 8", "'clips_' is nearest to 'clips'"),
         ("[evaluate]", "[evaluation]", "'evaluation' is nearest to 'evaluate'"),
-        ("hours = 0.0006", "hour = 1", "tokenizer: unknown fields ['hour'], missing fields []; 'hour' is nearest to"),
-        ("hours = 0.0006", 'hours = "long"', "tokenizer: hours: expected float, found 'long'"),
-        ("hours = 0.0006", "hours = 0", "tokenizer: hours is 0.0; give more than 0"),
+        ("hours = 0.5", "hour = 1", "tokenizer: unknown fields ['hour'], missing fields []; 'hour' is nearest to"),
+        ("hours = 0.5", 'hours = "long"', "tokenizer: hours: expected float, found 'long'"),
+        ("hours = 0.5", "hours = 0", "tokenizer: hours is 0.0; give more than 0"),
         ("steps = 400", "steps = 0", "steps is 0"),
         ('name = "ball"', "", "missing fields ['name']"),
         ('name = "ball"', 'name = "a/b"', "world name 'a/b' cannot be used"),
@@ -112,7 +112,7 @@ def test_a_scale_makes_all_of_it_smaller_but_not_too_small(tmp_path):
     recipe = load(tmp_path, making.RECIPE.replace("steps = 400", "steps = 100000"))
     trial = recipe.scaled(0.1)
     assert trial.data[0].steps == 10_000 and trial.held_out[0].steps == 240
-    assert trial.tokenizer.hours == pytest.approx(0.00006) and trial.evaluate.clips == 4
+    assert trial.tokenizer.hours == pytest.approx(0.05) and trial.evaluate.clips == 4
     assert recipe.scaled(1.0) is recipe
     for scale in (0, -1, 1.5):
         with pytest.raises(InvalidInput, match="--scale"):

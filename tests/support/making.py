@@ -31,11 +31,11 @@ policy = "persistent"
 options = { height = 16, width = 32 }
 
 [tokenizer]
-hours = 0.0006
+hours = 0.5
 channels = 4
 
 [dynamics]
-hours = 0.0008
+hours = 0.7
 clip = 8
 patch = [2, 1]
 
@@ -49,10 +49,12 @@ drift_steps = 20
 drift_worlds = 2
 """
 
+STEPS = 6  # of each training, however slow the machine is
+
 # What is called at each moment, and how often it may be called before the power fails.
 MOMENTS = {
     "recording": ("worldsim.data.episode_writer.EpisodeWriter.append", 150),
-    "holding-out": ("worldsim.data.episode_writer.EpisodeWriter.append", 100),
+    "holding-out": ("worldsim.data.episode_writer.EpisodeWriter.append", 420),
     "recorded": ("worldsim.cli.train.TokenizerCommand.run", 0),
     "tokenizer": ("worldsim.train.tokenizer_task.TokenizerLoss.forward", 2),
     "dynamics": ("worldsim.train.dynamics_loss.DynamicsLoss.forward", 2),
@@ -68,11 +70,15 @@ def making(recipe, out, *options):
     from worldsim.cli.main import main
     from worldsim.train import dynamics_task, loop
 
-    brief = {"save_minutes": 1e-4, "preview_minutes": 10.0}
     usual = loop.LoopConfig
+
+    def brief(hours, **given):
+        print(f"{hours:.6f} h left", flush=True)
+        return usual(hours=hours, steps=STEPS, save_minutes=1e-4, **given)
+
     with (
         mock.patch.object(dynamics_task, "DynamicsConfig", narrow),
-        mock.patch.object(loop, "LoopConfig", lambda **given: usual(**given, **brief)),
+        mock.patch.object(loop, "LoopConfig", brief),
     ):
         main(["make", str(recipe), "--out", str(out), "--device", "cpu", *options])
 
