@@ -23,15 +23,16 @@ INTRODUCTION = """\
 
 <!-- Written by docs/tools/recipe_reference.py from worldsim/train/recipe.py: change that, and run it again. -->
 
-A recipe is a TOML file that says how one world is made. `worldsim make recipe.toml` records, trains, packs, calibrates
-and measures it, and writes its card; `--scale 0.05` makes a trial of it in minutes. [Your first world](first-world.md) is
-the tutorial, and [`examples/recipes`](../examples/recipes) has recipes to copy.
+A recipe is a TOML file that says how one world is made. `worldsim make recipe.toml` records, trains, packs,
+calibrates and measures it, and writes its card; `--scale 0.05` makes a trial of it in minutes. [Your first
+world](first-world.md) is the tutorial, and [`examples/recipes`](../examples/recipes) has recipes to copy.
 
 - Only `name` and one `[[data]]` have to be given. Unknown keys are refused, with the nearest known one.
 - Relative paths are relative to the recipe's folder.
-- What is finished is not done again, and what was interrupted or killed goes on, when the same command is given again. A
-  stage runs anew where its table of the recipe changed, or a stage before it: another `[evaluate]` measures anew and writes
-  the card, another `[dynamics]` keeps recordings and tokenizer. What is replaced and took hours goes to the folder `old`.
+- What is finished is not done again, and what was interrupted or killed goes on, when the same command is given again.
+  A stage runs anew where its table of the recipe changed, or a stage before it: another `[evaluate]` measures anew and
+  writes the card, another `[dynamics]` keeps recordings and tokenizer. What is replaced and took hours goes to the
+  folder `old`.
 - Hours are those of the machine that trains: a faster one makes a better world of the same recipe.
 """
 
