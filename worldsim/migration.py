@@ -27,7 +27,7 @@ MOVED = {  # modules of the dynamics: where they were, where they are
     "place": "position",
     "tau.": "level_embed.",
 }
-OLD_CHANGE_SCALE = 6.25  # about that of `doom-take-cover`, which the absolute thresholds of the loss were made for
+OLD_CHANGE_SCALE = 6.25  # of the world that the absolute thresholds of the loss were made for
 
 SIZES = {"window": "context_length", "oldest": "max_time", "painter_blocks": "latent_decoder_blocks"}  # of format 7
 

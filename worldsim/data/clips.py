@@ -116,8 +116,8 @@ def _pick(sizes: np.ndarray, rng: np.random.Generator) -> int:
 def change_scale(stores: list[LatentEpisodes]) -> float:
     """How much a place changes from row to row where something changes: mean square over channels, latents' units.
 
-    The mean over all places, each counted as much as it changes, so that a background that stands still has no say;
-    7 in `doom-take-cover`. 1 where nothing ever changes.
+    The mean over all places, each counted as much as it changes, so that a background that stands still has no say.
+    1 where nothing ever changes.
     """
     total = squares = 0.0
     for store in stores:
