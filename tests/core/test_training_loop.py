@@ -122,7 +122,8 @@ def test_a_checkpoint_older_than_a_setting_is_gone_on_with(store, tmp_path, monk
     del older["model"]["action_start"]
     monkeypatch.setattr(task, "config", lambda: older)
     train(task, brief(2), tmp_path / "run")
-    train(narrow_dynamics_task([clips], monkeypatch), brief(3), tmp_path / "run", resume=True)
+    again = train(narrow_dynamics_task([clips], monkeypatch), brief(3), tmp_path / "run", resume=True)
+    assert again.step == 3
 
 
 @pytest.mark.parametrize("changed", [{"loss": LossConfig(reward_weight=0.2)}, {"clips": ClipConfig(changing=0.5)}])

@@ -4,9 +4,24 @@ import types
 import pytest
 from toy import ToyWorld
 
+from worldsim.envs.sources import make_source
 from worldsim.registration import register_worlds
 
 register_worlds()
+
+
+@pytest.fixture
+def made():
+    """`make_source` whose sources are closed after the test."""
+    sources = []
+
+    def make(name, **options):
+        sources.append(make_source(name, **options))
+        return sources[-1]
+
+    yield make
+    for source in sources:
+        source.close()
 
 
 @pytest.fixture

@@ -84,9 +84,10 @@ def test_what_hides_its_numbers_is_refused_and_changes_nothing(spec, action):
 
 
 def test_a_masked_array_that_hides_nothing_is_an_array():
-    env = WorldEnv(ToyWorld(CONTINUOUS))
-    env.reset(seed=0)
-    env.step(np.ma.array([0.5, 0.5]))
+    env, plain = WorldEnv(ToyWorld(CONTINUOUS)), WorldEnv(ToyWorld(CONTINUOUS))
+    for one in (env, plain):
+        one.reset(seed=0)
+    assert_same([env.step(np.ma.array([0.5, 0.5]))], [plain.step([0.5, 0.5])])
 
 
 @pytest.mark.parametrize(

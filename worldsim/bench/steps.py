@@ -37,6 +37,11 @@ AnyEnv = gym.Env[Any, Any] | gym.vector.VectorEnv[Any, Any, Any]
 class Endless(WorldWrapper):
     """A world whose episodes never end, and the same in everything else."""
 
+    def __init__(self, world: WorldProtocol) -> None:
+        super().__init__(world)
+        if hasattr(world, "rewind"):  # as environments find it in the world itself; else they copy each state
+            self.rewind = world.rewind
+
     def stages(self, state: Any, actions: np.ndarray, *, decode: Decoding = "all") -> Stages:
         """As the world's, but nothing terminates."""
         state, step = yield from super().stages(state, actions, decode=decode)
