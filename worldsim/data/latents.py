@@ -21,12 +21,14 @@ from worldsim.data.augment import Streams, augment
 from worldsim.data.episodes import REQUIRED_STREAMS, Episodes
 from worldsim.data.events import EventSpec, find_events
 from worldsim.errors import DamagedCheckpoint, InvalidInput
-from worldsim.io.files import read_json, write_json
+from worldsim.io.files import read_json, replacing, write_json
 from worldsim.models.tokenizer import Tokenizer, TokenizerConfig, to_images
 from worldsim.runtime.devices import autocast_dtype, choose_device
 from worldsim.train.checkpoint import load_checkpoint, setting
 
 ROWS = 64  # encoded at a time
+LEARNED = ("vector", "depth", "token")  # kinds of streams that a model can read or predict
+LARGE_ROW = 1024  # bytes of a row from which a stream is mapped into memory instead of read
 LATENTS, DONE = "latents.npy", "done.json"  # the second one is written last
 
 
@@ -89,7 +91,7 @@ def cache_latents(
     What is kept is read once to compare its checksum; where it is not whole it is computed anew, and stderr says so.
 
     `events` come before endings; `augmentation` names one that the episodes are seen through; `streams` names the
-    recorded vectors and tokens that come with them. Of several processes on one machine, the first one encodes and the
+    recorded sensors that come with them. Of several processes on one machine, the first one encodes and the
     others wait for it. Raises InvalidInput for variables and streams that the store does not have and for augmentations
     that its source does not declare.
     """
@@ -120,27 +122,51 @@ def cache_latents(
         event=event,
         ends=store.ends,
         store=store,
-        streams=read_streams(store, streams),
+        streams=read_streams(store, streams, folder.parent),
     )
 
 
-def read_streams(store: Episodes, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Recorded vectors and tokens, (T, ...).
+def read_streams(store: Episodes, names: Sequence[str], cache: Path) -> dict[str, np.ndarray]:
+    """Recorded sensors, (T, ...); those of large rows as arrays in the folder `cache`, mapped into memory.
 
     Raises InvalidInput for one that is absent, of another kind, or not finite.
     """
-    known = [name for name, spec in store.meta.streams.items() if spec.kind in ("vector", "token")]
+    known = [name for name, spec in store.meta.streams.items() if spec.kind in LEARNED]
     known = [name for name in known if name not in REQUIRED_STREAMS]
     values = {}
     for name in names:
         if name not in known:
             raise InvalidInput(
-                f"episode store {store.path} has no vector or token {name!r}; it has {', '.join(known) or 'none'}"
+                f"episode store {store.path} has no {', '.join(LEARNED[:-1])} or {LEARNED[-1]} {name!r}; it has "
+                f"{', '.join(known) or 'none'}"
             )
-        values[name] = store.read(name, 0, store.num_steps)
-        if not np.isfinite(values[name]).all():
-            raise InvalidInput(f"stream {name!r} of episode store {store.path} is not finite; record it again")
+        large = store.meta.streams[name].row_bytes >= LARGE_ROW
+        values[name] = _mapped(store, name, cache) if large else _finite(store, name, 0, store.num_steps)
     return values
+
+
+def _finite(store: Episodes, name: str, start: int, stop: int) -> np.ndarray:
+    """Rows of a stream; raises InvalidInput where they are not finite."""
+    rows = store.read(name, start, stop)
+    if not np.isfinite(rows).all():
+        raise InvalidInput(f"stream {name!r} of episode store {store.path} is not finite; record it again")
+    return rows
+
+
+def _mapped(store: Episodes, name: str, cache: Path) -> np.ndarray:
+    """A stream of large rows, copied once to a plain array that is mapped into memory: chunks are slow to draw from."""
+    path = cache / f"{store.path.name}-{_rows_digest(store)}-{name}.npy"
+    with FileLock(cache / ".lock"):
+        if not path.exists():
+            with replacing(path) as fresh:
+                shape, dtype = (store.num_steps, *store.meta.streams[name].shape), store.meta.streams[name].dtype
+                array = np.lib.format.open_memmap(fresh, mode="w+", dtype=np.dtype(dtype), shape=shape)
+                for start in range(0, store.num_steps, ROWS):
+                    stop = min(start + ROWS, store.num_steps)
+                    array[start:stop] = _finite(store, name, start, stop)
+                array.flush()
+    mapped: np.ndarray = np.load(path, mmap_mode="r")
+    return mapped
 
 
 def _rows_digest(store: Episodes) -> str:
