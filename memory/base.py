@@ -33,6 +33,8 @@ class MemorySpec:
 
     guide: int = 0  # channels of the guide; 0: it gives none
     condition: int = 0  # numbers of the condition; 0: it gives none
+    tokens: int = 0  # numbers of each token that the history's tokens attend to; 0: it gives none
+    gate: bool = False  # whether the guide is latents of a frame, of which the new frame may take some as they are
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,9 @@ class Context:
     guide: Tensor | None = None  # (B, guide, h, w), an image in the grid of the latents: what may be seen next
     mask: Tensor | None = None  # (B, 1, h, w) from 0 to 1, how far the guide is to be trusted; None: everywhere
     condition: Tensor | None = None  # (B, condition), numbers that the whole frame depends on
+    tokens: Tensor | None = None  # (B, M, tokens), what is recalled of other frames, for attention
+    heard: Tensor | None = None  # (B, M) bool, which of the tokens there are; None: all
+    gate: Tensor | None = None  # (B, 1, h, w) bool, where the drawn frame takes the guide's latents as they are
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ def test_depth_is_mapped_into_memory_and_refused_where_it_is_not_finite(store, l
         row = {name: values[0] for name, values in store.episode(0).items()}
         writer.append(row | {"depth": np.full((16, 32), np.nan, np.float16), "truncated": True})
         writer.end_episode()
-    with pytest.raises(InvalidInput, match="'depth'.*not finite"):
+    with pytest.raises(InvalidInput, match=r"'depth'.*not finite"):
         cache_latents(fixed_tokenizer(), Episodes.open(tmp_path / "broken"), tmp_path, "cpu", streams=("depth",))
 
 

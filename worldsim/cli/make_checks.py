@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from worldsim.data.latents import LEARNED
 from worldsim.data.episodes import Episodes
+from worldsim.data.latents import LEARNED
 from worldsim.errors import InvalidInput
 from worldsim.models.dynamics import DynamicsConfig
 from worldsim.models.tokenizer import TokenizerConfig

@@ -44,6 +44,7 @@ class LatentEpisodes:
     ends: np.ndarray  # (episodes,) int64
     store: Episodes
     streams: dict[str, np.ndarray] = field(default_factory=dict)  # (T, ...), as recorded, of those that are learned
+    contexts: dict[str, np.ndarray] = field(default_factory=dict)  # (T, ...), "MEMORY.guide", "MEMORY.mask" at each row
 
 
 def load_tokenizer(run: Path, device: str = "auto") -> Tokenizer:
