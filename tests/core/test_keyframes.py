@@ -3,8 +3,10 @@
 import dataclasses
 
 import numpy as np
+import posed_room as rooms
 import pytest
 import torch
+from posed_room import FOCAL, posed_streams, poses
 
 from worldsim.errors import InvalidInput
 from worldsim.memory import posed
@@ -13,37 +15,13 @@ from worldsim.memory.geometry import FAR, Camera, Views, choose, coverage, proje
 from worldsim.memory.keyframes import fill
 from worldsim.models.dynamics import DynamicsConfig
 from worldsim.models.memories import Memories
-from worldsim.spec import StreamSpec
 
-CAMERA = Camera(48, 64, (0.5, 0.6))
-STREAMS = {
-    "pose": StreamSpec("vector", (4,), "float32"),
-    "motion": StreamSpec("vector", (3,), "float32"),
-    "depth": StreamSpec("depth", (48, 64), "float16", (1.0,), (1000.0,)),
-}
+CAMERA = Camera(48, 64, FOCAL)
+STREAMS = posed_streams(48, 64)
 
 
-def room(pose: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Frames (B, 3, H, W) and depth of a square room, 100 units to each wall, painted by smooth waves."""
-    across, down = CAMERA.rays()
-    yaw = pose[:, 3, None]
-    east, north = torch.cos(yaw) + across * torch.sin(yaw), torch.sin(yaw) - across * torch.cos(yaw)
-    walls = [
-        (torch.where(d > 0, 100 - pose[:, i, None], -100 - pose[:, i, None]) / d) for i, d in enumerate((east, north))
-    ]
-    depth = torch.minimum(*walls)  # (B, W)
-    depth = torch.minimum(depth[:, None], torch.where(down > 0, 40.0, 60.0)[:, None] / down.abs()[:, None])
-    x = pose[:, 0, None, None] + depth * east[:, None]
-    y = pose[:, 1, None, None] + depth * north[:, None]
-    z = -depth * down[:, None]
-    waves = [
-        0.5 + 0.5 * torch.sin(0.06 * (a * x + b * y + c * z) + a) for a, b, c in ((1, 2, 1), (2, -1, 2), (1, 1, -2))
-    ]
-    return torch.stack(waves, 1), depth
-
-
-def poses(*rows: tuple[float, float, float]) -> torch.Tensor:
-    return torch.tensor([[x, y, 0.0, yaw] for x, y, yaw in rows])
+def room(pose):
+    return rooms.room(pose, CAMERA)
 
 
 def views(where: torch.Tensor) -> Views:
