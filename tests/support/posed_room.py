@@ -46,7 +46,7 @@ def posed_streams(height: int, width: int) -> dict[str, StreamSpec]:
     }
 
 
-def posed_episodes(path, *, episodes=4, length=40, seed=0) -> Episodes:
+def posed_episodes(path, *, episodes=4, length=60, seed=0) -> Episodes:
     """Walks in the room, 16x32 pixels: ahead for a while, round for a while; most places are seen again."""
     camera, rng = Camera(16, 32, FOCAL), np.random.default_rng(seed)
     meta = EpisodesMeta("room", ACTIONS, basic_streams(16, 32) | posed_streams(16, 32), fps=10.0)
