@@ -84,6 +84,16 @@ class Codec:
         return self
 
 
+@dataclass(frozen=True)
+class FromAbove:
+    """What one world remembers of where things are, seen from above, in units of the pose: numpy arrays."""
+
+    points: Any  # (N, 2) float32, x and y of remembered surfaces
+    views: Any  # (K, 3) float32, x, y and yaw of remembered views, in the order they were seen
+    recalled: Any  # (K,) bool, which of them the next frame is made of
+    here: Any  # (3,) float32, x, y and yaw of the camera
+
+
 class Memory(Protocol):
     """One kind of memory. Its trees hold no more at the last step of an episode than at the first.
 
@@ -112,6 +122,15 @@ class Memory(Protocol):
         changes, and the same for the rest. A ring may be written in place where the slot is one that `tree` does not
         read, as a count in it says; a world that goes on from an older state has a copy of its own.
         """
+        ...
+
+
+@runtime_checkable
+class PlacesMemory(Protocol):
+    """A memory of places that can be drawn from above, for those who play."""
+
+    def from_above(self, tree: Tree, streams: dict[str, Tensor], row: int) -> FromAbove:
+        """What one world of the batch remembers; `streams` (B, ...) are those of the present frame."""
         ...
 
 

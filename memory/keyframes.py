@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from worldsim.errors import InvalidInput, check_bounds
 from worldsim.memory import posed
-from worldsim.memory.base import Codec, Context, MemorySpec, Observed, Query
+from worldsim.memory.base import Codec, Context, FromAbove, MemorySpec, Observed, Query
 from worldsim.memory.geometry import Camera, choose, coverage, project, render
 from worldsim.memory.posed import Gate, Posed
 from worldsim.models.dynamics import DynamicsConfig
@@ -27,6 +27,7 @@ from worldsim.models.registry import options_of
 from worldsim.models.tokenizer import STRIDE
 
 COARSE = 8  # pixels in a row and a column of a cell in which overlaps are counted
+FAR_AWAY = 4.0  # medians of depth beyond which a surface is left out of the plan: a guess of depth may be far off
 LATER = 0.5  # what the last frame is worth beside keyframes: those show things as they were first seen
 
 
@@ -149,6 +150,23 @@ class Keyframes(nn.Module):
         guide = self.codec.encode((filled * 2 - 1).to(dtype).contiguous(memory_format=torch.channels_last))
         share = F.avg_pool2d(mask[:, None], STRIDE)  # (B, 1, h, w)
         return Context(guide, share.to(dtype), gate=share >= self.options.sure)
+
+    def from_above(self, tree: Posed, streams: dict[str, Tensor], row: int) -> FromAbove:
+        """As `PlacesMemory.from_above`: the farthest surface of every fourth column, which is a wall's."""
+        pose = streams[self.options.pose][row : row + 1].float()
+        one = {name: leaf[row : row + 1] for name, leaf in tree.items()}
+        slots = one["keys"][0, : int(one["count"][0])]
+        slots = slots[torch.argsort(one["step"][0, slots])]
+        recalled, enough = self.recalled(one, pose)
+        used = torch.isin(slots, recalled[enough]) if len(slots) else torch.zeros(0, dtype=torch.bool)
+        known, across = one["pose"][0, slots], self.camera.rays(pose.device)[0][::4]
+        depth = one["depth"][0, slots][:, :, ::4].float().amax(1)  # (K, W / 4)
+        cos, sin = torch.cos(known[:, 3:]), torch.sin(known[:, 3:])
+        x = known[:, :1] + depth * (cos + across * sin)
+        y = known[:, 1:2] + depth * (sin - across * cos)
+        seen = depth < FAR_AWAY * depth.median() if depth.numel() else depth > 0
+        points = torch.stack([x[seen], y[seen]], -1)
+        return FromAbove(*(part.cpu().numpy() for part in (points, known[:, [0, 1, 3]], used, pose[0, [0, 1, 3]])))
 
     def paste(self, tree: Posed, pose: Tensor, depth: Tensor, image: Tensor, alpha: Tensor) -> Posed:
         """The tree with a picture pasted on what is seen from `pose` (4,): in all kept frames that show the place.

@@ -6,76 +6,32 @@ import numpy as np
 import pytest
 import torch
 from exactness import Pair, assert_same
-from lively import enliven
-from posed_room import FOCAL, posed_episodes
-from small_training import FRAMES, brief, fixed_tokenizer, loss_of, narrow_dynamics_task, train
+from places import KINDS, MODULES, latents_of, world_of
+from small_training import FRAMES, brief, loss_of, narrow_dynamics_task, train
 
-from worldsim.data.latents import cache_latents
 from worldsim.envs import WorldEnv, WorldVectorEnv
 from worldsim.errors import InvalidInput
 from worldsim.evaluate.revisits import Returns, find_ways, format_returns, measure_returns
-from worldsim.io.weights import read_world
-from worldsim.models.dynamics import CONDITIONS
-from worldsim.models.endings import EndingConfig
 from worldsim.models.places import moved
 from worldsim.speculation import Speculation
 from worldsim.state.tree import clone, map_named
-from worldsim.train import export
-from worldsim.world import World
-
-KINDS = ("keyframes", "recall", "recurrent")
-STREAMS = ("pose", "motion", "depth")
-MODULES = {
-    "conditions": (*CONDITIONS, "proprio:motion"), "heads": ("reward", "ending", "pose", "depth"), "memories": KINDS,
-    "options": {
-        "keyframes": {"focal": list(FOCAL), "capacity": 6}, "recall": {"capacity": 4, "every": 2, "recent": 4},
-        "recurrent": {"width": 8},
-    },
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    return posed_episodes(tmp_path_factory.mktemp("room") / "data")
-
-
-def latents_of(store, run):
-    return cache_latents(fixed_tokenizer(), store, run, "cpu", streams=STREAMS)
-
-
-@pytest.fixture(scope="module")
-def made(store, tmp_path_factory):
-    """The task that trained the world, and its folder."""
-    run = tmp_path_factory.mktemp("run")
-    with pytest.MonkeyPatch.context() as patch:
-        task = narrow_dynamics_task([latents_of(store, run)], patch, cache=run / "contexts", **MODULES)
-        train(task, brief(6), run)
-        patch.setattr(export, "load_tokenizer", lambda run: fixed_tokenizer())
-        export.export_world("room", [store], run, run / "world", starts=4)
-    return task, run / "world"
-
-
-def world_of(folder, **changes):
-    """The world, none of its weights zero, without endings; `changes` are those of its dynamics."""
-    files = read_world(folder)
-    dynamics = dataclasses.replace(files.config.dynamics, **changes)
-    config = dataclasses.replace(files.config, endings=EndingConfig(shift=-1000.0), dynamics=dynamics)
-    of_kept = [f".{kind}." for kind in dynamics.memories]
-    model = {n: t for n, t in files.model.items() if ".memories." not in n or any(part in n for part in of_kept)}
-    return World(dataclasses.replace(files, config=config, model=enliven(model)), device="cpu")
+def store(made):
+    return made[0]
 
 
 @pytest.fixture(scope="module", params=[(kind,) for kind in KINDS] + [KINDS], ids="+".join)
 def world(made, request):
-    options = {n: o for n, o in read_world(made[1]).config.dynamics.options.items() if n in request.param}
-    return world_of(made[1], memories=request.param, options=options)
+    return world_of(made[2], request.param)
 
 
 # -- training
 
 
 def test_contexts_of_whole_episodes_are_computed_once_and_enter_the_clips(made, store):
-    task, folder = made
+    _, task, folder = made
     batch = task.batch(0, 0)
     assert batch["context.keyframes.guide"].shape[2:] == (FRAMES.channels, 2, 4)
     assert batch["context.keyframes.mask"][:, :-1].float().mean() > 0.8
@@ -100,7 +56,7 @@ def test_motion_is_learned_and_memories_with_weights_are_trained(store, tmp_path
 
 
 def test_a_share_of_the_clips_is_learned_without_memories(made):
-    model = made[0].model.dynamics
+    model = made[1].model.dynamics
     features = model.forward(*(torch.zeros(2, 3, 4, 2, 4) for _ in range(2)), *_three_steps(), _streams())
     random = torch.Generator().manual_seed(0)
     given = (torch.zeros(2, 3, 4, 2, 4), *_actions_and_ages(), _streams())
@@ -190,7 +146,7 @@ def test_a_world_in_a_batch_is_the_world_alone(world):
 
 
 def test_given_frames_need_no_poses(made, store):
-    world = world_of(made[1])
+    world = world_of(made[2])
     frames, actions = store.read("rgb", 0, 5)[None], store.read("action", 1, 5)[None]
     one = world.reset([0], frames=frames, actions=actions)
     assert one.memory["keyframes"]["step"].max() == 4 and one.heads["pose"].abs().max() > 0
@@ -213,10 +169,10 @@ def test_returns_are_found_where_a_way_leads_off_and_back(store):
 
 def test_memory_on_and_off_are_measured_along_recorded_ways(made, store):
     sizes = Returns(gaps=(24,), clips=2, context=6, near=20.0, turn=0.6)
-    report, sheet = measure_returns(world_of(made[1]), store, sizes)
+    report, sheet = measure_returns(world_of(made[2]), store, sizes)
     figures = report["returns"]["24"]
     assert {"memory, true pose", "memory, own pose", "no memory", "tokenizer"} <= figures.keys()
     assert figures["memory, true pose"]["psnr"] != figures["no memory"]["psnr"]
     assert "24 steps" in format_returns(report) and sheet[0].shape[1:] == (16, 32, 3)
     with pytest.raises(InvalidInput, match="comes back"):
-        measure_returns(world_of(made[1]), store, dataclasses.replace(sizes, gaps=(1000,)))
+        measure_returns(world_of(made[2]), store, dataclasses.replace(sizes, gaps=(1000,)))
