@@ -72,14 +72,13 @@ def sections(spec: WorldSpec, status: Status, measured: Measured) -> list[Sectio
     ]
     if status.ending_chance is not None:
         episode_rows.insert(3, ("chance of ending", f"{status.ending_chance:.1%}"))
-    blocks = [
+    if status.memory is not None:
+        kept = "" if status.plan is None else f", {len(status.plan.views)} views"
+        episode_rows.append(("memory", ("on" if status.memory else "off") + kept))
+    return [
         Section("speed", speed_rows, *_hero(status, measured.frames_per_second, wanted)),
         Section("episode", episode_rows),
     ]
-    if status.memory is not None:
-        kept = "" if status.plan is None else f"{len(status.plan.views)} views"
-        blocks.append(Section("memory", [("on" if status.memory else "off", kept)]))
-    return blocks
 
 
 def _hero(status: Status, achieved: float | None, wanted: float) -> tuple[tuple[str, str], float | None]:
@@ -120,7 +119,10 @@ def draw_panel(
         used = _draw_section(target, theme, cell, block)
     if plan is not None:
         below = cell.top + used + theme.px(10)
-        room = pygame.Rect(cell.left, below, cell.width, box.bottom - pad - below).clip(box)
+        room = pygame.Rect(cell.left, below, cell.width, box.bottom - pad - below)
+        if layout.panel_across:  # beside the last section, in a window that is wide enough
+            room = pygame.Rect(cell.right + theme.px(36), box.top + pad, cell.width, box.height - 2 * pad)
+            room = room.clip(box.inflate(-2 * pad, 0))
         if min(room.size) > theme.px(60):
             draw_plan(target, theme, room, plan)
 

@@ -43,15 +43,15 @@ def test_a_plan_shows_where_one_is_and_what_is_recalled_inside_its_box():
     draw_plan(target, Theme(1.0), box, nothing)
 
 
-@pytest.mark.parametrize("size", [(1600, 900), (700, 900)])
+@pytest.mark.parametrize("size", [(1600, 900), (1250, 700), (640, 420)])
 def test_the_panel_says_whether_memory_is_on_and_shows_the_plan(size):
     pygame.font.init()
     spec, status = ToyWorld().spec, Status("playing", memory=False, plan=PLAN)
     layout, target = arrange(size, spec, 1, panel=True), pygame.Surface(size)
     blocks = sections(spec, status, Measured())
-    assert blocks[-1].rows == [("off", "3 views")]
+    assert blocks[-1].rows[-1] == ("memory", "off, 3 views")
     draw_panel(target, layout, spec, blocks, status.plan)
-    assert has(target, GOOD)
+    assert has(target, GOOD) or size == (640, 420)  # which has no room for it
 
 
 def test_a_world_is_seen_from_above_while_it_is_played(world):
