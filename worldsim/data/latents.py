@@ -124,6 +124,16 @@ def cache_latents(
     )
 
 
+def latent_range(episodes: LatentEpisodes) -> tuple[np.ndarray, np.ndarray]:
+    """The smallest and the largest latent of each channel, (C,) float32 each."""
+    latents, low, high = episodes.latents, [], []
+    for start in range(0, len(latents), 4096):  # the array may be larger than memory
+        part = np.asarray(latents[start : start + 4096], np.float32)
+        low.append(part.min((0, 1, 3, 4)))
+        high.append(part.max((0, 1, 3, 4)))
+    return np.min(low, axis=0), np.max(high, axis=0)
+
+
 def read_streams(store: Episodes, names: Sequence[str]) -> dict[str, np.ndarray]:
     """Recorded vectors and tokens, (T, ...).
 
