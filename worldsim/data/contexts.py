@@ -6,24 +6,21 @@ seconds do not show; and the time that geometry takes is paid once, not in every
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 from tqdm import tqdm
 
-from worldsim.data.latents import LatentEpisodes, _rows_digest
-from worldsim.io.files import replacing
+from worldsim.data.latents import LatentEpisodes
+from worldsim.data.stream_cache import cached, rows_digest
 from worldsim.memory.base import Memory, MemorySpec, Observed, Query
 from worldsim.models.memories import Memories
 
 EPISODES = 16  # gone through together
-PARTS = ("guide", "mask")
 
 
 def with_contexts(
@@ -38,35 +35,33 @@ def with_contexts(
     for name, memory in memories.without_weights():
         if replace(memory.spec, guide=0, gate=False) != MemorySpec():
             continue
-        made_of = [_rows_digest(episodes.store), digest, name, options.get(name, {}), sorted(episodes.streams)]
-        key = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:12]
-        paths = {part: folder / f"{episodes.store.path.name}-{key}-{part}.npy" for part in PARTS}
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock"):
-            if not all(path.exists() for path in paths.values()):
-                _compute(episodes, memory, paths, name)
-        contexts |= {f"{name}.{part}": np.load(path, mmap_mode="r") for part, path in paths.items()}
+        said = options.get(name, {})
+        made_of = {
+            "rows": len(episodes.latents), "store": rows_digest(episodes.store), "tokenizer": digest, "memory": name,
+            "options": {key: list(one) if isinstance(one, tuple) else one for key, one in said.items()},
+        }  # fmt: skip
+        place = folder / f"{episodes.store.path.name}-{name}-{len(episodes.latents)}"
+        both = cached(place, made_of, partial(_compute, episodes, memory, name))
+        guide = memory.spec.guide
+        contexts |= {f"{name}.guide": both[:, :guide], f"{name}.mask": both[:, guide:]}
     return replace(episodes, contexts=contexts)
 
 
 @torch.no_grad()
-def _compute(episodes: LatentEpisodes, memory: Memory, paths: dict[str, Path], name: str) -> None:
-    """Write the guide and the mask of every row; of the last row of an episode, none."""
-    count, grid = len(episodes.latents), episodes.latents.shape[2:]
-    with replacing(paths["guide"]) as guides, replacing(paths["mask"]) as masks:
-        made = {"mode": "w+", "dtype": np.float16}
-        guide = np.lib.format.open_memmap(guides, shape=(count, memory.spec.guide, *grid[1:]), **made)
-        mask = np.lib.format.open_memmap(masks, shape=(count, 1, *grid[1:]), **made)
-        generator = torch.Generator().manual_seed(0)
-        firsts = np.concatenate([[0], episodes.ends[:-1]])
-        title = f"{name} of {episodes.store.path.name}"
-        for index in tqdm(range(0, len(firsts), EPISODES), desc=title, unit_scale=EPISODES, unit="episode"):
-            some = slice(index, index + EPISODES)
-            _go_through(episodes, memory, firsts[some], episodes.ends[some], guide, mask, generator)
+def _compute(episodes: LatentEpisodes, memory: Memory, name: str, path: Path) -> None:
+    """Write guide and mask of every row, (T, guide + 1, h, w); of the last row of an episode, none."""
+    shape = (len(episodes.latents), memory.spec.guide + 1, *episodes.latents.shape[3:])
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
+    generator, firsts = torch.Generator().manual_seed(0), np.concatenate([[0], episodes.ends[:-1]])
+    title = f"{name} of {episodes.store.path.name}"
+    for index in tqdm(range(0, len(firsts), EPISODES), desc=title, unit_scale=EPISODES, unit="episode"):
+        some = slice(index, index + EPISODES)
+        _go_through(episodes, memory, firsts[some], episodes.ends[some], array, generator)
+    array.flush()
 
 
 def _go_through(
-    episodes: LatentEpisodes, memory: Memory, firsts: np.ndarray, ends: np.ndarray, guide: np.ndarray, mask: np.ndarray,
+    episodes: LatentEpisodes, memory: Memory, firsts: np.ndarray, ends: np.ndarray, array: np.ndarray,
     generator: torch.Generator,
 ) -> None:  # fmt: skip
     """Some episodes in step; those that are over repeat their last row, which is not kept."""
@@ -82,8 +77,8 @@ def _go_through(
         context = memory.read(tree, query)
         live = firsts + t + 1 < ends
         assert context.guide is not None
-        guide[rows[live]] = context.guide.float().numpy()[live]
-        mask[rows[live]] = 1.0 if context.mask is None else context.mask.float().numpy()[live]
+        array[rows[live], :-1] = context.guide.float().numpy()[live]
+        array[rows[live], -1:] = 1.0 if context.mask is None else context.mask.float().numpy()[live]
 
 
 def _streams(episodes: LatentEpisodes, rows: np.ndarray) -> dict[str, torch.Tensor]:

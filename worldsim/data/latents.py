@@ -3,33 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import shutil
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 from torch import Tensor
 from tqdm import tqdm
 
 from worldsim.data.augment import Streams, augment
-from worldsim.data.episodes import REQUIRED_STREAMS, Episodes
+from worldsim.data.episodes import Episodes
 from worldsim.data.events import EventSpec, find_events
+from worldsim.data.stream_cache import Encoders, cached, read_streams, rows_digest
 from worldsim.errors import DamagedCheckpoint, InvalidInput
-from worldsim.io.files import read_json, replacing, write_json
 from worldsim.models.tokenizer import Tokenizer, TokenizerConfig, to_images
 from worldsim.runtime.devices import autocast_dtype, choose_device
 from worldsim.train.checkpoint import load_checkpoint, setting
 
 ROWS = 64  # encoded at a time
-LEARNED = ("vector", "depth", "token")  # kinds of streams that a model can read or predict
-LARGE_ROW = 1024  # bytes of a row from which a stream is mapped into memory instead of read
-LATENTS, DONE = "latents.npy", "done.json"  # the second one is written last
 
 
 @dataclass(frozen=True)
@@ -43,7 +35,7 @@ class LatentEpisodes:
     event: np.ndarray  # (T,) bool, an ending or a precursor event
     ends: np.ndarray  # (episodes,) int64
     store: Episodes
-    streams: dict[str, np.ndarray] = field(default_factory=dict)  # (T, ...), as recorded, of those that are learned
+    streams: dict[str, np.ndarray] = field(default_factory=dict)  # (T, ...) of those that are learned, encoded or plain
     contexts: dict[str, np.ndarray] = field(default_factory=dict)  # (T, ...), "MEMORY.guide", "MEMORY.mask" at each row
 
 
@@ -86,115 +78,55 @@ def encode_frames(tokenizer: Tokenizer, frames: np.ndarray) -> Tensor:
 def cache_latents(
     tokenizer: Tokenizer, store: Episodes, run: Path, device: str = "auto",
     *, events: Sequence[EventSpec] = (), augmentation: str | None = None, streams: Sequence[str] = (),
+    encoders: Encoders | None = None,
 ) -> LatentEpisodes:  # fmt: skip
     """Encode a store, or open what an earlier call encoded with the same tokenizer from the same rows.
 
     What is kept is read once to compare its checksum; where it is not whole it is computed anew, and stderr says so.
 
     `events` come before endings; `augmentation` names one that the episodes are seen through; `streams` names the
-    recorded sensors that come with them. Of several processes on one machine, the first one encodes and the
-    others wait for it. Raises InvalidInput for variables and streams that the store does not have and for augmentations
-    that its source does not declare.
+    recorded streams that come with them, of which `encoders` encode those that are no vectors and tokens
+    (`worldsim.data.stream_cache`). Of several processes on one machine, the first one encodes and the others wait for
+    it. Raises InvalidInput for variables and streams that the store does not have and for augmentations that its source
+    does not declare.
     """
     event, rows = find_events(store, events), store.num_steps
     actions = store.read("action", 0, rows)
     if augmentation is not None:
         actions = augment(augmentation, store.meta, {"action": actions})["action"]
     made_of = {
-        "rows": rows, "store": _rows_digest(store), "tokenizer": weights_digest(tokenizer),
+        "rows": rows, "store": rows_digest(store), "tokenizer": weights_digest(tokenizer),
         "augmentation": augmentation,
     }  # fmt: skip
     name = f"{store.path.name}-{made_of['tokenizer']}-{rows}"
     folder = run / "latents" / (name if augmentation is None else f"{name}-{augmentation}")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.parent / ".lock"):
-        if not _is_whole(folder, made_of):
-            if folder.exists():
-                tqdm.write(
-                    f"the latents in {folder} are not whole, or of another store: computing them", file=sys.stderr
-                )
-            _encode_store(tokenizer, store, folder, augmentation)
-            write_json(folder / DONE, {**made_of, "sha256": _file_digest(folder / LATENTS)})
+    latents = cached(folder, made_of, lambda path: _encode_store(tokenizer, store, path, augmentation))
     return LatentEpisodes(
-        latents=np.load(folder / LATENTS, mmap_mode="r"),
+        latents=latents,
         actions=actions,
         rewards=store.read("reward", 0, rows),
         terminated=store.read("terminated", 0, rows),
         event=event,
         ends=store.ends,
         store=store,
-        streams=read_streams(store, streams, folder.parent),
+        streams=read_streams(store, streams, run=run, encoders=encoders, augmentation=augmentation),
     )
 
 
-def read_streams(store: Episodes, names: Sequence[str], cache: Path) -> dict[str, np.ndarray]:
-    """Recorded sensors, (T, ...); those of large rows as arrays in the folder `cache`, mapped into memory.
-
-    Raises InvalidInput for one that is absent, of another kind, or not finite.
-    """
-    known = [name for name, spec in store.meta.streams.items() if spec.kind in LEARNED]
-    known = [name for name in known if name not in REQUIRED_STREAMS]
-    values = {}
-    for name in names:
-        if name not in known:
-            raise InvalidInput(
-                f"episode store {store.path} has no {', '.join(LEARNED[:-1])} or {LEARNED[-1]} {name!r}; it has "
-                f"{', '.join(known) or 'none'}"
-            )
-        large = store.meta.streams[name].row_bytes >= LARGE_ROW
-        values[name] = _mapped(store, name, cache) if large else _finite(store, name, 0, store.num_steps)
-    return values
+def latent_range(episodes: LatentEpisodes) -> tuple[np.ndarray, np.ndarray]:
+    """The smallest and the largest latent of each channel, (C,) float32 each."""
+    latents, low, high = episodes.latents, [], []
+    for start in range(0, len(latents), 4096):  # the array may be larger than memory
+        part = np.asarray(latents[start : start + 4096], np.float32)
+        low.append(part.min((0, 1, 3, 4)))
+        high.append(part.max((0, 1, 3, 4)))
+    return np.min(low, axis=0), np.max(high, axis=0)
 
 
-def _finite(store: Episodes, name: str, start: int, stop: int) -> np.ndarray:
-    """Rows of a stream; raises InvalidInput where they are not finite."""
-    rows = store.read(name, start, stop)
-    if not np.isfinite(rows).all():
-        raise InvalidInput(f"stream {name!r} of episode store {store.path} is not finite; record it again")
-    return rows
-
-
-def _mapped(store: Episodes, name: str, cache: Path) -> np.ndarray:
-    """A stream of large rows, copied once to a plain array that is mapped into memory: chunks are slow to draw from."""
-    path = cache / f"{store.path.name}-{_rows_digest(store)}-{name}.npy"
-    with FileLock(cache / ".lock"):
-        if not path.exists():
-            with replacing(path) as fresh:
-                shape, dtype = (store.num_steps, *store.meta.streams[name].shape), store.meta.streams[name].dtype
-                array = np.lib.format.open_memmap(fresh, mode="w+", dtype=np.dtype(dtype), shape=shape)
-                for start in range(0, store.num_steps, ROWS):
-                    stop = min(start + ROWS, store.num_steps)
-                    array[start:stop] = _finite(store, name, start, stop)
-                array.flush()
-    mapped: np.ndarray = np.load(path, mmap_mode="r")
-    return mapped
-
-
-def _rows_digest(store: Episodes) -> str:
-    """Tells apart stores of one name and length, such as `a/data` and `b/data`."""
-    ends = np.ascontiguousarray(store.ends, np.int64).tobytes()
-    return hashlib.sha256(json.dumps(store.meta.to_json(), sort_keys=True).encode() + ends).hexdigest()[:12]
-
-
-def _is_whole(folder: Path, made_of: dict[str, Any]) -> bool:
-    """Whether latents of just this are there and have the checksum that was noted; caches of old have none."""
-    try:
-        return read_json(folder / DONE) == {**made_of, "sha256": _file_digest(folder / LATENTS)}
-    except (OSError, ValueError):
-        return False
-
-
-def _file_digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _encode_store(tokenizer: Tokenizer, store: Episodes, folder: Path, augmentation: str | None) -> None:
-    shutil.rmtree(folder, ignore_errors=True)  # an interrupted attempt has no done.json
-    folder.mkdir()
+def _encode_store(tokenizer: Tokenizer, store: Episodes, path: Path, augmentation: str | None) -> None:
     c, between = tokenizer.config, store.meta.streams["between"].shape[0] if "between" in store.streams else 0
     shape = (store.num_steps, 1 + between, c.channels, c.latent_height, c.latent_width)
-    array = np.lib.format.open_memmap(folder / LATENTS, mode="w+", dtype=np.float16, shape=shape)
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
     named = f"latents of {store.path.name}" + (f", {augmentation}" if augmentation else "")
     for start in tqdm(range(0, store.num_steps, ROWS), desc=named, unit_scale=ROWS, unit="row"):
         stop = min(start + ROWS, store.num_steps)

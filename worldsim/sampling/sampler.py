@@ -101,7 +101,7 @@ def draw(
     size = torch.full(past.shape[:1], step_size(config.steps), device=past.device)
 
     def predict(z: Tensor, t: float) -> Tensor:
-        return dynamics.denoise(canvas, z, torch.full(past.shape[:1], t, device=past.device), size)
+        return dynamics.limited(dynamics.denoise(canvas, z, torch.full(past.shape[:1], t, device=past.device), size))
 
     z = config.temperature * noise.frame
     if config.noise_shaping is not None:

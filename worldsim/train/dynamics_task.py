@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from worldsim.data.clips import STREAM, ClipConfig, Clips, change_scale
 from worldsim.data.contexts import with_contexts
-from worldsim.data.latents import LatentEpisodes, weights_digest
+from worldsim.data.latents import LatentEpisodes, latent_range, weights_digest
 from worldsim.errors import InvalidInput
 from worldsim.io.media import contact_sheet
 from worldsim.memory.base import Codec
@@ -25,7 +25,8 @@ from worldsim.sampling.sampler import SamplingConfig
 from worldsim.train.dream import dream
 from worldsim.train.dynamics_loss import DynamicsLoss, LossConfig
 
-STATISTICS = ("max_time", "action_scale", "scales")  # fields of `DynamicsConfig` that say something of the data
+# Fields of `DynamicsConfig` that say something of the data.
+STATISTICS = ("max_time", "action_scale", "scales", "latent_low", "latent_high")
 SELDOM_OLDER = 0.99  # share of the rows up to an age beyond which a world is told no more of it
 
 
@@ -64,7 +65,10 @@ class DynamicsTask:
             if len(shapes) > 1:
                 raise InvalidInput(f"stream {name!r} has shapes {sorted(shapes)}; train on stores of one kind")
         grid = tokenizer.config
-        statistics = _statistics(stores) if begun is None else {name: getattr(begun, name) for name in STATISTICS}
+        statistics = _statistics(stores)
+        if begun is not None:
+            kept = {name: getattr(begun, name) for name in STATISTICS}
+            statistics |= {name: value for name, value in kept.items() if value != ()}  # weights of old know no limits
         self.settings = DynamicsConfig(
             channels=grid.channels, height=grid.latent_height, width=grid.latent_width, patch=patch,
             actions=meta.actions.n, action_dim=len(meta.actions.low), between=between, context_length=clip - 1,
@@ -143,7 +147,10 @@ def _statistics(stores: list[LatentEpisodes]) -> dict[str, Any]:
             scales[name] = _scale(np.concatenate(parts))
         elif kind == "depth":
             scales[name] = _log_scale(parts)
+    ranges = [latent_range(s) for s in stores]
     return {
+        "latent_low": tuple(np.min([low for low, _ in ranges], axis=0).tolist()),
+        "latent_high": tuple(np.max([high for _, high in ranges], axis=0).tolist()),
         "max_time": max(int(np.quantile(ages, SELDOM_OLDER)), 1),
         "action_scale": Scale() if meta.actions.discrete or not len(led) else _scale(led),
         "scales": scales,
