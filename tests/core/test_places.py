@@ -39,7 +39,7 @@ def test_contexts_of_whole_episodes_are_computed_once_and_enter_the_clips(made, 
     _, task, folder = made
     batch = task.batch(0, 0)
     assert batch["context.keyframes.guide"].shape[2:] == (FRAMES.channels, 2, 4)
-    assert batch["context.keyframes.mask"][:, :-1].float().mean() > 0.8
+    assert batch["context.keyframes.mask"][:, :-1].float().mean() > 0.6
     files = sorted((folder.parent / "contexts").glob("*/*.npy"))
     stamps = [file.stat().st_mtime_ns for file in files]
     with pytest.MonkeyPatch.context() as patch:
