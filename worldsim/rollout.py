@@ -80,7 +80,8 @@ def start(
     """B worlds that have read a context: latents (B, T, C, h, w), T >= 1, and the actions (B, T - 1, ...) between them.
 
     `ages` (B,) are steps from the beginning of the episode to the first frame, `streams` (B, T, ...) what other sensors
-    gave with the frames. Memories are written with every frame of the context.
+    gave with the frames; of those with one row, (B, 1, ...), only the first is known, and heads say the others. What is
+    read off a frame alone, such as depth, may be missing altogether. Memories are written with every frame.
     """
     weight = engine.dynamics.position
     latents, actions = latents.to(weight.device, weight.dtype), actions.to(weight.device)
@@ -88,7 +89,8 @@ def start(
     past = torch.stack([latents[:, 0], latents[:, 0]], dim=1)
     cache = empty_cache(engine.dynamics, torch.as_tensor(ages))
     known = {name: values.to(weight.device) for name, values in (streams or {}).items()}
-    at = [{name: values[:, t].clone() for name, values in known.items()} for t in range(latents.shape[1])]
+    at = [{n: v[:, t].clone() for n, v in known.items() if t < v.shape[1]} for t in range(latents.shape[1])]
+    at[0] = engine.dynamics.heads.read_off(latents[:, 0]) | at[0]
     memories, memory = engine.dynamics.memories, {}
     if memories is not None:
         first = Observed(latents[:, 0], at[0], None, cache.ages)

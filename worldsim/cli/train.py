@@ -64,7 +64,7 @@ class DynamicsCommand:
     augment: tuple[str, ...] = ()  # learn from changed episodes, too, where the source declares it: mirror
     event: tuple[str, ...] = ()  # VARIABLE:falls, :rises or :nonzero: recorded events that come before endings
     period: int = 1  # steps from one stroke of an episode's clock to the next, where something comes by it; 1: none
-    streams: tuple[str, ...] = ()  # recorded vectors to learn and to dream, such as proprio; a token is a task
+    streams: tuple[str, ...] = ()  # recorded sensors to learn and dream: proprio, depth, …; a token is a task
     head_reads: dict[str, Reads] = field(default_factory=dict)  # heads that read the new frame: ending both
     loss: LossConfig = field(default_factory=LossConfig)
     clips: ClipConfig = field(default_factory=ClipConfig)

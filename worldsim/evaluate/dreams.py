@@ -45,9 +45,7 @@ class Dreams:
         taken = torch.as_tensor(np.ascontiguousarray(actions))
         ages_of = torch.as_tensor(ages)
         usual = world.usual_streams(len(context))  # what the recording says of other sensors is not looked at
-        streams = {
-            name: values[:, None].expand(-1, context.shape[1], *values.shape[1:]) for name, values in usual.items()
-        }
+        streams = {name: values[:, None] for name, values in usual.items()}  # of the first frame; heads say the rest
         self._state = start(
             world.engine, context, taken, ages=ages_of, seeds=seeds, episodes=[0] * len(seeds), streams=streams
         )

@@ -23,7 +23,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import add
-from typing import cast, get_args
+from typing import Any, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -81,6 +81,7 @@ class DynamicsConfig:
     output_heads: tuple[str, ...] = HEADS  # names in `worldsim.models.heads`
     head_reads: dict[str, Reads] = field(default_factory=dict)  # by head: what it reads, where it is not its default
     memories: tuple[str, ...] = ()  # names in `worldsim.models.memories`
+    options: dict[str, dict[str, Any]] = field(default_factory=dict)  # of conditions, heads and memories, by name
     streams: dict[str, StreamSpec] = field(default_factory=dict)  # that conditions and heads read and predict
     scales: dict[str, Scale] = field(default_factory=dict)  # of these
     latent_low: tuple[float, ...] = ()  # by channel, the smallest latent of the data; none: not known
@@ -111,6 +112,10 @@ class DynamicsConfig:
                     f"what it reads: {', '.join(get_args(Reads))}"
                 )
         memories.check(self.memories)
+        modules = (*self.conditions, *self.output_heads, *self.memories)
+        for name in self.options:
+            if name not in modules:
+                raise InvalidInput(f"dynamics options has {name!r}; name one of {', '.join(modules)}")
         if len(self.action_scale.mean) not in (0, self.action_dim):
             raise InvalidInput(
                 f"dynamics action_scale is of {len(self.action_scale.mean)} numbers, actions are of {self.action_dim}"

@@ -137,6 +137,8 @@ class DynamicsLoss(nn.Module):
         """Vectors at the last frames (B, T, ...) with some noise, each entry in its own unit; tokens as they are."""
         noisy = dict(known)
         for name, scale in self.dynamics.config.scales.items():
+            if self.dynamics.config.streams[name].kind != "vector":
+                continue
             values = known[name].float()
             noise = torch.randn(values.shape, generator=generator, device=values.device)
             unit = noise.new_tensor(scale.std).reshape(values.shape[2:])

@@ -131,14 +131,20 @@ def _statistics(stores: list[LatentEpisodes]) -> dict[str, Any]:
     ages = np.concatenate([np.arange(length) for s in stores for length in s.store.lengths])
     meta = stores[0].store.meta
     led = np.concatenate([np.delete(s.actions, s.ends - s.store.lengths, axis=0) for s in stores])  # not to a reset
-    vectors = {name: np.concatenate([s.streams[name] for s in stores]) for name in stores[0].streams}
     ranges = [latent_range(s) for s in stores]
+    scales = {}
+    for name in stores[0].streams:
+        kind, parts = meta.streams[name].kind, [s.streams[name] for s in stores]
+        if kind == "vector":
+            scales[name] = _scale(np.concatenate(parts))
+        elif kind == "depth":
+            scales[name] = _log_scale(parts)
     return {
         "latent_low": tuple(np.min([low for low, _ in ranges], axis=0).tolist()),
         "latent_high": tuple(np.max([high for _, high in ranges], axis=0).tolist()),
         "max_time": max(int(np.quantile(ages, SELDOM_OLDER)), 1),
         "action_scale": Scale() if meta.actions.discrete or not len(led) else _scale(led),
-        "scales": {name: _scale(values) for name, values in vectors.items() if meta.streams[name].kind == "vector"},
+        "scales": scales,
     }
 
 
@@ -149,11 +155,24 @@ def _scale(values: np.ndarray) -> Scale:
     return Scale(tuple(flat.mean(axis=0).tolist()), tuple(np.where(std > 1e-6, std, 1.0).tolist()))
 
 
+def _log_scale(parts: list[np.ndarray]) -> Scale:
+    """Mean and deviation of the logarithm of depths (T, H, W), all pixels alike, of some thousand rows."""
+    some = np.concatenate([rows[:: max(len(rows) // 2000, 1)] for rows in parts]).astype(np.float64)
+    logs = np.log(some.clip(1e-3))
+    return Scale((float(logs.mean()),), (max(float(logs.std()), 1e-3),))
+
+
 def modules_of(stores: list[LatentEpisodes]) -> dict[str, tuple[str, ...]]:
-    """The conditions and heads of a model that learns the stores' streams: vectors are predicted, tokens are tasks."""
+    """The conditions and heads of a model that learns the stores' streams.
+
+    Vectors are predicted and conditions of the next step, depth is read off the drawn frame, tokens are tasks.
+    """
     specs = stores[0].store.meta.streams
     vectors = [name for name in stores[0].streams if specs[name].kind == "vector"]
     tasks = [name for name in stores[0].streams if specs[name].kind == "token"]
     proprio = tuple(name if name == "proprio" else f"proprio:{name}" for name in vectors)
+    depth = tuple(
+        name if name == "depth" else f"depth:{name}" for name in stores[0].streams if specs[name].kind == "depth"
+    )
     task = tuple(name if name == "task" else f"task:{name}" for name in tasks)
-    return {"conditions": (*CONDITIONS, *proprio, *task), "heads": (*HEADS, *proprio)}
+    return {"conditions": (*CONDITIONS, *proprio, *task), "heads": (*HEADS, *proprio, *depth)}
