@@ -25,7 +25,7 @@ from worldsim.errors import InvalidInput, InvalidState
 from worldsim.memory.base import Observed, Query
 from worldsim.models.dynamics import ContextFeatures, Dynamics
 from worldsim.models.layers import KVCache
-from worldsim.models.memories import Memories
+from worldsim.models.memories import Held, Memories, keep
 from worldsim.models.registry import StepInputs, Streams
 from worldsim.runtime.ambient import isolated, refuse_if_forked
 from worldsim.sampling.sampler import Engine, empty_cache, step_noise
@@ -109,9 +109,10 @@ def advance(
     """One step of every world by an action, (B,) int64 or (B, A), in stages.
 
     `given` (B, C, h, w) are the next frame's latents where they are known: nothing is drawn then. `streams` (B, ...)
-    are values of sensors at that frame, which count instead of what heads predict. `decode` makes pixels of the step's
-    latents. The given state's memory is reused for the new one. Whoever does not want the step any
-    more leaves it at a stage, and may `rewind` the state. Raises InvalidState for a state that was stepped before.
+    are values of sensors at that frame, which count instead of what heads predict, as where the true pose is known.
+    `decode` makes pixels of the step's latents. The given state's memory is reused for the new one. Whoever does not
+    want the step any more leaves it at a stage, and may `rewind` the state. Raises InvalidState for a state that was
+    stepped before.
     """
     refuse_if_forked()
     if not torch.equal(state.keys.time, state.cache.time):
@@ -122,13 +123,17 @@ def advance(
     noise = step_noise(dynamics, keys.seed, keys.episode, keys.time)
     yield "history"
     history = engine.context_step(past, actions, state.cache, noise.context, state.heads)
-    if dynamics.memories is not None:
+    held: Held = []
+    if dynamics.memories is not None and engine.eager.sampling.memory:
         yield "memory"
-        history = recall(dynamics.memories, state, history, actions, dynamics.heads.sample(history.heads))
+        ahead = dynamics.heads.sample(history.heads) | (streams or {})
+        history, held = recall(dynamics.memories, state, history, actions, ahead)
     if given is None:
         yield "drawing"
         drawn = engine.draw(past, history, noise)  # (B, (1 + between) * C, h, w)
         latents = drawn.unflatten(1, (-1, dynamics.config.channels))  # (B, 1 + between, C, h, w)
+        if held:
+            latents = torch.cat([keep(latents[:, 0], held)[:, None], latents[:, 1:]], dim=1)
     else:
         latents = given[:, None]  # (B, 1, C, h, w)
     yield "heads"
@@ -152,7 +157,7 @@ def advance(
 
 def recall(
     memories: Memories, state: WorldState, history: ContextFeatures, actions: Tensor, predicted: Streams
-) -> ContextFeatures:
+) -> tuple[ContextFeatures, Held]:
     """The history's output with what memories say of a step; `predicted` are the streams that its heads foresee."""
     query = Query(state.past[:, 0], actions, history.ages, state.heads, predicted, history.tokens)
     return memories.recall(state.memory, history, query)

@@ -19,7 +19,7 @@ from worldsim.config import WorldConfig
 from worldsim.errors import InvalidInput, InvalidState
 from worldsim.io.starts import Starts
 from worldsim.io.weights import MODEL, WorldFiles, find_world, load_strictly, read_world, write_world
-from worldsim.memory.base import Codec
+from worldsim.memory.base import Codec, FromAbove, PlacesMemory
 from worldsim.models.dynamics import Dynamics
 from worldsim.models.registry import Scale
 from worldsim.models.tokenizer import Tokenizer, to_frames, to_images
@@ -305,6 +305,15 @@ class World:
     def latents(self, state: WorldState) -> np.ndarray:
         """What the current frames are decoded from, (B, C, h, w) float32."""
         return state.past[:, 0].float().cpu().numpy().copy()
+
+    def from_above(self, state: WorldState, row: int = 0) -> FromAbove | None:
+        """What one world of the batch remembers of places, seen from above; None without a memory of these."""
+        if self.dynamics.memories is None:
+            return None
+        for name, memory in self.dynamics.memories.each.items():
+            if isinstance(memory, PlacesMemory):
+                return memory.from_above(state.memory[name], state.heads, row)
+        return None
 
     def streams(self, state: WorldState) -> dict[str, np.ndarray]:
         """What the world's other sensors give at the current frames, (B, ...) each; what is not finite is set to 0."""

@@ -56,7 +56,7 @@ def task_of(latents, monkeypatch, **recipe):
 
 
 def test_depth_is_mapped_into_memory_and_refused_where_it_is_not_finite(store, latents, tmp_path):
-    assert isinstance(latents.streams["depth"], np.memmap)
+    assert isinstance(latents.streams["depth"].base, np.memmap)
     assert np.array_equal(latents.streams["depth"], store.read("depth", 0, store.num_steps))
     meta = dataclasses.replace(store.meta)
     with EpisodeWriter(tmp_path / "broken", meta) as writer:

@@ -36,6 +36,7 @@ class LatentEpisodes:
     ends: np.ndarray  # (episodes,) int64
     store: Episodes
     streams: dict[str, np.ndarray] = field(default_factory=dict)  # (T, ...) of those that are learned, encoded or plain
+    contexts: dict[str, np.ndarray] = field(default_factory=dict)  # (T, ...), "MEMORY.guide", "MEMORY.mask" at each row
 
 
 def load_tokenizer(run: Path, device: str = "auto") -> Tokenizer:
@@ -84,7 +85,7 @@ def cache_latents(
     What is kept is read once to compare its checksum; where it is not whole it is computed anew, and stderr says so.
 
     `events` come before endings; `augmentation` names one that the episodes are seen through; `streams` names the
-    recorded streams that come with them, of which `encoders` encode those of their kinds
+    recorded streams that come with them, of which `encoders` encode those that are no vectors and tokens
     (`worldsim.data.stream_cache`). Of several processes on one machine, the first one encodes and the others wait for
     it. Raises InvalidInput for variables and streams that the store does not have and for augmentations that its source
     does not declare.
@@ -108,7 +109,7 @@ def cache_latents(
         event=event,
         ends=store.ends,
         store=store,
-        streams=read_streams(store, streams, run, encoders=encoders, augmentation=augmentation),
+        streams=read_streams(store, streams, run=run, encoders=encoders, augmentation=augmentation),
     )
 
 

@@ -1,7 +1,7 @@
-"""Recorded streams as numbers to learn from: vectors, depth and tokens as they are, others encoded.
+"""Recorded streams as numbers to learn from: vectors and tokens as they are, what is larger encoded and kept on disk.
 
 What encodes a stream follows from its kind: whoever trains on audio gives `{"audio": encoder}`. An encoder is given
-whole episodes, so that it may look back in time. What is encoded or large is kept beside the run, as latents are.
+whole episodes, so that it may look back in time, and its numbers are kept beside the run, as those of frames are.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from worldsim.errors import InvalidInput
 from worldsim.io.files import read_json, write_json
 
 LATENTS, DONE = "latents.npy", "done.json"  # the second one is written last
-LEARNED = ("vector", "depth", "token")  # kinds of streams that are learned as they were recorded
-LARGE_ROW = 1024  # bytes of a row from which a stream is mapped into memory: chunks are slow to draw from
-ROWS = 64  # copied at a time
+PLAIN_KINDS = ("vector", "token", "depth")  # streams that are learned as they were recorded
+LARGE_ROW = 1024  # bytes of a row from which such a stream is mapped into memory instead of read
+ROWS = 256  # read at a time
 
 
 class StreamEncoder(Protocol):
@@ -50,32 +50,34 @@ Encoders = Mapping[str, StreamEncoder]  # by the kind of the streams that they e
 
 
 def read_streams(
-    store: Episodes, names: Sequence[str], run: Path,
-    *, encoders: Encoders | None = None, augmentation: str | None = None,
+    store: Episodes, names: Sequence[str],
+    *, run: Path | None = None, encoders: Encoders | None = None, augmentation: str | None = None,
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """Streams of a store as numbers to learn from, (T, ...) each.
 
-    Vectors, depth and tokens are taken as recorded. Those of another kind are encoded by what `encoders` has for it, as
-    the `augmentation` shows them. What is encoded or large is kept in the folder `run`, mapped into memory. Raises
-    InvalidInput for a stream that is absent, of a kind that nothing encodes, or not finite.
+    Vectors, tokens and depth are taken as recorded; those of large rows are kept in the folder `run`, since a store's
+    chunks are slow to draw clips from. Those of another kind are encoded by what `encoders` has for it, as the
+    `augmentation` shows them, and kept there, too. Raises InvalidInput for a stream that is absent, of a kind that
+    nothing encodes, or not finite.
     """
     encoders = encoders or {}
-    kinds = (*LEARNED, *encoders)
-    known = [name for name, spec in store.meta.streams.items() if spec.kind in kinds and name not in REQUIRED_STREAMS]
+    kinds = tuple(dict.fromkeys((*PLAIN_KINDS, *encoders)))
+    known = [
+        name for name, spec in store.meta.streams.items() if spec.kind in kinds and name not in REQUIRED_STREAMS
+    ]  # fmt: skip
     values = {}
     for name in names:
         if name not in known:
             raise InvalidInput(
-                f"episode store {store.path} has no {', '.join(kinds[:-1])} or {kinds[-1]} {name!r}; it has "
-                f"{', '.join(known) or 'none'}"
+                f"episode store {store.path} has no {' or '.join(kinds)} {name!r}; it has {', '.join(known) or 'none'}"
             )
-        spec = store.meta.streams[name]
-        if spec.kind in encoders:
-            values[name] = _encoded(store, name, encoders[spec.kind], run, augmentation)
-        elif spec.row_bytes >= LARGE_ROW:
-            values[name] = _mapped(store, name, run)
-        else:
-            values[name] = _finite(store, name, 0, store.num_steps)
+        kind = store.meta.streams[name].kind
+        if kind in encoders:
+            assert run is not None
+            values[name] = _encoded(store, name, encoders[kind], run, augmentation)
+            continue
+        large = run is not None and store.meta.streams[name].row_bytes >= LARGE_ROW
+        values[name] = _mapped(store, name, run) if large else _finite(store, name, 0, store.num_steps)
     return values
 
 
@@ -88,9 +90,8 @@ def _finite(store: Episodes, name: str, start: int, stop: int) -> np.ndarray:
 
 
 def _mapped(store: Episodes, name: str, run: Path) -> np.ndarray:
-    """A stream of large rows as it was recorded, copied once to a plain array."""
+    """A stream of large rows, copied once to an array that is mapped into memory."""
     spec, rows = store.meta.streams[name], store.num_steps
-    made_of = {"rows": rows, "store": rows_digest(store), "stream": name}
 
     def fill(path: Path) -> None:
         array = np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(spec.dtype), shape=(rows, *spec.shape))
@@ -99,10 +100,13 @@ def _mapped(store: Episodes, name: str, run: Path) -> np.ndarray:
             array[start:stop] = _finite(store, name, start, stop)
         array.flush()
 
+    made_of = {"rows": rows, "store": rows_digest(store), "stream": name}
     return cached(run / "latents" / f"{store.path.name}-{name}-{rows}", made_of, fill)
 
 
-def _encoded(store: Episodes, name: str, encoder: StreamEncoder, run: Path, augmentation: str | None) -> np.ndarray:
+def _encoded(
+    store: Episodes, name: str, encoder: StreamEncoder, run: Path, augmentation: str | None
+) -> np.ndarray:  # fmt: skip
     """A stream's encoded rows, (T, ...) float32, computed once."""
     rows = store.num_steps
     made_of = {
@@ -142,8 +146,7 @@ def cached(folder: Path, made_of: Mapping[str, Any], fill: Callable[[Path], None
             folder.mkdir()
             fill(folder / LATENTS)
             write_json(folder / DONE, {**made_of, "sha256": _file_digest(folder / LATENTS)})
-    mapped: np.ndarray = np.load(folder / LATENTS, mmap_mode="r")
-    return mapped
+    return np.asarray(np.load(folder / LATENTS, mmap_mode="r"))
 
 
 def rows_digest(store: Episodes) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from worldsim.data.clips import STREAM, ClipConfig, Clips, change_scale
+from worldsim.data.contexts import with_contexts
 from worldsim.data.latents import LatentEpisodes, latent_range, weights_digest
 from worldsim.errors import InvalidInput
 from worldsim.io.media import contact_sheet
@@ -40,10 +42,13 @@ class DynamicsTask:
         reward_scale: float | None = None, changed: float | None = None, begun: DynamicsConfig | None = None,
         conditions: tuple[str, ...] = CONDITIONS, heads: tuple[str, ...] = HEADS, period: int = 1,
         head_reads: dict[str, Reads] | None = None, memories: tuple[str, ...] = (),
+        options: dict[str, dict[str, Any]] | None = None, cache: Path | None = None,
     ) -> None:  # fmt: skip
         """`conditions`, `heads` and `memories` name the modules of the model; their streams come with the stores.
 
-        `head_reads` says what a head reads, where that is not the history alone, or the head's own choice.
+        `head_reads` says what a head reads, where that is not the history alone, or the head's own choice; `options`
+        are those of modules, by name. In the folder `cache` is kept what memories without weights say of the stores;
+        without it they are gone through in every clip.
 
         With a `period` above 1 the model is also told the phase of a clock that strikes every so many steps.
 
@@ -69,7 +74,7 @@ class DynamicsTask:
             actions=meta.actions.n, action_dim=len(meta.actions.low), between=between, context_length=clip - 1,
             action_start=meta.actions.start, output_heads=heads, period=period,
             conditions=(*conditions, "episode_phase") if period > 1 else conditions,
-            head_reads=dict(head_reads or {}), memories=memories,
+            head_reads=dict(head_reads or {}), memories=memories, options=dict(options or {}),
             streams={name: meta.streams[name] for name in stores[0].streams}, **statistics,
         )  # fmt: skip
         torch.manual_seed(seed)  # the initial weights only
@@ -80,8 +85,12 @@ class DynamicsTask:
         self.change_scale = change_scale(stores) if changed is None else changed
         scales = self.reward_scale, self.change_scale
         self.model = DynamicsLoss(Dynamics(self.settings), *scales, loss or LossConfig())
-        if self.model.dynamics.memories is not None:
-            self.model.dynamics.memories.bind(Codec(tokenizer.encode, tokenizer.decode))
+        recall = self.model.dynamics.memories
+        if recall is not None:
+            recall.bind(Codec(tokenizer.encode, tokenizer.decode))
+            if cache is not None:
+                digest, said = weights_digest(tokenizer), self.settings.options
+                stores = [with_contexts(one, recall, said, digest, cache) for one in stores]
         self.frames_per_batch = batch * clip
         self._clips = Clips(stores, clip, clips or ClipConfig())
 
@@ -131,7 +140,6 @@ def _statistics(stores: list[LatentEpisodes]) -> dict[str, Any]:
     ages = np.concatenate([np.arange(length) for s in stores for length in s.store.lengths])
     meta = stores[0].store.meta
     led = np.concatenate([np.delete(s.actions, s.ends - s.store.lengths, axis=0) for s in stores])  # not to a reset
-    ranges = [latent_range(s) for s in stores]
     scales = {}
     for name in stores[0].streams:
         kind, parts = meta.streams[name].kind, [s.streams[name] for s in stores]
@@ -139,6 +147,7 @@ def _statistics(stores: list[LatentEpisodes]) -> dict[str, Any]:
             scales[name] = _scale(np.concatenate(parts))
         elif kind == "depth":
             scales[name] = _log_scale(parts)
+    ranges = [latent_range(s) for s in stores]
     return {
         "latent_low": tuple(np.min([low for low, _ in ranges], axis=0).tolist()),
         "latent_high": tuple(np.max([high for _, high in ranges], axis=0).tolist()),
