@@ -1,6 +1,6 @@
 """`doom-maze`: ViZDoom in mazes that are made from the seed of the episode, with exact depth and pose.
 
-Mazes 0 to 4095 are for training, and 100000 to 100511 (`split="test"`, the source `doom-maze-test`) are never met in it;
+Mazes 0 to 4095 are for training, 100000 to 100511 (`split="test"`, the source `doom-maze-test`) are never met in it;
 textures are shared.
 """
 
