@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from worldsim.data.clips import STREAM, ClipConfig, Clips, change_scale
+from worldsim.data.clips import ALONE, STREAM, ClipConfig, Clips, change_scale
 from worldsim.data.contexts import with_contexts
 from worldsim.data.latents import LatentEpisodes, latent_range, weights_digest
 from worldsim.errors import InvalidInput
@@ -111,7 +111,12 @@ class DynamicsTask:
         """
         rng = np.random.default_rng([self.seed, step, rank])
         clips = [self._clips.draw(rng) for _ in range(self.count)]
-        return {name: torch.from_numpy(np.stack([clip[name] for clip in clips])) for name in clips[0]}
+        batch = {name: np.stack([clip[name] for clip in clips]) for name in clips[0]}
+        count, streams = self.model.config.single_frames, self.model.dynamics.heads.streams_read_off
+        if count and streams:
+            alone = self._clips.draw_frames(count, rng, sorted(streams))
+            batch |= {f"{ALONE}{name}": values for name, values in alone.items()}
+        return {name: torch.from_numpy(values) for name, values in batch.items()}
 
     def measure(self, averaged: nn.Module) -> None:
         """Nothing: all that the dynamics knows is learned, or was measured before training."""
