@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 from torch import Tensor
 from tqdm import tqdm
 
 from worldsim.data.augment import Streams, augment
 from worldsim.data.episodes import REQUIRED_STREAMS, Episodes
 from worldsim.data.events import EventSpec, find_events
+from worldsim.data.latent_shards import clear, make_together
 from worldsim.errors import DamagedCheckpoint, InvalidInput
 from worldsim.io.files import read_json, write_json
 from worldsim.models.tokenizer import Tokenizer, TokenizerConfig, to_images
@@ -89,9 +89,9 @@ def cache_latents(
     What is kept is read once to compare its checksum; where it is not whole it is computed anew, and stderr says so.
 
     `events` come before endings; `augmentation` names one that the episodes are seen through; `streams` names the
-    recorded vectors and tokens that come with them. Of several processes on one machine, the first one encodes and the
-    others wait for it. Raises InvalidInput for variables and streams that the store does not have and for augmentations
-    that its source does not declare.
+    recorded vectors and tokens that come with them. The processes of a torchrun share the work, on one machine or on
+    several with a common disk (`worldsim.data.latent_shards`). Raises InvalidInput for variables and streams that the
+    store does not have and for augmentations that its source does not declare.
     """
     event, rows = find_events(store, events), store.num_steps
     actions = store.read("action", 0, rows)
@@ -104,14 +104,10 @@ def cache_latents(
     name = f"{store.path.name}-{made_of['tokenizer']}-{rows}"
     folder = run / "latents" / (name if augmentation is None else f"{name}-{augmentation}")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.parent / ".lock"):
-        if not _is_whole(folder, made_of):
-            if folder.exists():
-                tqdm.write(
-                    f"the latents in {folder} are not whole, or of another store: computing them", file=sys.stderr
-                )
-            _encode_store(tokenizer, store, folder, augmentation)
-            write_json(folder / DONE, {**made_of, "sha256": _file_digest(folder / LATENTS)})
+    if not _is_whole(folder, made_of):
+        if folder.exists():
+            tqdm.write(f"the latents in {folder} are not whole, or of another store: computing them", file=sys.stderr)
+        _encode_store(tokenizer, store, folder, made_of)
     return LatentEpisodes(
         latents=np.load(folder / LATENTS, mmap_mode="r"),
         actions=actions,
@@ -152,7 +148,9 @@ def _rows_digest(store: Episodes) -> str:
 def _is_whole(folder: Path, made_of: dict[str, Any]) -> bool:
     """Whether latents of just this are there and have the checksum that was noted; caches of old have none."""
     try:
-        return read_json(folder / DONE) == {**made_of, "sha256": _file_digest(folder / LATENTS)}
+        note = read_json(folder / DONE)
+        same = isinstance(note, dict) and note == {**made_of, "sha256": note.get("sha256")}
+        return same and note["sha256"] == _file_digest(folder / LATENTS)
     except (OSError, ValueError):
         return False
 
@@ -162,23 +160,35 @@ def _file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _encode_store(tokenizer: Tokenizer, store: Episodes, folder: Path, augmentation: str | None) -> None:
-    shutil.rmtree(folder, ignore_errors=True)  # an interrupted attempt has no done.json
-    folder.mkdir()
-    c, between = tokenizer.config, store.meta.streams["between"].shape[0] if "between" in store.streams else 0
-    shape = (store.num_steps, 1 + between, c.channels, c.latent_height, c.latent_width)
-    array = np.lib.format.open_memmap(folder / LATENTS, mode="w+", dtype=np.float16, shape=shape)
+def _encode_store(tokenizer: Tokenizer, store: Episodes, folder: Path, made_of: dict[str, Any]) -> None:
+    augmentation, between = made_of["augmentation"], "between" in store.streams
     named = f"latents of {store.path.name}" + (f", {augmentation}" if augmentation else "")
-    for start in tqdm(range(0, store.num_steps, ROWS), desc=named, unit_scale=ROWS, unit="row"):
-        stop = min(start + ROWS, store.num_steps)
-        streams: Streams = {"rgb": store.frames(c.cameras, start, stop)}
-        if between:
-            streams["between"] = store.read("between", start, stop)
-        if augmentation is not None:
-            streams = augment(augmentation, store.meta, streams)
-        frames = streams["rgb"][:, None]  # (B, 1 + between, H, W, 3)
-        if between:
-            frames = np.concatenate([frames, streams["between"]], axis=1)
-        encoded = encode_frames(tokenizer, frames.reshape(-1, *frames.shape[2:]))
-        array[start:stop] = encoded.cpu().numpy().reshape(stop - start, *shape[1:])
-    array.flush()
+    bar = tqdm(desc=named, unit="row", unit_scale=True, total=store.num_steps)
+
+    def make(first: int, last: int) -> np.ndarray:
+        parts = []
+        for start in range(first, last, ROWS):
+            stop = min(start + ROWS, last)
+            streams: Streams = {"rgb": store.frames(tokenizer.config.cameras, start, stop)}
+            if between:
+                streams["between"] = store.read("between", start, stop)
+            if augmentation is not None:
+                streams = augment(augmentation, store.meta, streams)
+            frames = streams["rgb"][:, None]  # (B, 1 + between, H, W, 3)
+            if between:
+                frames = np.concatenate([frames, streams["between"]], axis=1)
+            encoded = encode_frames(tokenizer, frames.reshape(-1, *frames.shape[2:])).cpu().numpy()
+            parts.append(encoded.reshape(stop - start, -1, *encoded.shape[1:]).astype(np.float16))
+            bar.update(stop - start)
+        return np.concatenate(parts)
+
+    folder.mkdir(exist_ok=True)
+    digest = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:12]
+    shards = folder.with_name(f"{folder.name}.{digest}.shards")
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    with bar:
+        if make_together(
+            folder / LATENTS, shards, store.num_steps, make, lambda: _is_whole(folder, made_of), rank=rank, world=world
+        ):
+            write_json(folder / DONE, {**made_of, "sha256": _file_digest(folder / LATENTS)})
+            clear(shards)
