@@ -38,7 +38,8 @@ def test_gymnasium_records_videos(world, tmp_path):
     assert [path.suffix for path in tmp_path.iterdir()] == [".mp4"]
 
 
-def test_gymnasiums_play_plays(world, dummy_display, monkeypatch):
+def test_gymnasiums_play_plays(world, monkeypatch):
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
     pytest.importorskip("pygame", reason='play needs pygame; pip install "worldsim[play]"')
     import pygame
     from gymnasium.utils.play import play
