@@ -44,7 +44,7 @@ def export_minari(store: Episodes, dataset_id: str) -> Any:
     if not len(store):
         raise InvalidInput(f"episode store {store.path} holds no finished episode; record some first")
     sensors = [name for name in store.streams if name not in OUTCOMES]
-    spaces = {name: _box(store.meta, name) for name in sensors}
+    spaces: dict[str, gym.Space[Any]] = {name: _box(store.meta, name) for name in sensors}
     dataset: Any = None
     for index in range(len(store)):
         buffer = _buffer(minari, store.episode(index), sensors, index)
@@ -121,7 +121,7 @@ def _rows(episode: Any, meta: EpisodesMeta) -> Iterator[dict[str, Any]]:
         "action": episode.actions, "reward": episode.rewards, "terminated": episode.terminations,
         "truncated": episode.truncations,
     }  # fmt: skip
-    first = {name: 0 for name in REQUIRED_STREAMS if name != "rgb"}
+    first: dict[str, Any] = {name: 0 for name in REQUIRED_STREAMS if name != "rgb"}
     first["action"] = np.full(meta.actions.shape, meta.actions.start)
     for t in range(len(seen["rgb"])):
         outcome = {name: values[t - 1] for name, values in acted.items()} if t else first

@@ -269,13 +269,14 @@ class Trainer:
             group["lr"] = budget.lr(self.step)
         progress = self._shared(budget.progress(self.step))
         self.optimizer.zero_grad(set_to_none=True)
-        parts = []
+        parts: list[dict[str, Tensor]] = []
         for share, batch in zip(self._shares(), batches, strict=True):
             # Gradients are averaged over processes with the last batch only.
-            waits = isinstance(ddp, DistributedDataParallel) and len(parts) + 1 < len(batches)
-            with ddp.no_sync() if waits else contextlib.nullcontext():
+            last = len(parts) + 1 == len(batches)
+            apart = isinstance(ddp, DistributedDataParallel) and not last
+            with ddp.no_sync() if apart else contextlib.nullcontext():  # type: ignore[operator]
                 parts.append(self._learn(ddp, batch, share, progress))
-        return self._update({name: sum(part[name] for part in parts) / len(parts) for name in parts[0]})
+        return self._update({name: torch.stack([part[name] for part in parts]).mean(0) for name in parts[0]})
 
     def _learn(self, ddp: nn.Module, batch: dict[str, Tensor], share: int, progress: float) -> dict[str, Tensor]:
         """Add the gradients of one batch; returns its loss and metrics."""
