@@ -35,7 +35,7 @@ def refused(folder, capsys, old="", new=""):
         ("clip = 8", "clips_ = 8", "'clips_' is nearest to 'clips'"),
         ("[evaluate]", "[evaluation]", "'evaluation' is nearest to 'evaluate'"),
         ("hours = 0.5", "hour = 1", "tokenizer: unknown fields ['hour'], missing fields []; 'hour' is nearest to"),
-        ("hours = 0.5", 'hours = "long"', "tokenizer: hours: expected float, found 'long'"),
+        ("hours = 0.5", 'hours = "long"', "tokenizer: hours: input should be a valid number, found 'long'"),
         ("hours = 0.5", "hours = 0", "tokenizer: hours is 0.0; give more than 0"),
         ("steps = 400", "steps = 0", "steps is 0"),
         ('name = "ball"', "", "missing fields ['name']"),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from worldsim.data.episodes import Episodes
+from worldsim.data.stream_cache import PLAIN_KINDS
 from worldsim.errors import InvalidInput
 from worldsim.models.dynamics import DynamicsConfig
 from worldsim.models.tokenizer import TokenizerConfig
@@ -98,9 +99,7 @@ def _check_tokenizer(recipe: Recipe, recorded: Recorded) -> None:
 def _check_dynamics(recipe: Recipe, recorded: Recorded) -> None:
     c = recipe.dynamics
     usual = ("rgb", "action", "reward", "terminated", "truncated", "between")
-    known = [
-        name for name, stream in recorded.streams.items() if stream.kind in ("vector", "token") and name not in usual
-    ]
+    known = [name for name, stream in recorded.streams.items() if stream.kind in PLAIN_KINDS and name not in usual]
     missing = [name for name in c.streams if name not in known]
     if missing:
         there = f"; it gives {', '.join(known)}" if known else ", which gives none; options = { streams = true } may"

@@ -65,8 +65,12 @@ class DynamicsCommand:
     augment: tuple[str, ...] = ()  # learn from changed episodes, too, where the source declares it: mirror
     event: tuple[str, ...] = ()  # VARIABLE:falls, :rises or :nonzero: recorded events that come before endings
     period: int = 1  # steps from one stroke of an episode's clock to the next, where something comes by it; 1: none
-    streams: tuple[str, ...] = ()  # recorded vectors to learn and to dream, such as proprio; a token is a task
+    streams: tuple[str, ...] = ()  # recorded sensors to learn and dream: proprio, depth, …; a token is a task
+    conditions: tuple[str, ...] = ()  # modules that a step is conditioned on; none: as the streams ask for
+    heads: tuple[str, ...] = ()  # modules that say what a step gives besides the frame; none: likewise
     head_reads: dict[str, Reads] = field(default_factory=dict)  # heads that read the new frame: ending both
+    memories: tuple[str, ...] = ()  # what is remembered for longer than a clip: keyframes, recall, recurrent, map3d
+    options: tyro.conf.Suppress[dict[str, dict[str, Any]]] = field(default_factory=dict)  # of modules, by name: recipes
     loss: LossConfig = field(default_factory=LossConfig)
     clips: ClipConfig = field(default_factory=ClipConfig)
     resume: bool = False
@@ -104,7 +108,9 @@ class DynamicsCommand:
                 kept["changed"] = setting(path, begun, "change_scale", float)
         sizes: dict[str, Any] = {"batch": self.batch, "clip": self.clip, "patch": self.patch, "period": self.period}
         recipe: dict[str, Any] = {"loss": self.loss, "clips": self.clips, "seed": self.loop.seed}
-        recipe |= modules_of(clips) | {"head_reads": self.head_reads}
+        named = {kind: names for kind in ("conditions", "heads") if (names := getattr(self, kind))}
+        recipe |= modules_of(clips) | named | {"head_reads": self.head_reads, "memories": self.memories}
+        recipe |= {"options": self.options, "cache": self.out / "contexts"}
         task = DynamicsTask(clips, tokenizer, **sizes, **recipe, **kept)
         fit(task, self.loop, self.out, self.resume)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -105,8 +104,3 @@ def _join(files: list[Path], path: Path, rows: int) -> None:
 def _mine(path: Path) -> Path:
     """A name that no other process uses, on whatever machine."""
     return path.with_name(f"{path.name}.{uuid4().hex}.partial")
-
-
-def clear(shards: Path) -> None:
-    """Remove shards that were joined."""
-    shutil.rmtree(shards, ignore_errors=True)

@@ -5,8 +5,8 @@ import threading
 import numpy as np
 import pytest
 
-from worldsim.data import latent_shards
-from worldsim.data.latent_shards import make_together
+from worldsim.data import shards
+from worldsim.data.shards import make_together
 
 ROWS, TOTAL = 8, 50
 EXPECTED = np.arange(TOTAL * 3, dtype=np.float32).reshape(TOTAL, 3)
@@ -14,8 +14,8 @@ EXPECTED = np.arange(TOTAL * 3, dtype=np.float32).reshape(TOTAL, 3)
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    monkeypatch.setattr(latent_shards, "ROWS", ROWS)
-    monkeypatch.setattr(latent_shards, "POLL", 0.01)
+    monkeypatch.setattr(shards, "ROWS", ROWS)
+    monkeypatch.setattr(shards, "POLL", 0.01)
 
 
 class Maker:
@@ -54,7 +54,7 @@ def test_processes_share_the_work_and_make_nothing_twice(tmp_path):
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_the_share_of_a_lost_process_is_made_by_another(tmp_path, monkeypatch, rank):
-    monkeypatch.setattr(latent_shards, "WAIT", 0.05)
+    monkeypatch.setattr(shards, "WAIT", 0.05)
     maker = Maker(tmp_path)
     assert maker.run(rank, 2) and np.array_equal(np.load(maker.path), EXPECTED)
 
