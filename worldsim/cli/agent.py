@@ -17,6 +17,7 @@ from worldsim.errors import InvalidInput, MissingDependency
 from worldsim.io.weights import AGENT, find_world
 from worldsim.policies.config import EvaluateConfig, TrainConfig
 from worldsim.policies.observation import ObservationConfig
+from worldsim.policies.rollouts import Workers
 from worldsim.world import World
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class EvaluateCommand:
     baselines: bool = False  # evaluate random actions and constant ones, too
     trust_source: bool = False  # let the real game be a Python module that the world's files name
     json: Path | None = None  # write the figures to this file
+    workers: Annotated[Workers, Flat] = field(default_factory=Workers)
 
     def run(self) -> None:
         """Play, print and write."""
@@ -74,7 +76,8 @@ class EvaluateCommand:
             require_writable(self.json)
         agent, world, name = _open(self.agent, self.world)
         judge = Judge(
-            world, agent.observation, episodes=self.episodes, real=self.real, trust_source=self.trust_source
+            world, agent.observation, episodes=self.episodes, real=self.real, trust_source=self.trust_source,
+            workers=self.workers,
         )  # fmt: skip
         try:
             rows = {"agent": judge(agent, deterministic=not self.stochastic)}
@@ -129,6 +132,7 @@ class CompareCommand:
     policies: tuple[str, ...] = ()  # data policies that look at the frame alone (lane:0.5); none: blind policies
     periods: tuple[int, ...] = (20, 40, 60, 80)  # of blind policies: steps before turning round
     trust_source: bool = False  # let the real game be a Python module that the world's files name
+    workers: Annotated[Workers, Flat] = field(default_factory=Workers)
 
     def run(self) -> None:
         """Play, print and write."""
@@ -144,6 +148,7 @@ class CompareCommand:
             periods=self.periods,
             policies=self.policies,
             trust_source=self.trust_source,
+            workers=self.workers,
             tell=lambda line: print(line, flush=True),
         )
         say(compared.to_text())

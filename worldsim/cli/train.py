@@ -1,6 +1,6 @@
 """`worldsim train …`: a tokenizer, then the dynamics on its latents; `export` packs a world, `unpack` undoes it.
 
-`calibrate` corrects a packed world.
+`decoder` gives a packed world a lighter decoder, `calibrate` corrects its endings.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from worldsim.errors import InvalidInput
 from worldsim.models.heads import Reads
 from worldsim.sampling.sampler import SamplingConfig
 from worldsim.train.board import logging_to, require_tensorboard
+from worldsim.train.decoder_task import DecoderLossConfig
 from worldsim.train.dynamics_loss import LossConfig
 from worldsim.train.loop import LoopConfig, Task, Trainer
 from worldsim.train.tokenizer_task import TokenizerLossConfig, TokenizerTask
@@ -115,6 +116,47 @@ class DynamicsCommand:
 
 
 @dataclass(frozen=True)
+class DecoderCommand:
+    """Train a lighter decoder on the latents of a finished world, and write the world with it to the folder OUT/world.
+
+    No dynamics are trained anew: the latents, and so rewards and endings, stay the same.
+    """
+
+    world: Annotated[str, tyro.conf.Positional]  # a shipped name, a local folder or a hub id
+    data: tuple[Path, ...]  # episode stores; their latents are computed once and kept in the run's folder
+    out: Path  # folder of the run
+    decoder: str = "subpixel"  # its kind: subpixel or residual
+    widths: tuple[int, int, int] = (16, 48, 96)  # channels at 1/2, 1/4 and 1/8 of the frame
+    batch: int = 12  # pairs of successive frames
+    loss: DecoderLossConfig = field(default_factory=DecoderLossConfig)
+    resume: bool = False
+    loop: Annotated[LoopConfig, tyro.conf.arg(name="")] = field(default_factory=LoopConfig)
+
+    def run(self) -> None:
+        """Cache the latents, train, and pack the world."""
+        from worldsim.data.latents import cache_latents
+        from worldsim.train.decoder_task import DecoderTask, export_decoder, lighter
+        from worldsim.world import World
+
+        world = World.from_pretrained(self.world, device=self.loop.device)
+        tokenizer = world.tokenizer.float()  # as its weights are bf16, of which float32 holds all
+        config = lighter(tokenizer.config, self.decoder, self.widths)
+        stores = open_stores(self.data)
+        check_cameras(stores[0].meta, config.cameras)
+        found = (stores[0].meta.height * len(config.cameras), stores[0].meta.width)
+        if found != (config.height, config.width):
+            raise InvalidInput(
+                f"episode store {self.data[0]} makes frames of {found[0]}x{found[1]}, world {self.world!r} has "
+                f"{config.height}x{config.width}; record its source with the world's settings"
+            )
+        clips = [cache_latents(tokenizer, store, self.out, self.loop.device) for store in stores]
+        task = DecoderTask(clips, tokenizer, config, batch=self.batch, loss=self.loss, seed=self.loop.seed)
+        if fit(task, self.loop, self.out, self.resume).rank == 0:
+            export_decoder(self.world, self.out, self.out / "world")
+            print(f"wrote {self.out / 'world'}")
+
+
+@dataclass(frozen=True)
 class CalibrateCommand:
     """Make what a finished world says of endings fit episodes that it was not trained on, and write it."""
 
@@ -174,6 +216,7 @@ def train(
     stage: Annotated[
         Annotated[TokenizerCommand, tyro.conf.subcommand("tokenizer")]
         | Annotated[DynamicsCommand, tyro.conf.subcommand("dynamics")]
+        | Annotated[DecoderCommand, tyro.conf.subcommand("decoder")]
         | Annotated[CalibrateCommand, tyro.conf.subcommand("calibrate")]
         | Annotated[ExportCommand, tyro.conf.subcommand("export")]
         | Annotated[UnpackCommand, tyro.conf.subcommand("unpack")],

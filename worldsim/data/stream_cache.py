@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,7 @@ from tqdm import tqdm
 
 from worldsim.data.augment import augment
 from worldsim.data.episodes import REQUIRED_STREAMS, Episodes
+from worldsim.data.shards import Make, make_together
 from worldsim.errors import InvalidInput
 from worldsim.io.files import read_json, write_json
 
@@ -140,15 +142,38 @@ def cached(folder: Path, made_of: Mapping[str, Any], fill: Callable[[Path], None
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.parent / ".lock"):
         if not _is_whole(folder, made_of):
-            if folder.exists():
-                tqdm.write(
-                    f"the latents in {folder} are not whole, or of another store: computing them", file=sys.stderr
-                )
+            _tell_of_damage(folder)
             shutil.rmtree(folder, ignore_errors=True)  # an interrupted attempt has no done.json
             folder.mkdir()
             fill(folder / LATENTS)
-            write_json(folder / DONE, {**made_of, "sha256": _file_digest(folder / LATENTS)})
+            _finish(folder, made_of)
     return np.asarray(np.load(folder / LATENTS, mmap_mode="r"))
+
+
+def cached_in_shards(folder: Path, made_of: Mapping[str, Any], rows: int, make: Make) -> np.ndarray:
+    """As `cached`, for an array of `rows` rows each of which `make` computes by itself.
+
+    The processes of a torchrun share the work, without a lock (`worldsim.data.shards`).
+    """
+    if not _is_whole(folder, made_of):
+        _tell_of_damage(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        digest = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:12]
+        shards = folder.with_name(f"{folder.name}.{digest}.shards")
+        place = {"rank": int(os.environ.get("RANK", 0)), "world": int(os.environ.get("WORLD_SIZE", 1))}
+        if make_together(folder / LATENTS, shards, rows, make, lambda: _is_whole(folder, made_of), **place):
+            _finish(folder, made_of)
+            shutil.rmtree(shards, ignore_errors=True)
+    return np.asarray(np.load(folder / LATENTS, mmap_mode="r"))
+
+
+def _tell_of_damage(folder: Path) -> None:
+    if folder.exists():
+        tqdm.write(f"the latents in {folder} are not whole, or of another store: computing them", file=sys.stderr)
+
+
+def _finish(folder: Path, made_of: Mapping[str, Any]) -> None:
+    write_json(folder / DONE, {**made_of, "sha256": _file_digest(folder / LATENTS)})
 
 
 def rows_digest(store: Episodes) -> str:
@@ -160,7 +185,9 @@ def rows_digest(store: Episodes) -> str:
 def _is_whole(folder: Path, made_of: Mapping[str, Any]) -> bool:
     """Whether an array of just this is there and has the checksum that was noted; caches of old have none."""
     try:
-        return bool(read_json(folder / DONE) == {**made_of, "sha256": _file_digest(folder / LATENTS)})
+        note = read_json(folder / DONE)
+        same = isinstance(note, dict) and note == {**made_of, "sha256": note.get("sha256")}
+        return same and bool(note["sha256"] == _file_digest(folder / LATENTS))
     except (OSError, ValueError):
         return False
 

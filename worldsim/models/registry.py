@@ -1,4 +1,4 @@
-"""Conditions, heads and memories by name: `Registry`, and what these have in common."""
+"""Conditions, heads, memories and decoders by name: `Registry`, and what these have in common."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class Registry(Generic[M]):
 
     def __init__(self, what: str, elsewhere: Mapping[str, str] | None = None) -> None:
         self._what, self._elsewhere = what, dict(elsewhere or {})
-        self._kinds: dict[str, Callable[[DynamicsConfig, str], M]] = {}
+        self._kinds: dict[str, Callable[[Any, str], M]] = {}
 
     def register(self, kind: str) -> Callable[[type[M]], type[M]]:
         """A decorator for a class that is built with (config, stream); one in a module of your own is as good."""
@@ -118,7 +118,7 @@ class Registry(Generic[M]):
                     "import the module that registers another before the world is loaded"
                 )
 
-    def kind(self, name: str) -> Callable[[DynamicsConfig, str], M]:
+    def kind(self, name: str) -> Callable[[Any, str], M]:
         """The class that is registered for a name; raises InvalidInput where there is none."""
         self.check([name])
         return self._kinds[name.partition(":")[0]]
