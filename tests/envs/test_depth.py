@@ -85,6 +85,17 @@ def test_single_frames_teach_what_is_read_off_them(latents, monkeypatch):
     assert one["depth"] != two["depth"] and one["frame"] == two["frame"]
 
 
+def test_some_steps_learn_from_single_frames_alone(latents, tmp_path, monkeypatch):
+    task = task_of(latents, monkeypatch, loss=LossConfig(single_frames=8, single_steps=0.9))
+    alone = [set(task.batch(step, 0)) == {"alone.latents", "alone.depth"} for step in range(20)]
+    assert 14 <= sum(alone) < 20
+    before = loss_of(task_of(latents, monkeypatch), batches=1, metric="depth")
+    train(task, brief(60), tmp_path)
+    plain = task_of(latents, monkeypatch)
+    plain.model.load_state_dict(task.model.state_dict())
+    assert loss_of(plain, batches=1, metric="depth") < before
+
+
 def test_a_world_shows_depth_of_every_frame(store, latents, tmp_path, monkeypatch):
     train(task_of(latents, monkeypatch), brief(2), tmp_path)
     monkeypatch.setattr(export, "load_tokenizer", lambda run: fixed_tokenizer())

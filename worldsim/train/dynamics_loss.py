@@ -58,6 +58,9 @@ class LossConfig:
     frame_noise: float = 0.3  # largest noise on recorded frames that heads read, as large as the model's own errors
     drawn_frames: float = 0.25  # share of the frames that heads read which are drawn from noise alone, as in a dream
     single_frames: int = 0  # more frames a step for heads that need nothing but one, as depth: these cost little
+    single_steps: float = (
+        0.0  # share of the steps that learn from single frames alone, in one process: these take little
+    )
     memory_dropout: float = 0.15  # share of the clips that are learned without memories, where there are any
     outcome_dropout: float = 0.3  # share of the features that ending, event and reward are predicted without
 
@@ -69,7 +72,7 @@ class LossConfig:
             own_frames_depth=(1, 1000),
             own_frames_error=weight, shortcuts=share, shortcut_weight=weight, ending_weight=weight,
             event_weight=weight, reward_weight=weight, stream_noise=weight, frame_noise=weight,
-            drawn_frames=share, memory_dropout=share, single_frames=(0, 100_000),
+            drawn_frames=share, memory_dropout=share, single_frames=(0, 100_000), single_steps=(0, 0.999),
             outcome_dropout=(0, 0.99),
         )  # fmt: skip
 
@@ -101,6 +104,11 @@ class DynamicsLoss(nn.Module):
         self, batch: dict[str, Tensor], step: int, generator: torch.Generator, progress: float = 0.0
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """`latents` (B, T + 1, 1 + between, C, h, w); the others as in `Clips.draw`, (B, T + 1, ...)."""
+        if "latents" not in batch:
+            alone = self._single_frames(batch, generator)
+            weights = {name: head.weight for name, head in self.dynamics.heads.named()}
+            loss = torch.stack([weights[name] * value for name, value in alone.items()]).sum()
+            return loss, {name: value.detach() for name, value in alone.items()}
         c, latents = self.config, batch["latents"].float()
         frames = latents[:, :-1, 0]  # (B, T, C, h, w), what each step comes from
         target = latents[:, 1:].flatten(0, 1).flatten(1, 2)  # (F, drawn, h, w), F = B * T

@@ -109,10 +109,13 @@ class DynamicsTask:
 
         What `Clips.draw` gives, stacked.
         """
-        rng = np.random.default_rng([self.seed, step, rank])
-        clips = [self._clips.draw(rng) for _ in range(self.count)]
-        batch = {name: np.stack([clip[name] for clip in clips]) for name in clips[0]}
-        count, streams = self.model.config.single_frames, self.model.dynamics.heads.streams_read_off
+        rng, loss = np.random.default_rng([self.seed, step, rank]), self.model.config
+        count, streams = loss.single_frames, self.model.dynamics.heads.streams_read_off
+        batch: dict[str, np.ndarray] = {}
+        single = np.random.default_rng([self.seed, step]).random() < loss.single_steps
+        if not (count and streams and single) or torch.distributed.is_initialized():
+            clips = [self._clips.draw(rng) for _ in range(self.count)]
+            batch = {name: np.stack([clip[name] for clip in clips]) for name in clips[0]}
         if count and streams:
             alone = self._clips.draw_frames(count, rng, sorted(streams))
             batch |= {f"{ALONE}{name}": values for name, values in alone.items()}
