@@ -23,6 +23,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("world", help="a world with the memory keyframes")
     parser.add_argument("--steps", type=int, default=20, help="steps of each way, there and back")
+    parser.add_argument("--turns", nargs=2, default=["TURN_LEFT", "TURN_RIGHT"], help="actions that undo each other")
     parser.add_argument("--out", default="returned.png", help="image to write, a row for each way")
     args = parser.parse_args()
     world = worldsim.World.from_pretrained(args.world)
@@ -30,7 +31,8 @@ def main():
     first, _ = env.reset(seed=0)
 
     rows = []
-    for way, future in zip((("TURN_LEFT", "TURN_RIGHT"), ("TURN_RIGHT", "TURN_LEFT")), env.fork(2), strict=True):
+    one, other = args.turns
+    for way, future in zip(((one, other), (other, one)), env.fork(2), strict=True):
         away, back = (turn(future, name, args.steps) for name in way)
         rows.append(np.stack([first, away, back]))
     common = np.square(rows[0][2].astype(float) - rows[1][2]).mean()
@@ -44,7 +46,7 @@ def main():
     tree = state.tree.memory["keyframes"]
     state.tree.memory["keyframes"] = kept.paste(tree, here["pose"], here["depth"], picture, alpha)
     env.restore_state(state)
-    rows.append(np.stack([first, turn(env, "TURN_LEFT", args.steps), turn(env, "TURN_RIGHT", args.steps)]))
+    rows.append(np.stack([first, turn(env, one, args.steps), turn(env, other, args.steps)]))
     save_image(args.out, contact_sheet(rows))
 
 

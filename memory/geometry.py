@@ -90,40 +90,55 @@ def mend(depth: Tensor) -> Tensor:
     return torch.where((hole & (known >= 3)) | (~hole & (nearer >= 5)), around.amin(1), depth)
 
 
-def fetch(camera: Camera, views: Views, target: Tensor, depth: Tensor, power: float = 6.0) -> tuple[Tensor, ...]:
+def fetch(camera: Camera, views: Views, target: Tensor, depth: Tensor) -> tuple[Tensor, Tensor]:
     """Colours of the pixels of views at `target` (B, 4) whose `depth` (B, H, W) is known (FAR: it is not).
 
-    Views that show a point finely count more, to this power. -> frames (B, 3, H, W), 0 where no view shows the point;
-    mask (B, H, W), 1 where one does; depth as these views have it (B, H, W).
+    -> frames (B, 3, H, W), 0 where no view shows the point; mask (B, H, W), 1 where one does.
+    """
+    inverse = 1 / views.depth[:, :, None]
+    got, share, known = _blend(camera, views, torch.cat([views.frames, inverse], 2), target, depth)
+    return (got[:, :, :3] * share[:, :, None]).sum(1), known
+
+
+def refined(camera: Camera, views: Views, target: Tensor, depth: Tensor) -> Tensor:
+    """Depths (B, H, W) as the views have it where they show these points: a little nearer to the truth than a splat."""
+    got, share, known = _blend(camera, views, 1 / views.depth[:, :, None], target, depth, ratio=True)
+    return torch.where(known > 0, depth / (got[:, :, 0] * share).sum(1).clamp(min=1e-6), depth)
+
+
+def _blend(
+    camera: Camera, views: Views, channels: Tensor, target: Tensor, depth: Tensor, *, ratio: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What views show of the points that are seen from `target` at `depth`: channels (B, K, c, H, W), the last of which
+    is inverse depth; what each view counts (B, K, H, W), in sum 1 or 0; and whether any shows it (B, H, W).
+
+    A view counts where its depth agrees, and the more, the more finely it shows the point: to the sixth power. With
+    `ratio` the last channel is multiplied by the point's depth in that view, 1 where they are the same.
     """
     batch, count = views.worth.shape
     height, width = camera.height, camera.width
-    known = depth < FAR
     u, v, z = project(camera, depth[:, None].expand(-1, count, -1, -1), target[:, None], views.pose)
     grid = torch.stack([u * (2 / width) - 1, v * (2 / height) - 1], -1).flatten(0, 1)
-    both = torch.cat([views.frames, 1 / views.depth[:, :, None]], 2).flatten(0, 1)  # (B * K, 4, H, W)
-    got = F.grid_sample(both, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    got = got.view(batch, count, 4, height, width)
-    off = (got[:, :, 3] * z - 1).abs()
-    inside = (z > NEAREST) & (u > 0) & (u < width) & (v > 0) & (v < height)
-    agrees = inside & (off < AGREES) & known[:, None] & (views.worth > 0)[..., None, None]
+    got = F.grid_sample(channels.flatten(0, 1), grid, mode="bilinear", padding_mode="border", align_corners=False)
+    got = got.view(batch, count, -1, height, width)
+    same = got[:, :, -1] * z
+    off = (same - 1).abs()
+    inside = (z > NEAREST) & (u > 0) & (u < width) & (v > 0) & (v < height) & (off < AGREES)
+    seen = inside & (depth < FAR)[:, None] & (views.worth > 0)[..., None, None]
     fine = (depth[:, None] / z.clamp(min=NEAREST)).clamp(max=1.2)
-    weight = (fine * (1 - 0.5 * off / AGREES)).clamp(min=1e-3) ** power * views.worth[..., None, None]
-    weight = torch.where(agrees, weight, torch.zeros_like(weight))
+    square = (fine * (1 - (0.5 / AGREES) * off)).clamp(min=1e-3).square()
+    weight = torch.where(seen, square * square * square * views.worth[..., None, None], torch.zeros_like(z))
     total = weight.sum(1)
-    share = weight / total.clamp(min=1e-12)[:, None]
-    frames = (got[:, :, :3] * share[:, :, None]).sum(1)
-    # What a view has there, as far away as it is from the new pose: a little nearer to the truth than the splat.
-    again = (depth[:, None] / (got[:, :, 3] * z).clamp(min=1e-6) * share).sum(1)
-    return frames, (total > 0).to(frames.dtype), torch.where(total > 0, again, depth)
+    share = weight / total.clamp(min=1e-20)[:, None]
+    if ratio:
+        got = same[:, :, None]
+    return got, share, (total > 0).to(views.frames.dtype)
 
 
-def render(camera: Camera, views: Views, target: Tensor, refine: int = 1) -> tuple[Tensor, Tensor, Tensor]:
+def render(camera: Camera, views: Views, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """What is remembered of the views at `target` (B, 4): frames (B, 3, H, W), mask and depth (B, H, W), as `fetch`."""
-    depth = splat_depth(camera, views, target)
-    for _ in range(refine):
-        depth = torch.where(depth < FAR, fetch(camera, views, target, depth)[2], depth)
-    return fetch(camera, views, target, depth)
+    depth = refined(camera, views, target, splat_depth(camera, views, target))
+    return *fetch(camera, views, target, depth), depth
 
 
 def coverage(camera: Camera, depth: Tensor, pose: Tensor, there: Tensor, target: Tensor) -> Tensor:

@@ -1,12 +1,12 @@
 """What geometry alone remembers of mazes: guides from true depth and pose against the real frames. No learning.
 
-python docs/tools/maze_geometry.py STORE [STEPS]     STORE: recorded with `worldsim record doom-maze`
+python docs/tools/maze_geometry.py data/maze-test --steps 400
 """
 
 from __future__ import annotations
 
+import argparse
 import platform
-import sys
 import time
 from collections import defaultdict
 
@@ -83,4 +83,10 @@ def main(path: str, steps: int = 600, off: float = 0.0, shift: float = 0.0) -> N
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], *(float(a) if "." in a else int(a) for a in sys.argv[2:]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("store", help="recorded with `worldsim record doom-maze-test`")
+    parser.add_argument("--steps", type=int, default=600, help="of each episode")
+    parser.add_argument("--depth-off", type=float, default=0.0, help="share by which depths of a frame are off")
+    parser.add_argument("--pose-off", type=float, default=0.0, help="map units by which poses are off")
+    args = parser.parse_args()
+    main(args.store, args.steps, args.depth_off, args.pose_off)

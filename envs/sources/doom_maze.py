@@ -1,6 +1,7 @@
 """`doom-maze`: ViZDoom in mazes that are made from the seed of the episode, with exact depth and pose.
 
-Mazes 0 to 4095 are for training, and 100000 to 100511 (`split="test"`) are never met in it; textures are shared.
+Mazes 0 to 4095 are for training, 100000 to 100511 (`split="test"`, the source `doom-maze-test`) are never met in it;
+textures are shared.
 """
 
 from __future__ import annotations
@@ -179,13 +180,20 @@ def _spec(height: int, width: int, frame_skip: int, split: str, limit: int) -> S
     )  # fmt: skip
 
 
-TOURS = "worldsim.envs.sources.maze_tours"
-register_source(
-    "doom-maze", "worldsim.envs.sources.doom_maze:MazeSource",
-    package=Package("vizdoom", 'pip install "worldsim[doom]"', "vizdoom"),
-    policies={
-        "out-and-back": f"{TOURS}:OutAndBack", "loops": f"{TOURS}:Loops", "look-round": f"{TOURS}:LookRound",
-        "tour": f"{TOURS}:Tour", "seek": f"{TOURS}:Seek",
-    },
-    mix=("out-and-back", "out-and-back", "loops", "look-round", "tour", "seek"),
-)  # fmt: skip
+def _register() -> None:
+    """Make the mazes for training and those for tests known, with policies that come back."""
+    tours = "worldsim.envs.sources.maze_tours"
+    policies = {
+        "out-and-back": "OutAndBack", "loops": "Loops", "look-round": "LookRound", "tour": "Tour", "seek": "Seek",
+    }  # fmt: skip
+    for name, split in (("doom-maze", "train"), ("doom-maze-test", "test")):
+        register_source(
+            name, "worldsim.envs.sources.doom_maze:MazeSource",
+            package=Package("vizdoom", 'pip install "worldsim[doom]"', "vizdoom"),
+            options={} if split == "train" else {"split": split},
+            policies={policy: f"{tours}:{kind}" for policy, kind in policies.items()},
+            mix=("out-and-back", "out-and-back", "loops", "look-round", "tour", "seek"),
+        )  # fmt: skip
+
+
+_register()

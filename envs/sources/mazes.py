@@ -85,7 +85,7 @@ def make_maze(number: int, rooms: int = 6) -> Maze:
         i, j = rng.integers(1, size - 1, 2)
         free[i, j] |= bool((i + j) % 2)
     count = int(rng.integers(4, 8))
-    sites, places = rng.uniform(0, size, (count, 2)), np.stack(np.mgrid[:size, :size], -1)
+    sites, places = rng.uniform(0, size, (count, 2)), np.moveaxis(np.mgrid[:size, :size], 0, -1)
     nearest = np.linalg.norm(places[:, :, None] - sites, axis=-1).argmin(-1)
     walls = rng.choice(WALLS, count, replace=False)
     looks = tuple(

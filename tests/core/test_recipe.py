@@ -56,6 +56,13 @@ def refused(folder, capsys, old="", new=""):
         ("clip = 8", 'clip = 8\nevent = ["HEALTH"]', "HEALTH"),
         ("patch = [2, 1]", "patch = [3, 1]", "dynamics: "),
         ("clip = 8", "clip = 1", "clip is 1; give at least 2"),
+        ("clip = 8", 'clip = 8\nmemories = ["keyframe"]', "memory 'keyframe' is unknown or stands twice; there are"),
+        ("clip = 8", 'clip = 8\nmemories = ["keyframes"]', "keyframes need the streams pose, depth"),
+        (
+            "clip = 8",
+            'clip = 8\nmemories = ["recurrent"]\noptions = { recurrent = { wide = 4 } }',
+            "and it takes width, longest",
+        ),
         ('source = "gym:worldsim-tests/Ball-v0"\nsteps = 400', 'store = "nowhere"', "nowhere"),
         (
             'source = "gym:worldsim-tests/Ball-v0"\nsteps = 400',

@@ -19,6 +19,7 @@ from worldsim.data.latents import LatentEpisodes
 from worldsim.data.stream_cache import cached, rows_digest
 from worldsim.memory.base import Memory, MemorySpec, Observed, Query
 from worldsim.models.memories import Memories
+from worldsim.runtime.devices import autocast_dtype
 
 EPISODES = 16  # gone through together
 
@@ -55,8 +56,9 @@ def _compute(episodes: LatentEpisodes, memory: Memory, name: str, path: Path) ->
     generator, firsts = torch.Generator().manual_seed(0), np.concatenate([[0], episodes.ends[:-1]])
     title = f"{name} of {episodes.store.path.name}"
     for index in tqdm(range(0, len(firsts), EPISODES), desc=title, unit_scale=EPISODES, unit="episode"):
-        some = slice(index, index + EPISODES)
-        _go_through(episodes, memory, firsts[some], episodes.ends[some], array, generator)
+        some, dtype = slice(index, index + EPISODES), autocast_dtype(torch.device("cpu"))
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):  # as latents of frames are encoded
+            _go_through(episodes, memory, firsts[some], episodes.ends[some], array, generator)
     array.flush()
 
 
