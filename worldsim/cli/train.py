@@ -65,6 +65,7 @@ class DynamicsCommand:
     event: tuple[str, ...] = ()  # VARIABLE:falls, :rises or :nonzero: recorded events that come before endings
     period: int = 1  # steps from one stroke of an episode's clock to the next, where something comes by it; 1: none
     streams: tuple[str, ...] = ()  # recorded vectors to learn and to dream, such as proprio; a token is a task
+    foreseen: tuple[str, ...] = ()  # of these, vectors predicted before the frame, which is drawn to fit them
     head_reads: dict[str, Reads] = field(default_factory=dict)  # heads that read the new frame: ending both
     loss: LossConfig = field(default_factory=LossConfig)
     clips: ClipConfig = field(default_factory=ClipConfig)
@@ -103,7 +104,7 @@ class DynamicsCommand:
                 kept["changed"] = setting(path, begun, "change_scale", float)
         sizes: dict[str, Any] = {"batch": self.batch, "clip": self.clip, "patch": self.patch, "period": self.period}
         recipe: dict[str, Any] = {"loss": self.loss, "clips": self.clips, "seed": self.loop.seed}
-        recipe |= modules_of(clips) | {"head_reads": self.head_reads}
+        recipe |= modules_of(clips, self.foreseen) | {"head_reads": self.head_reads, "foreseen": self.foreseen}
         task = DynamicsTask(clips, tokenizer, **sizes, **recipe, **kept)
         fit(task, self.loop, self.out, self.resume)
 

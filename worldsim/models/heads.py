@@ -46,6 +46,7 @@ class Features:
     inputs: StepInputs
     frame: Tensor | None = None  # (F, C, h, w), the new frame's latents; None for a head that reads the history alone
     previous: Tensor | None = None  # (F, C, h, w), those of the frame before it; None likewise
+    ahead: Streams = field(default_factory=dict)  # (F, ...) at the new frame, for heads that read it: what others foresaw
 
 
 @dataclass(frozen=True)
@@ -235,18 +236,20 @@ class Heads(nn.Module):
         }
 
     def of_frame(
-        self, frame: Tensor, previous: Tensor, tokens: Tensor, inputs: StepInputs, keep: Tensor | float = 1.0
-    ) -> dict[str, Tensor]:
+        self, frame: Tensor, previous: Tensor, tokens: Tensor, inputs: StepInputs, keep: Tensor | float = 1.0,
+        ahead: Streams | None = None,
+    ) -> dict[str, Tensor]:  # fmt: skip
         """What each head that reads the new frame says of it; none where no head does.
 
-        Latents (F, C, h, w) of the new frame, drawn or given, and of the one before; the rest as in `forward`.
+        Latents (F, C, h, w) of the new frame, drawn or given, and of the one before, and the values `ahead` (F, ...) of
+        streams at the new frame, as heads of the history foresee them; the rest as in `forward`.
         """
         said: dict[str, Tensor] = {}
         for kind, trunk in self.late.items():
             seen = tokens if kind == "both" else None
             names = self.of[cast(Reads, kind)]
             for name, part in zip(names, trunk(frame, previous, tokens, keep), strict=True):
-                said[name] = self._head(name)(Features(part, seen, inputs, frame, previous))
+                said[name] = self._head(name)(Features(part, seen, inputs, frame, previous, ahead or {}))
         return said
 
     def _head(self, name: str) -> Head:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -38,11 +39,12 @@ class DynamicsTask:
         loss: LossConfig | None = None, clips: ClipConfig | None = None,
         reward_scale: float | None = None, changed: float | None = None, begun: DynamicsConfig | None = None,
         conditions: tuple[str, ...] = CONDITIONS, heads: tuple[str, ...] = HEADS, period: int = 1,
-        head_reads: dict[str, Reads] | None = None, memories: tuple[str, ...] = (),
+        head_reads: dict[str, Reads] | None = None, memories: tuple[str, ...] = (), foreseen: tuple[str, ...] = (),
     ) -> None:  # fmt: skip
         """`conditions`, `heads` and `memories` name the modules of the model; their streams come with the stores.
 
-        `head_reads` says what a head reads, where that is not the history alone, or the head's own choice.
+        `head_reads` says what a head reads, where that is not the history alone, or the head's own choice. Frames are
+        drawn to fit the streams `foreseen` as heads predict them.
 
         With a `period` above 1 the model is also told the phase of a clock that strikes every so many steps.
 
@@ -65,7 +67,7 @@ class DynamicsTask:
             actions=meta.actions.n, action_dim=len(meta.actions.low), between=between, context_length=clip - 1,
             action_start=meta.actions.start, output_heads=heads, period=period,
             conditions=(*conditions, "episode_phase") if period > 1 else conditions,
-            head_reads=dict(head_reads or {}), memories=memories,
+            head_reads=dict(head_reads or {}), memories=memories, foreseen=foreseen,
             streams={name: meta.streams[name] for name in stores[0].streams}, **statistics,
         )  # fmt: skip
         torch.manual_seed(seed)  # the initial weights only
@@ -142,11 +144,36 @@ def _scale(values: np.ndarray) -> Scale:
     return Scale(tuple(flat.mean(axis=0).tolist()), tuple(np.where(std > 1e-6, std, 1.0).tolist()))
 
 
-def modules_of(stores: list[LatentEpisodes]) -> dict[str, tuple[str, ...]]:
-    """The conditions and heads of a model that learns the stores' streams: vectors are predicted, tokens are tasks."""
+def modules_of(stores: list[LatentEpisodes], foreseen: Sequence[str] = ()) -> dict[str, tuple[str, ...]]:
+    """The conditions and heads of a model that learns the stores' streams.
+
+    Vectors are conditions and are predicted, unless they stay what they are for a whole episode; those that are
+    `foreseen` by the head `motion`. Tokens are tasks, and booleans are predicted.
+    """
     specs = stores[0].store.meta.streams
     vectors = [name for name in stores[0].streams if specs[name].kind == "vector"]
-    tasks = [name for name in stores[0].streams if specs[name].kind == "token"]
-    proprio = tuple(name if name == "proprio" else f"proprio:{name}" for name in vectors)
-    task = tuple(name if name == "task" else f"task:{name}" for name in tasks)
-    return {"conditions": (*CONDITIONS, *proprio, *task), "heads": (*HEADS, *proprio)}
+    tokens = [name for name in stores[0].streams if specs[name].kind == "token"]
+    flags = [name for name in tokens if specs[name].dtype == "bool"]
+    moving = [name for name in vectors if any(_moves(store, name) for store in stores)]
+    predicted = tuple(_module("motion" if name in foreseen else "proprio", name) for name in moving)
+    return {
+        "conditions": (
+            *CONDITIONS,
+            *(_module("proprio", name) for name in vectors),
+            *(_module("task", name) for name in tokens if name not in flags),
+        ),
+        "heads": (*HEADS, *predicted, *(_module("success", name) for name in flags)),
+    }
+
+
+def _module(kind: str, stream: str) -> str:
+    """The name of a module for a stream."""
+    return kind if kind == stream else f"{kind}:{stream}"
+
+
+def _moves(store: LatentEpisodes, name: str) -> bool:
+    """Whether a stream changes inside an episode."""
+    values = store.streams[name]
+    changed = (values[1:] != values[:-1]).reshape(max(len(values) - 1, 0), -1).any(1)
+    changed[store.ends[:-1] - 1] = False  # from one episode to the next
+    return bool(changed.any())

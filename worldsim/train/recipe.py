@@ -74,6 +74,7 @@ class DynamicsStage:
     event: tuple[str, ...] = ()  # VARIABLE:falls, :rises or :nonzero: recorded events that come before endings
     period: int = 1  # steps of an episode's clock, where something comes by it; 1: none
     streams: tuple[str, ...] = ()  # recorded vectors to learn and to predict, such as proprio; a token is a task
+    foreseen: tuple[str, ...] = ()  # of these, vectors predicted before the frame, which is drawn to fit them
     loss: LossConfig = field(default_factory=LossConfig)  # weights of its parts, and noise
     clips: ClipConfig = field(default_factory=ClipConfig)  # which clips are drawn how often
 

@@ -1,0 +1,142 @@
+"""State first: heads that predict numbers by numbers, a flag read off them, and a frame that is drawn to fit them.
+
+A hand that is a pixel wrong looks right; a hand that is a centimetre wrong misses. So the numbers of a robot's world are
+predicted by a small network of the numbers (`motion`), whether something holds by what they will be (`success`), and
+the frame is drawn with those numbers as a condition (`Foreseen`), so that it shows what they say.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from worldsim.errors import InvalidInput
+from worldsim.models.conditions import stream_spec
+from worldsim.models.heads import Features, Head, Reads, Targets, VectorHead, heads
+from worldsim.models.registry import Normalise, Scale, Streams
+
+if TYPE_CHECKING:
+    from worldsim.models.dynamics import DynamicsConfig
+
+HIDDEN = 128
+READ = 8  # numbers of the frame and the history that a flag is read by, besides the state
+
+
+class Numbers(nn.Module):
+    """All vectors of the config's streams, and the tokens that are conditions, as one row of numbers (F, size)."""
+
+    def __init__(self, config: DynamicsConfig) -> None:
+        super().__init__()
+        told = {stream or kind for kind, _, stream in (name.partition(":") for name in config.conditions)}
+        streams = sorted(config.streams.items())
+        self.vectors = [name for name, spec in streams if spec.kind == "vector"]
+        self.tokens = {n: len(s.names) for n, s in streams if s.kind == "token" and n in told and s.names}
+        self.scaled = nn.ModuleDict({name: Normalise(config.scales.get(name, Scale())) for name in self.vectors})
+        self.size = sum(math.prod(config.streams[name].shape) for name in self.vectors) + sum(self.tokens.values())
+
+    def forward(self, streams: Streams) -> Tensor:
+        """(F, size) float32; raises KeyError where one is missing."""
+        vectors = [self.scaled[name](streams[name].flatten(1).float()) for name in self.vectors]
+        tokens = [F.one_hot(streams[name].long(), count).float() for name, count in self.tokens.items()]
+        return torch.cat(vectors + tokens, dim=-1)
+
+
+def _network(inputs: int, outputs: int) -> nn.Sequential:
+    """Two hidden layers; says 0 before it has learned anything."""
+    last = nn.Linear(HIDDEN, outputs)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(nn.Linear(inputs, HIDDEN), nn.SiLU(), nn.Linear(HIDDEN, HIDDEN), nn.SiLU(), last)
+
+
+def _run(network: nn.Sequential, numbers: Tensor) -> Tensor:
+    return network(numbers.to(network[0].weight.dtype)).float()  # type: ignore[arg-type]
+
+
+@heads.register("motion")
+class MotionHead(VectorHead):
+    """The next values of a vector stream, as `VectorHead`, by a network of all vectors, the task and the action, too.
+
+    What the history adds is what numbers at one moment do not say, such as speeds.
+    """
+
+    def __init__(self, config: DynamicsConfig, stream: str) -> None:
+        super().__init__(config, stream)
+        if not config.action_dim:
+            raise InvalidInput(f"the head motion:{stream} reads continuous actions, these are discrete; use proprio")
+        self.numbers, self.pushes = Numbers(config), Normalise(config.action_scale)
+        self.network = _network(self.numbers.size + config.action_dim, self.outputs)
+
+    def forward(self, features: Features) -> Tensor:
+        """As `Head.forward`."""
+        given = features.inputs
+        row = torch.cat([self.numbers(given.streams), self.pushes(given.actions).float()], dim=-1)
+        return super().forward(features) + _run(self.network, row)
+
+
+@heads.register("success")
+class FlagHead(Head):
+    """Whether something holds at the new frame, the logit (F,) of a token stream of booleans.
+
+    "success" predicts the stream of that name, "success:held" the stream "held". It reads the vectors as they will be
+    at the new frame, those that do not change as they are, and what the frame and the history show besides. Learn it
+    from episodes that fail, too: what was only ever shown successes sees them everywhere.
+    """
+
+    outputs = READ
+    reads: Reads = "both"
+
+    def __init__(self, config: DynamicsConfig, stream: str) -> None:
+        super().__init__(config, stream)
+        spec = stream_spec(config, stream)
+        if spec.kind != "token" or spec.dtype != "bool" or spec.shape:
+            raise InvalidInput(f"the head success reads a single boolean, {stream!r} is {spec}; record one")
+        self.numbers = Numbers(config)
+        self.network = _network(self.numbers.size + READ, 1)
+
+    def forward(self, features: Features) -> Tensor:
+        """As `Head.forward`."""
+        row = self.numbers(features.inputs.streams | features.ahead)
+        return _run(self.network, torch.cat([row, features.read], dim=-1))[:, 0]
+
+    def loss(self, out: Tensor, targets: Targets) -> Tensor:
+        """Cross-entropy."""
+        return F.binary_cross_entropy_with_logits(out, targets.streams[self.stream].float(), weight=targets.counted)
+
+    def sample(self, out: Tensor) -> Streams:
+        """Whether it is likelier than not."""
+        return {self.stream: (out > 0).long()}
+
+
+class Foreseen(nn.Module):
+    """The condition that a frame is drawn under by what its streams will be, as heads of the history predict them.
+
+    It begins at zero. Heads are not trained through it: they say what comes, not what is easy to draw.
+    """
+
+    def __init__(self, config: DynamicsConfig) -> None:
+        super().__init__()
+        self.streams, inputs = config.foreseen, 0
+        for name in self.streams:
+            spec = stream_spec(config, name)
+            if spec.kind != "vector" or not {f"motion:{name}", f"proprio:{name}", name} & {*config.output_heads}:
+                raise InvalidInput(f"dynamics foreseen names {name!r}, which no head predicts; name vectors with one")
+            inputs += 2 * math.prod(spec.shape)
+        self.scaled = nn.ModuleDict({name: Normalise(config.scales.get(name, Scale())) for name in self.streams})
+        self.network = nn.Sequential(nn.Linear(inputs, HIDDEN), nn.SiLU(), nn.Linear(HIDDEN, config.cond_dim))
+        nn.init.zeros_(self.network[2].weight)  # type: ignore[arg-type]
+        nn.init.zeros_(self.network[2].bias)  # type: ignore[arg-type]
+
+    def forward(self, now: Streams, ahead: Streams) -> Tensor:
+        """(F, cond_dim) of the values (F, ...) at the last frame and at the new one."""
+        scaled = [
+            self.scaled[name](streams[name].flatten(1).float())
+            for streams in (ahead, {name: ahead[name] - now[name] for name in self.streams})
+            for name in self.streams
+        ]
+        row = torch.cat(scaled, dim=-1).detach()
+        return self.network(row.to(self.network[0].weight.dtype))
