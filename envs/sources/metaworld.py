@@ -28,7 +28,7 @@ ACTIONS = ActionSpec(
     high=(1.0,) * 4,
     keys=(("left", "right"), ("down", "up"), ("pagedown", "pageup"), ("home", "end")),
 )
-PROPRIO = StreamSpec("vector", (4,), "float32", names=("hand_x", "hand_y", "hand_z", "gripper"), unit="m, m, m, opening")
+PROPRIO = StreamSpec("vector", (4,), "float32", names=("x", "y", "z", "gripper"), unit="m, m, m, opening")
 PLACE = StreamSpec("vector", (3,), "float32", names=("x", "y", "z"), unit="m")
 SUCCESS = StreamSpec("token", (), "bool", names=("not yet", "done"))
 

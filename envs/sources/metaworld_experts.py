@@ -104,7 +104,7 @@ class Play(Expert):
 
 
 class Biased(Expert):
-    """An expert that sees object and goal so many metres (default 0.05) from where they are, aside, in one direction."""
+    """An expert that sees object and goal so many metres (default 0.05) aside of where they are."""
 
     def __init__(self, spec: SourceSpec, metres: float = 0.05) -> None:
         super().__init__(spec, 1.0)

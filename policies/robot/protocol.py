@@ -7,14 +7,14 @@ A policy chooses actions for a batch of B episodes that begin together:
 
 `batch` is a dict of tensors with the batch first, on the CPU:
 
-    observation.image            (B, 3, H, W)  float32, 0 to 1; observation.images.<camera> of a world of several cameras
-    observation.state            (B, D)        float32, the stream `proprio`
-    observation.environment_state (B, E)       float32, all other vectors of the world one after another, by their names
-    observation.<stream>         (B, ...)      each of these vectors by itself
-    task                         list of B     str, the task's name
+    observation.image              (B, 3, H, W)  float32, 0 to 1; of several cameras observation.images.<camera>
+    observation.state              (B, D)        float32, the stream `proprio`
+    observation.environment_state  (B, E)        float32, all other vectors of the world, in the order of their names
+    observation.<stream>           (B, ...)      each of these vectors by itself
+    task                           list of B     str, the task's name
 
-A policy may say `sees_frames = False`, for which no frame is decoded, and may have `seed(seeds)`, which is called before
-`reset` with a number for each episode; what it draws from torch's generator is seeded by the first of these.
+A policy may say `sees_frames = False`, for which no frame is decoded, and may have `seed(seeds)`, which is called
+before `reset` with a number for each episode; what it draws from torch's generator is seeded by the first of these.
 """
 
 from __future__ import annotations

@@ -121,7 +121,8 @@ def test_a_dream_carries_what_it_foresees_and_says_its_success(tmp_path):
         "proprio": torch.randn(count, frames, 3), "goal": torch.randn(count, frames, 2),
         "task": torch.ones(count, frames, dtype=torch.int64), "success": torch.zeros(count, frames, dtype=torch.bool),
     }  # fmt: skip
-    world = World(dataclasses.replace(files, starts=dataclasses.replace(old, streams=streams).to_tensors()), device="cpu")
+    starts = dataclasses.replace(old, streams=streams).to_tensors()
+    world = World(dataclasses.replace(files, starts=starts), device="cpu")
     state = world.reset([0, 1])
     goal = world.streams(state)["goal"]
     seen = []

@@ -65,7 +65,7 @@ def test_policies_get_batches_in_the_words_of_lerobot(world):
     batch = policy.batches[0]
     assert batch["task"] == ["right"] * 3
     assert batch["observation.image"].shape == (3, 3, 16, 32) and batch["observation.image"].dtype == torch.float32
-    assert 0 <= batch["observation.image"].min() and batch["observation.image"].max() <= 1
+    assert batch["observation.image"].min() >= 0 and batch["observation.image"].max() <= 1
     np.testing.assert_allclose(batch["observation.state"], starts.streams["proprio"], atol=1e-6)
     np.testing.assert_allclose(batch["observation.environment_state"], starts.streams["goal"], atol=1e-6)
     np.testing.assert_allclose(policy.batches[-1]["observation.goal"], starts.streams["goal"], atol=1e-6)

@@ -59,7 +59,7 @@ class PointRobot:
             "proprio": self._hand.astype(np.float32), "goal": self._goal.astype(np.float32),
             "task": np.asarray(self._number), "success": np.asarray(far < NEAR),
         }  # fmt: skip
-        return TimeStep(self.render(), -far, False, self._steps == 12, extras)
+        return TimeStep(self.render(), -far if self._steps else 0.0, False, self._steps == 12, extras)
 
     def render(self) -> np.ndarray:
         frame = np.zeros((16, 32, 3), np.uint8)

@@ -1,4 +1,4 @@
-"""`worldsim robot …`: judges robot policies in a learned world, and by the real simulator how far to trust that."""
+"""`worldsim robot …`: judges robot policies in a learned world, tells how far to trust that, labels recordings."""
 
 from __future__ import annotations
 
@@ -64,6 +64,86 @@ class EvaluateCommand:
         print(f"wrote {self.out}: robots.json{', robots.png' if self.real else ''}")
 
 
+@dataclass(frozen=True)
+class LabelCommand:
+    """Tell the actions of recordings from their frames, by a world that was trained with the head `inverse`.
+
+    Of an episode store, whose recorded actions say how well; of videos, as a table that `worldsim import` takes.
+    """
+
+    world: Annotated[str, tyro.conf.Positional]  # a shipped name, a local folder or a hub id
+    data: Path | None = None  # an episode store, to be compared with its own actions
+    videos: Path | None = None  # a folder of video files
+    out: Path | None = None  # the table (CSV) of the videos' actions
+    json: Path | None = None  # write the figures to this file
+    device: str = "auto"  # auto, cpu or cuda
+
+    def run(self) -> None:
+        """Tell, print and write."""
+        from worldsim.data.episodes import Episodes
+        from worldsim.io.files import write_json
+        from worldsim.policies.robot.labelling import check_labeller, label_episodes, write_labels
+
+        if (self.data is None) == (self.videos is None) or (self.videos is None) != (self.out is None):
+            raise InvalidInput("give --data STORE, or --videos FOLDER with --out TABLE.csv")
+        for path in (self.json, self.out):
+            if path is not None:
+                require_writable(path)
+        world = World.from_pretrained(self.world, device=self.device)
+        check_labeller(world)
+        if self.videos is not None and self.out is not None:
+            count = write_labels(world, self.videos, self.out)
+            print(f"wrote {self.out}: the actions of {count} videos; go on with worldsim import")
+        if self.data is not None:
+            score = label_episodes(world, Episodes.open(self.data)).score()
+            say(", ".join(f"{name} {_figure(value)}" for name, value in score.items()))
+            if self.json is not None:
+                write_json(self.json, {"world": self.world, "data": str(self.data), **score})
+
+
+@dataclass(frozen=True)
+class ExportCommand:
+    """Write an episode store as a LeRobot data set (format v3.0), its frames as PNG, so that nothing is lost."""
+
+    store: Annotated[Path, tyro.conf.Positional]  # an episode store
+    out: Path  # folder of the data set; must be empty or absent
+
+    def run(self) -> None:
+        """Read and write."""
+        from worldsim.data.episodes import Episodes
+        from worldsim.data.lerobot_dataset import export_lerobot
+
+        store = Episodes.open(self.store)
+        left = export_lerobot(store, self.out)
+        lacks = f"; LeRobot has no place for {', '.join(left)}" if left else ""
+        print(f"wrote {self.out}: {len(store)} episodes, {store.num_steps} frames{lacks}")
+
+
+@dataclass(frozen=True)
+class ImportCommand:
+    """Make an episode store of a LeRobot data set (format v3.0, with images or videos)."""
+
+    dataset: Annotated[Path, tyro.conf.Positional]  # its folder, with meta/info.json
+    out: Path  # folder of the store; must be empty or absent
+    camera: str | None = None  # the feature that becomes the frame; needed where there are several
+    height: int | None = None  # of the frames; as they are without it
+    width: int | None = None
+
+    def run(self) -> None:
+        """Read and write."""
+        from worldsim.data.lerobot_dataset import import_lerobot
+
+        store = import_lerobot(self.dataset, self.out, camera=self.camera, height=self.height, width=self.width)
+        others = sorted(set(store.streams) - {"rgb", "action", "reward", "terminated", "truncated"})
+        print(f"imported {len(store)} episodes, {store.num_steps} steps into {self.out}; streams {', '.join(others)}")
+
+
+def _figure(value: object) -> str:
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_figure, value)) + "]"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
 def _simulators(world: World, trust_source: bool) -> tuple[object, object]:
     """The simulator that the world was recorded from, and the same without frames, where it can do without."""
     from worldsim.envs.sources import options_of
@@ -81,7 +161,13 @@ def _simulators(world: World, trust_source: bool) -> tuple[object, object]:
 
 
 def robot(
-    action: Annotated[Annotated[EvaluateCommand, tyro.conf.subcommand("evaluate")], tyro.conf.arg(name="")],
+    action: Annotated[
+        Annotated[EvaluateCommand, tyro.conf.subcommand("evaluate")]
+        | Annotated[LabelCommand, tyro.conf.subcommand("label")]
+        | Annotated[ExportCommand, tyro.conf.subcommand("export")]
+        | Annotated[ImportCommand, tyro.conf.subcommand("import")],
+        tyro.conf.arg(name=""),
+    ],
 ) -> None:
-    """Judge robot policies in a world."""
+    """Judge robot policies in a world, tell the actions of recordings, exchange data sets with LeRobot."""
     action.run()

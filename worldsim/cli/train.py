@@ -66,6 +66,7 @@ class DynamicsCommand:
     period: int = 1  # steps from one stroke of an episode's clock to the next, where something comes by it; 1: none
     streams: tuple[str, ...] = ()  # recorded vectors to learn and to dream, such as proprio; a token is a task
     foreseen: tuple[str, ...] = ()  # of these, vectors predicted before the frame, which is drawn to fit them
+    heads: tuple[str, ...] = ()  # more heads by their names: inverse, by which `worldsim robot label` tells actions
     head_reads: dict[str, Reads] = field(default_factory=dict)  # heads that read the new frame: ending both
     loss: LossConfig = field(default_factory=LossConfig)
     clips: ClipConfig = field(default_factory=ClipConfig)
@@ -104,7 +105,9 @@ class DynamicsCommand:
                 kept["changed"] = setting(path, begun, "change_scale", float)
         sizes: dict[str, Any] = {"batch": self.batch, "clip": self.clip, "patch": self.patch, "period": self.period}
         recipe: dict[str, Any] = {"loss": self.loss, "clips": self.clips, "seed": self.loop.seed}
-        recipe |= modules_of(clips, self.foreseen) | {"head_reads": self.head_reads, "foreseen": self.foreseen}
+        modules = modules_of(clips, self.foreseen)
+        recipe |= modules | {"heads": (*modules["heads"], *self.heads)}
+        recipe |= {"head_reads": self.head_reads, "foreseen": self.foreseen}
         task = DynamicsTask(clips, tokenizer, **sizes, **recipe, **kept)
         fit(task, self.loop, self.out, self.resume)
 

@@ -1,8 +1,8 @@
 """State first: heads that predict numbers by numbers, a flag read off them, and a frame that is drawn to fit them.
 
-A hand that is a pixel wrong looks right; a hand that is a centimetre wrong misses. So the numbers of a robot's world are
-predicted by a small network of the numbers (`motion`), whether something holds by what they will be (`success`), and
-the frame is drawn with those numbers as a condition (`Foreseen`), so that it shows what they say.
+A hand that is a pixel wrong looks right; a hand that is a centimetre wrong misses. So the numbers of a robot's world
+are predicted by a small network of the numbers (`motion`), whether something holds by what they will be (`success`),
+and the frame is drawn with those numbers as a condition (`Foreseen`), so that it shows what they say.
 """
 
 from __future__ import annotations
@@ -110,6 +110,39 @@ class FlagHead(Head):
     def sample(self, out: Tensor) -> Streams:
         """Whether it is likelier than not."""
         return {self.stream: (out > 0).long()}
+
+
+@heads.register("inverse")
+class InverseHead(Head):
+    """Which action led from one frame to the next (inverse dynamics), told from these two frames alone.
+
+    (F, A) normalised continuous actions, or (F, actions) logits of discrete ones. A dream has no use for it: it labels
+    videos whose actions nobody noted (Baker et al., VPT, 2022).
+    """
+
+    reads: Reads = "frame"
+
+    def __init__(self, config: DynamicsConfig, stream: str) -> None:
+        super().__init__(config, stream)
+        self.outputs, self.first = config.action_dim or config.actions, config.action_start
+        self.discrete, self.normalise = bool(config.actions), Normalise(config.action_scale)
+
+    def forward(self, features: Features) -> Tensor:
+        """As `Head.forward`."""
+        return features.read
+
+    def loss(self, out: Tensor, targets: Targets) -> Tensor:
+        """Cross-entropy, or squared error in deviations of the data."""
+        assert targets.actions is not None
+        if self.discrete:
+            error = F.cross_entropy(out, targets.actions - self.first, reduction="none")
+        else:
+            error = (out - self.normalise(targets.actions).float()).square().mean(1)
+        return (targets.counted * error).mean()
+
+    def label(self, out: Tensor) -> Tensor:
+        """The likeliest actions, (F,) int64 or (F, A) float32, as the simulator takes them."""
+        return out.argmax(1) + self.first if self.discrete else self.normalise.undo(out)
 
 
 class Foreseen(nn.Module):

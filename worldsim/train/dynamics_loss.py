@@ -233,15 +233,16 @@ class DynamicsLoss(nn.Module):
             *frames, drawn = pair
             ahead = {name: values.detach() for name, values in self.dynamics.heads.sample(features.heads).items()}
             for name, values in ahead.items():
-                ahead[name] = torch.where(drawn.view(-1, *(1,) * (values.ndim - 1)), values, came[name].to(values.dtype))
+                own = drawn.view(-1, *(1,) * (values.ndim - 1))
+                ahead[name] = torch.where(own, values, came[name].to(values.dtype))
             said |= self.dynamics.heads.of_frame(*frames, features.tokens, inputs, kept / (1 - dropout), ahead)
         targets = Targets(
             reward=batch["rewards"][:, 1:].flatten() / self.reward_scale,
             terminated=batch["terminated"][:, 1:].flatten(),
             event=batch["event"][:, 1:].flatten(),
             counted=batch["valid"][:, 1:].flatten() * batch["weight"][:, 1:].flatten(),
-            streams=came,
-        )
+            streams=came, actions=inputs.actions,
+        )  # fmt: skip
         return {name: head.loss(said[name], targets) for name, head in self.dynamics.heads.named()}
 
 

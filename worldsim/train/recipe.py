@@ -75,6 +75,7 @@ class DynamicsStage:
     period: int = 1  # steps of an episode's clock, where something comes by it; 1: none
     streams: tuple[str, ...] = ()  # recorded vectors to learn and to predict, such as proprio; a token is a task
     foreseen: tuple[str, ...] = ()  # of these, vectors predicted before the frame, which is drawn to fit them
+    heads: tuple[str, ...] = ()  # more heads by their names: inverse, by which `worldsim robot label` tells actions
     loss: LossConfig = field(default_factory=LossConfig)  # weights of its parts, and noise
     clips: ClipConfig = field(default_factory=ClipConfig)  # which clips are drawn how often
 
