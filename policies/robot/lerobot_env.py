@@ -20,9 +20,9 @@ class RobotEnv(gym.Env[dict[str, Any], np.ndarray]):
     """A world behind the names that LeRobot's rollout function (release 0.4 to 0.6) looks for.
 
     Observations are a dict: "pixels" (H, W, 3) uint8, or a dict of cameras where the world has several, "agent_pos"
-    (D,) and "environment_state" (E,) float32. An episode ends with its success, and the info has "is_success". `task` is one
-    of the world's tasks; None plays the one that a recorded start is of. Actions are clipped to their bounds. Put many
-    of them into `gymnasium.vector.SyncVectorEnv(..., autoreset_mode=AutoresetMode.SAME_STEP)` for `final_info`.
+    (D,) and "environment_state" (E,) float32. An episode ends with its success, and the info has "is_success". `task`
+    is one of the world's tasks; None plays the one that a recorded start is of. Actions are clipped to their bounds.
+    For `final_info` put many into `gymnasium.vector.SyncVectorEnv(..., autoreset_mode=AutoresetMode.SAME_STEP)`.
 
     Example:
         >>> env = RobotEnv("runs/metaworld/world", task="reach")

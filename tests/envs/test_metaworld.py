@@ -112,7 +112,7 @@ def test_options_that_make_no_source_are_refused(options, said):
 
 
 def test_a_camera_that_the_model_lacks_is_refused():
-    with pytest.raises(InvalidInput, match="no camera 'nose'; give one of .*corner4"):
+    with pytest.raises(InvalidInput, match=r"no camera 'nose'; give one of .*corner4"):
         make_source("metaworld", camera="nose").reset(0)
 
 

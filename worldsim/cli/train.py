@@ -8,9 +8,9 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -24,6 +24,10 @@ from worldsim.train.board import logging_to, require_tensorboard
 from worldsim.train.dynamics_loss import LossConfig
 from worldsim.train.loop import LoopConfig, Task, Trainer
 from worldsim.train.tokenizer_task import TokenizerLossConfig, TokenizerTask
+
+if TYPE_CHECKING:
+    from worldsim.data.latents import LatentEpisodes
+    from worldsim.train.dynamics_task import DynamicsTask
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,19 @@ class DynamicsCommand:
         recipe |= modules | {"heads": (*modules["heads"], *self.heads)}
         recipe |= {"head_reads": self.head_reads, "foreseen": self.foreseen}
         task = DynamicsTask(clips, tokenizer, **sizes, **recipe, **kept)
-        fit(task, self.loop, self.out, self.resume)
+        loop = self.loop if self.resume and path.exists() else self._numbers_first(task, clips)
+        fit(task, loop, self.out, self.resume)
+
+    def _numbers_first(self, task: DynamicsTask, clips: list[LatentEpisodes]) -> LoopConfig:
+        """Learn what is foreseen before the frames, in a share of the time; what is left of it."""
+        from worldsim.train.state_first import SHARE, learn_numbers
+
+        if not self.foreseen:
+            return self.loop
+        given = {"seconds": SHARE * self.loop.hours * 3600, "steps": self.loop.steps, "seed": self.loop.seed}
+        losses = learn_numbers(task.model.dynamics, clips, **given)
+        print("numbers: " + ", ".join(f"{name} {loss:.4f}" for name, loss in losses.items()), flush=True)
+        return replace(self.loop, hours=(1 - SHARE) * self.loop.hours)
 
 
 @dataclass(frozen=True)

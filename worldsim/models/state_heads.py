@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from worldsim.models.dynamics import DynamicsConfig
 
 HIDDEN = 128
-READ = 8  # numbers of the frame and the history that a flag is read by, besides the state
 
 
 class Numbers(nn.Module):
@@ -70,12 +69,20 @@ class MotionHead(VectorHead):
             raise InvalidInput(f"the head motion:{stream} reads continuous actions, these are discrete; use proprio")
         self.numbers, self.pushes = Numbers(config), Normalise(config.action_scale)
         self.network = _network(self.numbers.size + config.action_dim, self.outputs)
+        self.gate = nn.Parameter(torch.zeros(self.outputs))  # of what the history adds, which knows nothing at first
 
     def forward(self, features: Features) -> Tensor:
         """As `Head.forward`."""
-        given = features.inputs
-        row = torch.cat([self.numbers(given.streams), self.pushes(given.actions).float()], dim=-1)
-        return super().forward(features) + _run(self.network, row)
+        return self.foresee(features.inputs.streams, features.inputs.actions) + self.gate.float() * features.read
+
+    def foresee(self, streams: Streams, actions: Tensor) -> Tensor:
+        """What follows from streams (F, ...) and actions (F, A) alone, (F, entries) normalised."""
+        row = torch.cat([self.numbers(streams), self.pushes(actions).float()], dim=-1)
+        return self.normalise(streams[self.stream].flatten(1).float()) + _run(self.network, row)
+
+    def own_parameters(self) -> list[nn.Parameter]:
+        """Those that `foresee` depends on."""
+        return list(self.network.parameters())
 
 
 @heads.register("success")
@@ -87,7 +94,6 @@ class FlagHead(Head):
     from episodes that fail, too: what was only ever shown successes sees them everywhere.
     """
 
-    outputs = READ
     reads: Reads = "both"
 
     def __init__(self, config: DynamicsConfig, stream: str) -> None:
@@ -96,12 +102,20 @@ class FlagHead(Head):
         if spec.kind != "token" or spec.dtype != "bool" or spec.shape:
             raise InvalidInput(f"the head success reads a single boolean, {stream!r} is {spec}; record one")
         self.numbers = Numbers(config)
-        self.network = _network(self.numbers.size + READ, 1)
+        self.network = _network(self.numbers.size, 1)
+        self.gate = nn.Parameter(torch.zeros(1))  # of what the frame and the history add
 
     def forward(self, features: Features) -> Tensor:
         """As `Head.forward`."""
-        row = self.numbers(features.inputs.streams | features.ahead)
-        return _run(self.network, torch.cat([row, features.read], dim=-1))[:, 0]
+        return self.judge(features.inputs.streams | features.ahead) + self.gate.float() * features.read[:, 0]
+
+    def judge(self, streams: Streams) -> Tensor:
+        """The logit (F,) by streams (F, ...) at the new frame alone."""
+        return _run(self.network, self.numbers(streams))[:, 0]
+
+    def own_parameters(self) -> list[nn.Parameter]:
+        """Those that `judge` depends on."""
+        return list(self.network.parameters())
 
     def loss(self, out: Tensor, targets: Targets) -> Tensor:
         """Cross-entropy."""
