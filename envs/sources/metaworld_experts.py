@@ -189,4 +189,5 @@ def _expert(task: str) -> Any:
         raise MissingDependency(f"MetaWorld's experts cannot be imported ({error}); {INSTALL}") from error
     if f"{task}-v3" not in ENV_POLICY_MAP:
         raise InvalidInput(f"MetaWorld has no expert for task {task!r}; give a policy that needs none")
-    return ENV_POLICY_MAP[f"{task}-v3"]()
+    made: Any = ENV_POLICY_MAP[f"{task}-v3"]
+    return made()

@@ -29,12 +29,16 @@ def save_scatter(path: Path, verdicts: Sequence[Verdict]) -> None:
         for v in verdicts:
             if v.task != task or v.real is None:
                 continue
-            means = [float(played.success.mean()) for played in (v.real, v.dream)]
-            ends = [interval(played.success) for played in (v.real, v.dream)]
-            errors = [np.abs(np.array(end)[:, None] - mean) for end, mean in zip(ends, means, strict=True)]
-            style = {"fmt": "o", "capsize": 2, "markersize": 4, "color": f"C{number % 10}", "elinewidth": 0.6}
-            axes.errorbar(*means, xerr=errors[0], yerr=errors[1], label=label, **style)
-            axes.annotate(v.policy, means, xytext=(4, 4), textcoords="offset points", fontsize=6)
+            x, y = float(v.real.success.mean()), float(v.dream.success.mean())
+            across, up = (
+                np.abs(np.array(interval(played.success))[:, None] - mean)
+                for played, mean in ((v.real, x), (v.dream, y))
+            )
+            axes.errorbar(
+                x, y, xerr=across, yerr=up, fmt="o", capsize=2, markersize=4, color=f"C{number % 10}", elinewidth=0.6,
+                label=label,
+            )  # fmt: skip
+            axes.annotate(v.policy, (x, y), xytext=(4, 4), textcoords="offset points", fontsize=6)
             label = None
     axes.plot((0, 1), (0, 1), color="black", linewidth=0.8, linestyle=":")
     axes.set(xlim=(-0.05, 1.05), ylim=(-0.05, 1.05))

@@ -168,7 +168,8 @@ def real_episodes(
         for seed in seeds:
             torch.manual_seed(seed)
             seeded(policy, [seed])
-            row, actions, done = source.reset(seed), [], 0
+            row, done = source.reset(seed), 0
+            actions: list[np.ndarray] = []
             while not row.done and len(actions) < steps and not (done and len(actions) >= done + AFTER):
                 actions.append(_act(policy, row, spec, task))
                 row = source.step(actions[-1])

@@ -14,6 +14,7 @@ from worldsim.models.dynamics import CONDITIONS, HEADS, Dynamics, DynamicsConfig
 from worldsim.models.registry import StepInputs
 from worldsim.spec import StreamSpec
 from worldsim.train.dynamics_task import modules_of
+from worldsim.train.state_first import learn_numbers
 from worldsim.world import World
 
 STREAMS = {
@@ -132,3 +133,14 @@ def test_a_dream_carries_what_it_foresees_and_says_its_success(tmp_path):
         assert np.array_equal(step.extras["goal"], goal) and (step.extras["task"] == 1).all()
         assert np.array_equal(step.extras["proprio"], world.streams(state)["proprio"])
     assert seen[0].dtype == bool and seen[0].shape == (2,)
+
+
+def test_numbers_are_learned_before_frames(tmp_path):
+    store = point_robot.recorded(tmp_path / "data", steps=200)
+    task = point_robot.dynamics_task_of(store, tmp_path / "run")
+    dynamics = task.model.dynamics
+    frames = {n: t.clone() for n, t in dynamics.state_dict().items() if ".network." not in n}
+    begun = learn_numbers(dynamics, task._clips.stores, seconds=1, steps=1)
+    learned = learn_numbers(dynamics, task._clips.stores, seconds=1, steps=60, longest=3)
+    assert learned["motion:proprio"] < 0.3 * begun["motion:proprio"] and learned["success"] < 0.6 * begun["success"]
+    assert all(torch.equal(t, dynamics.state_dict()[n]) for n, t in frames.items())

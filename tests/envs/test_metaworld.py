@@ -1,5 +1,7 @@
 """MetaWorld as a source: seeds, tasks, streams, experts; what is refused."""
 
+import importlib.util
+
 import numpy as np
 import pytest
 from sources import play, same
@@ -12,8 +14,12 @@ from worldsim.envs.sources.metaworld import ACTIONS, MetaWorld
 from worldsim.errors import InvalidAction, InvalidInput, InvalidState, MissingDependency
 from worldsim.policies.data import make_policy
 
-pytest.importorskip("metaworld", reason='these tests need MetaWorld: pip install "worldsim[metaworld]"')
-pytestmark = pytest.mark.simulator
+pytestmark = [
+    pytest.mark.simulator,
+    pytest.mark.skipif(
+        importlib.util.find_spec("metaworld") is None, reason='these tests need pip install "worldsim[metaworld]"'
+    ),
+]
 
 
 @pytest.fixture(scope="module")

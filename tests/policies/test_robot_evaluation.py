@@ -20,7 +20,7 @@ from worldsim.world import World
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return point_robot.trained_world(tmp_path_factory.mktemp("robot"), steps=100)
+    return point_robot.trained_world(tmp_path_factory.mktemp("robot"))
 
 
 @pytest.fixture(scope="module")

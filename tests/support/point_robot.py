@@ -17,6 +17,7 @@ from worldsim.envs.sources import SourceSpec, TimeStep, register_source
 from worldsim.spec import ActionSpec, StreamSpec
 from worldsim.train import dynamics_task, export
 from worldsim.train.dynamics_task import DynamicsTask, modules_of
+from worldsim.train.state_first import learn_numbers
 
 NEAR, REACH = 0.25, 0.3
 PLACE = StreamSpec("vector", (2,), "float32", low=(-1.0,), high=(1.0,))
@@ -81,7 +82,7 @@ class Chaser:
         self._given = speed
 
     def reset(self, rng: np.random.Generator) -> None:
-        self._speed = rng.uniform(-1, 1) if self._given is None else self._given
+        self._speed = rng.uniform(-0.5, 1) if self._given is None else self._given
         self._rng = rng
 
     def act(self, row: TimeStep) -> np.ndarray:
@@ -106,11 +107,12 @@ def dynamics_task_of(store: Episodes, run: Path, **options: Any) -> DynamicsTask
         return DynamicsTask(clips, fixed_tokenizer(), batch=8, clip=8, patch=PATCH, **modules)
 
 
-def trained_world(folder: Path, steps: int = 150) -> Path:
-    """The folder of a world that has learned for some seconds where the hand goes and when it is there."""
+def trained_world(folder: Path, steps: int = 250) -> Path:
+    """The folder of a world that has learned for a few seconds where the hand goes and when it is there."""
     store = recorded(folder / "data")
     task = dynamics_task_of(store, folder / "run")
-    train(task, brief(steps, lr=5e-3), folder / "run")
+    learn_numbers(task.model.dynamics, task._clips.stores, seconds=1, steps=steps, longest=2)
+    train(task, brief(1), folder / "run")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(export, "load_tokenizer", lambda run: fixed_tokenizer())
         export.export_world("point-robot", [store], folder / "run", folder / "world", starts=16)

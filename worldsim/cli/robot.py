@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -12,6 +12,9 @@ from worldsim.cli.output import require_writable, say
 from worldsim.errors import InvalidInput
 from worldsim.policies.robot.evaluation import EvaluateConfig
 from worldsim.world import World
+
+if TYPE_CHECKING:
+    from worldsim.envs.sources import Source
 
 Flat = tyro.conf.arg(name="")  # options without a prefix
 
@@ -49,7 +52,9 @@ class EvaluateCommand:
             require_matplotlib()
         require_writable(self.out / "robots.json")
         made = {name: load_policy(name, world.spec, world.config.source.name) for name in self.policies}
-        sources = _simulators(world, self.trust_source) if self.real else (None, None)
+        sources: tuple[Source | None, ...] = (None, None)
+        if self.real:
+            sources = _simulators(world, self.trust_source)
         try:
             report = evaluate_policies(
                 world, made, self.evaluate, real=sources[0], real_blind=sources[1],
@@ -144,14 +149,14 @@ def _figure(value: object) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
-def _simulators(world: World, trust_source: bool) -> tuple[object, object]:
+def _simulators(world: World, trust_source: bool) -> tuple[Source, Source | None]:
     """The simulator that the world was recorded from, and the same without frames, where it can do without."""
     from worldsim.envs.sources import options_of
     from worldsim.envs.sources.matching import matching_source
 
     source = world.config.source
 
-    def make(**more: object) -> object:
+    def make(**more: object) -> Source:
         parameters = {**source.parameters, **more}
         return matching_source(
             source.name, source.frame_skip, world.spec, parameters=parameters, trust_source=trust_source

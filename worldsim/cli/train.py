@@ -113,7 +113,7 @@ class DynamicsCommand:
         recipe |= modules | {"heads": (*modules["heads"], *self.heads)}
         recipe |= {"head_reads": self.head_reads, "foreseen": self.foreseen}
         task = DynamicsTask(clips, tokenizer, **sizes, **recipe, **kept)
-        loop = self.loop if self.resume and path.exists() else self._numbers_first(task, clips)
+        loop = self.loop if path.exists() else self._numbers_first(task, clips)
         fit(task, loop, self.out, self.resume)
 
     def _numbers_first(self, task: DynamicsTask, clips: list[LatentEpisodes]) -> LoopConfig:
@@ -122,8 +122,10 @@ class DynamicsCommand:
 
         if not self.foreseen:
             return self.loop
-        given = {"seconds": SHARE * self.loop.hours * 3600, "steps": self.loop.steps, "seed": self.loop.seed}
-        losses = learn_numbers(task.model.dynamics, clips, **given)
+        seconds = SHARE * self.loop.hours * 3600
+        losses = learn_numbers(
+            task.model.dynamics, clips, seconds=seconds, steps=self.loop.steps, seed=self.loop.seed
+        )  # fmt: skip
         print("numbers: " + ", ".join(f"{name} {loss:.4f}" for name, loss in losses.items()), flush=True)
         return replace(self.loop, hours=(1 - SHARE) * self.loop.hours)
 

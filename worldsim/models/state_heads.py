@@ -8,7 +8,7 @@ and the frame is drawn with those numbers as a condition (`Foreseen`), so that i
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.nn.functional as F
@@ -53,7 +53,8 @@ def _network(inputs: int, outputs: int) -> nn.Sequential:
 
 
 def _run(network: nn.Sequential, numbers: Tensor) -> Tensor:
-    return network(numbers.to(network[0].weight.dtype)).float()  # type: ignore[arg-type]
+    said: Tensor = network(numbers.to(cast(Tensor, network[0].weight).dtype))
+    return said.float()
 
 
 @heads.register("motion")
@@ -186,4 +187,5 @@ class Foreseen(nn.Module):
             for name in self.streams
         ]
         row = torch.cat(scaled, dim=-1).detach()
-        return self.network(row.to(self.network[0].weight.dtype))
+        condition: Tensor = self.network(row.to(cast(Tensor, self.network[0].weight).dtype))
+        return condition

@@ -230,12 +230,13 @@ class DynamicsLoss(nn.Module):
         said = self.dynamics.heads(features.tokens, inputs, kept / (1 - dropout))
         came = {name: values[:, 1:].flatten(0, 1) for name, values in self._streams(batch).items()}
         if pair is not None:
-            *frames, drawn = pair
+            frame, previous, drawn = pair
             ahead = {name: values.detach() for name, values in self.dynamics.heads.sample(features.heads).items()}
             for name, values in ahead.items():
                 own = drawn.view(-1, *(1,) * (values.ndim - 1))
                 ahead[name] = torch.where(own, values, came[name].to(values.dtype))
-            said |= self.dynamics.heads.of_frame(*frames, features.tokens, inputs, kept / (1 - dropout), ahead)
+            keep = kept / (1 - dropout)
+            said |= self.dynamics.heads.of_frame(frame, previous, features.tokens, inputs, keep, ahead)
         targets = Targets(
             reward=batch["rewards"][:, 1:].flatten() / self.reward_scale,
             terminated=batch["terminated"][:, 1:].flatten(),

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from typing import cast
 
 import numpy as np
 import torch
@@ -30,27 +29,30 @@ NOISE = 0.02  # on the vectors that a prediction begins with, in their deviation
 
 
 def learn_numbers(
-    dynamics: Dynamics, stores: Sequence[LatentEpisodes], *, seconds: float, steps: int | None = None, seed: int = 0
-) -> dict[str, float]:
-    """Train these heads for `seconds`, or for so many `steps`; the last losses by the heads' names, for those who look.
+    dynamics: Dynamics, stores: Sequence[LatentEpisodes], *, seconds: float, steps: int | None = None, seed: int = 0,
+    longest: int = LONGEST,
+) -> dict[str, float]:  # fmt: skip
+    """Train these heads for `seconds`, or for so many `steps`, at the end over `longest` steps on own predictions.
 
-    Does nothing for a model without them, or where no episode is longer than a step.
+    Gives the last losses, by the heads' names. Does nothing for a model without such heads, or where no episode is
+    longer than a step.
     """
     motions, flags = _heads(dynamics)
     data = _Windows(stores, [*dynamics.config.streams])
     if not (motions or flags) or not data.any:
         return {}
-    parameters = [p for head in (*motions.values(), *flags.values()) for p in head.own_parameters()]
+    parameters = [p for head in motions.values() for p in head.own_parameters()]
+    parameters += [p for head in flags.values() for p in head.own_parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=1e-3)
     rng, begin, step, progress = np.random.default_rng([seed, 11]), time.monotonic(), 0, 0.0
     shown: dict[str, float] = {}
     while progress < 1:
         for group in optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * min(1.0, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * progress))
-        streams, actions = data.draw(rng, 1 + int(progress * (LONGEST - 1) + 0.5))
+            group["lr"] = LEARNING_RATE * min(1.0, (progress + 0.01) / 0.06) * 0.5 * (1 + math.cos(math.pi * progress))
+        streams, actions = data.draw(rng, 1 + int(progress * (longest - 1) + 0.5))
         losses = _losses(motions, flags, streams, actions, rng)
         optimizer.zero_grad()
-        cast(Tensor, sum(losses.values())).backward()
+        torch.stack([*losses.values()]).sum().backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         step += 1
