@@ -30,6 +30,7 @@ COMMANDS = (
     Command("restore", ("f9",), "return to the saved moment"),
     Command("real", ("tab",), "real game beside the dream"),
     Command("record", ("f6",), "record a clip (mp4), on or off"),
+    Command("memory", ("m", "f7"), "memory on or off, where the world has one"),
     Command("slower", ("-", "f3"), "slower"),
     Command("faster", ("+", "=", "f4"), "faster"),
     Command("keys", ("f1",), "this table"),

@@ -98,7 +98,8 @@ def check_labeller(world: World) -> None:
     """Raise InvalidInput for a world that was not trained to tell actions."""
     if HEAD not in world.config.dynamics.output_heads:
         raise InvalidInput(
-            f"world {world.spec.name!r} has no head {HEAD!r}, so it cannot tell actions; train it with --heads {HEAD}"
+            f"world {world.spec.name!r} has no head {HEAD!r}, so it cannot tell actions; train it with that one "
+            "among its heads"
         )
 
 

@@ -92,7 +92,7 @@ def test_the_command_measures_a_store_and_writes_a_table_for_videos(folder, tmp_
 
 def test_what_cannot_be_labelled_is_refused(folder, tmp_path, capsys):
     store = Episodes.open(folder / "data")
-    with pytest.raises(InvalidInput, match=r"no head 'inverse'.*--heads inverse"):
+    with pytest.raises(InvalidInput, match=r"no head 'inverse'.*with that one among its heads"):
         label_episodes(World.from_pretrained("doom-take-cover", device="cpu"), store)
     for wrong in ([], ["--videos", str(tmp_path)], ["--videos", str(tmp_path), "--out", str(tmp_path / "a.csv")]):
         with pytest.raises(SystemExit):

@@ -72,14 +72,18 @@ def tiny_episodes(
     source: str = "tiny",
     between: int = 1,
     seed: int = 0,
+    audio: int = 0,
 ) -> Episodes:
     """A store that fits the tiny world: a dark room in which a bright ball moves as the actions say.
 
-    Every episode but the last ends with `terminated`, the last one with `truncated`.
+    With so many samples of `audio` a step the ball hums where it is, and a wall beeps when the ball touches it. Every
+    episode but the last ends with `terminated`, the last one with `truncated`.
     """
     streams = basic_streams(16, 32)
     if between:
         streams["between"] = StreamSpec("image", (between, 16, 32, 3), "uint8")
+    if audio:
+        streams["audio"] = StreamSpec("audio", (audio, 2), "int16", per_step=audio)
     meta = EpisodesMeta(source, ACTIONS, streams, fps=17.5, frame_skip=2, policy="random", max_episode_steps=40)
     rng = np.random.default_rng(seed)
     with EpisodeWriter(path, meta) as writer:
@@ -95,6 +99,8 @@ def tiny_episodes(
                 }  # fmt: skip
                 if between:
                     row["between"] = np.stack([_room((before + place) // 2)] * between)
+                if audio:
+                    row["audio"] = _hum(place, t, audio)
                 writer.append(row)
             writer.end_episode()
     return Episodes.open(path)
@@ -106,3 +112,10 @@ def _room(place: int) -> np.ndarray:
     frame[10:] = (40, 40, 40)
     frame[6:9, place - 1 : place + 2] = (255, 230, 140)
     return frame
+
+
+def _hum(place: int, step: int, samples: int) -> np.ndarray:
+    """The sound of a step, (samples, 2) int16: a quiet hum, and a beep at the left or the right wall."""
+    time = np.arange(step * samples, (step + 1) * samples)
+    quiet, loud = np.array([32 - place, place]) * 20, np.array([place == 2, place == 29]) * 8000
+    return (quiet * np.sin(time / 9)[:, None] + loud * np.sin(time)[:, None]).astype(np.int16)

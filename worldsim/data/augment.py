@@ -58,6 +58,8 @@ def mirror(meta: EpisodesMeta, streams: Mapping[str, np.ndarray]) -> Streams:
 def _mirrored(meta: EpisodesMeta, name: str, values: np.ndarray) -> np.ndarray:
     if name in ("rgb", "between"):
         return np.ascontiguousarray(values[..., ::-1, :])  # (..., H, W, 3)
+    if name in meta.streams and meta.streams[name].kind == "audio" and values.shape[-1] <= 2:
+        return np.ascontiguousarray(values[..., ::-1])  # (..., samples, channels): left and right change places
     if name == "action":
         return _partners(meta)[values - meta.actions.start] + meta.actions.start
     raise InvalidInput(f"stream {name!r} has no mirror image; train without --augment mirror")

@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import shutil
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 from torch import Tensor
 from tqdm import tqdm
 
 from worldsim.data.augment import Streams, augment
-from worldsim.data.episodes import REQUIRED_STREAMS, Episodes
+from worldsim.data.episodes import Episodes
 from worldsim.data.events import EventSpec, find_events
+from worldsim.data.stream_cache import Encoders, cached_in_shards, read_streams, rows_digest
 from worldsim.errors import DamagedCheckpoint, InvalidInput
-from worldsim.io.files import read_json, write_json
 from worldsim.models.tokenizer import Tokenizer, TokenizerConfig, to_images
 from worldsim.runtime.devices import autocast_dtype, choose_device
 from worldsim.train.checkpoint import load_checkpoint, setting
 
 ROWS = 64  # encoded at a time
-LATENTS, DONE = "latents.npy", "done.json"  # the second one is written last
 
 
 @dataclass(frozen=True)
@@ -41,7 +35,8 @@ class LatentEpisodes:
     event: np.ndarray  # (T,) bool, an ending or a precursor event
     ends: np.ndarray  # (episodes,) int64
     store: Episodes
-    streams: dict[str, np.ndarray] = field(default_factory=dict)  # (T, ...), as recorded, of those that are learned
+    streams: dict[str, np.ndarray] = field(default_factory=dict)  # (T, ...) of those that are learned, encoded or plain
+    contexts: dict[str, np.ndarray] = field(default_factory=dict)  # (T, ...), "MEMORY.guide", "MEMORY.mask" at each row
 
 
 def load_tokenizer(run: Path, device: str = "auto") -> Tokenizer:
@@ -83,102 +78,70 @@ def encode_frames(tokenizer: Tokenizer, frames: np.ndarray) -> Tensor:
 def cache_latents(
     tokenizer: Tokenizer, store: Episodes, run: Path, device: str = "auto",
     *, events: Sequence[EventSpec] = (), augmentation: str | None = None, streams: Sequence[str] = (),
+    encoders: Encoders | None = None,
 ) -> LatentEpisodes:  # fmt: skip
     """Encode a store, or open what an earlier call encoded with the same tokenizer from the same rows.
 
     What is kept is read once to compare its checksum; where it is not whole it is computed anew, and stderr says so.
 
     `events` come before endings; `augmentation` names one that the episodes are seen through; `streams` names the
-    recorded vectors and tokens that come with them. Of several processes on one machine, the first one encodes and the
-    others wait for it. Raises InvalidInput for variables and streams that the store does not have and for augmentations
-    that its source does not declare.
+    recorded streams that come with them, of which `encoders` encode those that are no vectors and tokens
+    (`worldsim.data.stream_cache`). The processes of a torchrun share the work, on one machine or on several with a
+    common disk. Raises InvalidInput for variables and streams that the store does not have and for augmentations that
+    its source does not declare.
     """
     event, rows = find_events(store, events), store.num_steps
     actions = store.read("action", 0, rows)
     if augmentation is not None:
         actions = augment(augmentation, store.meta, {"action": actions})["action"]
     made_of = {
-        "rows": rows, "store": _rows_digest(store), "tokenizer": weights_digest(tokenizer),
+        "rows": rows, "store": rows_digest(store), "tokenizer": weights_digest(tokenizer),
         "augmentation": augmentation,
     }  # fmt: skip
     name = f"{store.path.name}-{made_of['tokenizer']}-{rows}"
     folder = run / "latents" / (name if augmentation is None else f"{name}-{augmentation}")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.parent / ".lock"):
-        if not _is_whole(folder, made_of):
-            if folder.exists():
-                tqdm.write(
-                    f"the latents in {folder} are not whole, or of another store: computing them", file=sys.stderr
-                )
-            _encode_store(tokenizer, store, folder, augmentation)
-            write_json(folder / DONE, {**made_of, "sha256": _file_digest(folder / LATENTS)})
+    encode = _encoder(tokenizer, store, augmentation)
     return LatentEpisodes(
-        latents=np.load(folder / LATENTS, mmap_mode="r"),
+        latents=cached_in_shards(folder, made_of, rows, encode),
         actions=actions,
         rewards=store.read("reward", 0, rows),
         terminated=store.read("terminated", 0, rows),
         event=event,
         ends=store.ends,
         store=store,
-        streams=read_streams(store, streams),
+        streams=read_streams(store, streams, run=run, encoders=encoders, augmentation=augmentation),
     )
 
 
-def read_streams(store: Episodes, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Recorded vectors and tokens, (T, ...).
-
-    Raises InvalidInput for one that is absent, of another kind, or not finite.
-    """
-    known = [name for name, spec in store.meta.streams.items() if spec.kind in ("vector", "token")]
-    known = [name for name in known if name not in REQUIRED_STREAMS]
-    values = {}
-    for name in names:
-        if name not in known:
-            raise InvalidInput(
-                f"episode store {store.path} has no vector or token {name!r}; it has {', '.join(known) or 'none'}"
-            )
-        values[name] = store.read(name, 0, store.num_steps)
-        if not np.isfinite(values[name]).all():
-            raise InvalidInput(f"stream {name!r} of episode store {store.path} is not finite; record it again")
-    return values
+def latent_range(episodes: LatentEpisodes) -> tuple[np.ndarray, np.ndarray]:
+    """The smallest and the largest latent of each channel, (C,) float32 each."""
+    latents, low, high = episodes.latents, [], []
+    for start in range(0, len(latents), 4096):  # the array may be larger than memory
+        part = np.asarray(latents[start : start + 4096], np.float32)
+        low.append(part.min((0, 1, 3, 4)))
+        high.append(part.max((0, 1, 3, 4)))
+    return np.min(low, axis=0), np.max(high, axis=0)
 
 
-def _rows_digest(store: Episodes) -> str:
-    """Tells apart stores of one name and length, such as `a/data` and `b/data`."""
-    ends = np.ascontiguousarray(store.ends, np.int64).tobytes()
-    return hashlib.sha256(json.dumps(store.meta.to_json(), sort_keys=True).encode() + ends).hexdigest()[:12]
-
-
-def _is_whole(folder: Path, made_of: dict[str, Any]) -> bool:
-    """Whether latents of just this are there and have the checksum that was noted; caches of old have none."""
-    try:
-        return read_json(folder / DONE) == {**made_of, "sha256": _file_digest(folder / LATENTS)}
-    except (OSError, ValueError):
-        return False
-
-
-def _file_digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _encode_store(tokenizer: Tokenizer, store: Episodes, folder: Path, augmentation: str | None) -> None:
-    shutil.rmtree(folder, ignore_errors=True)  # an interrupted attempt has no done.json
-    folder.mkdir()
-    c, between = tokenizer.config, store.meta.streams["between"].shape[0] if "between" in store.streams else 0
-    shape = (store.num_steps, 1 + between, c.channels, c.latent_height, c.latent_width)
-    array = np.lib.format.open_memmap(folder / LATENTS, mode="w+", dtype=np.float16, shape=shape)
+def _encoder(tokenizer: Tokenizer, store: Episodes, augmentation: str | None) -> Callable[[int, int], np.ndarray]:
+    """What encodes rows [start, stop) of a store: -> (rows, 1 + between, C, h, w) float16."""
+    between = "between" in store.streams
     named = f"latents of {store.path.name}" + (f", {augmentation}" if augmentation else "")
-    for start in tqdm(range(0, store.num_steps, ROWS), desc=named, unit_scale=ROWS, unit="row"):
-        stop = min(start + ROWS, store.num_steps)
-        streams: Streams = {"rgb": store.frames(c.cameras, start, stop)}
-        if between:
-            streams["between"] = store.read("between", start, stop)
-        if augmentation is not None:
-            streams = augment(augmentation, store.meta, streams)
-        frames = streams["rgb"][:, None]  # (B, 1 + between, H, W, 3)
-        if between:
-            frames = np.concatenate([frames, streams["between"]], axis=1)
-        encoded = encode_frames(tokenizer, frames.reshape(-1, *frames.shape[2:]))
-        array[start:stop] = encoded.cpu().numpy().reshape(stop - start, *shape[1:])
-    array.flush()
+
+    def encode(first: int, last: int) -> np.ndarray:
+        parts = []
+        for start in tqdm(range(first, last, ROWS), desc=named, unit_scale=ROWS, unit="row"):
+            stop = min(start + ROWS, last)
+            streams: Streams = {"rgb": store.frames(tokenizer.config.cameras, start, stop)}
+            if between:
+                streams["between"] = store.read("between", start, stop)
+            if augmentation is not None:
+                streams = augment(augmentation, store.meta, streams)
+            frames = streams["rgb"][:, None]  # (B, 1 + between, H, W, 3)
+            if between:
+                frames = np.concatenate([frames, streams["between"]], axis=1)
+            encoded = encode_frames(tokenizer, frames.reshape(-1, *frames.shape[2:])).cpu().numpy()
+            parts.append(encoded.reshape(*frames.shape[:2], *encoded.shape[1:]).astype(np.float16))
+        return np.concatenate(parts)
+
+    return encode

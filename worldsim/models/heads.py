@@ -69,6 +69,7 @@ class Head(nn.Module):
     outputs = 1  # numbers of the shared last layer that it reads
     weight = 1.0  # of its loss
     reads: Reads = "history"  # where the config's `head_reads` does not name it
+    reads_off = False  # whether it needs nothing but a frame, and so can say what a given one shows
 
     def __init__(self, config: DynamicsConfig, stream: str) -> None:
         super().__init__()
@@ -87,7 +88,7 @@ class Head(nn.Module):
         return {}
 
 
-heads: Registry[Head] = Registry("head")
+heads: Registry[Head] = Registry("head", {"depth": "worldsim.models.places", "pose": "worldsim.models.places"})
 
 
 @heads.register("reward")
@@ -261,6 +262,25 @@ class Heads(nn.Module):
         """What one head that reads the frame alone says of frames (F, C, h, w) and those before, without a history."""
         parts = self.late["frame"](frame, previous, None, 1.0)
         return self._head(name)(Features(parts[self.of["frame"].index(name)], None, inputs, frame, previous))
+
+    def read_off(self, frame: Tensor) -> Streams:
+        """What heads that need nothing but a frame say of latents (F, C, h, w): streams as recorded; {} without such.
+
+        Of a frame that none came before, which stands for itself in the trunk.
+        """
+        names = [name for name in self.of["frame"] if self._head(name).reads_off]
+        if not names:
+            return {}
+        level, count = frame.new_zeros(len(frame), dtype=torch.float32), frame.new_zeros(len(frame), dtype=torch.int64)
+        parts = self.late["frame"](frame, frame, frame, 1.0)
+        read = dict(zip(self.of["frame"], parts, strict=True))
+        inputs = StepInputs(count, level, count)
+        return self.sample({n: self._head(n)(Features(read[n], None, inputs, frame, frame)) for n in names})
+
+    @property
+    def streams_read_off(self) -> set[str]:
+        """The streams that `read_off` gives."""
+        return {self._head(name).stream for name in self.of["frame"] if self._head(name).reads_off}
 
     def _head(self, name: str) -> Head:
         return cast(Head, self.each[name])
