@@ -239,9 +239,9 @@ class Making:
             "dynamics", c.hours, c.lr, c.cooldown,
             lambda loop, go_on: DynamicsCommand(
                 data=tuple(self.train_data), out=self.out / "run", batch=c.batch, clip=c.clip, patch=c.patch,
-                augment=c.augment, event=c.event, period=c.period, streams=c.streams, conditions=c.conditions,
-                heads=c.heads, memories=c.memories, options=c.options, loss=c.loss, clips=c.clips,
-                resume=go_on, loop=loop,
+                augment=c.augment, event=c.event, period=c.period, streams=c.streams, foreseen=c.foreseen,
+                conditions=c.conditions, heads=c.heads, memories=c.memories, options=c.options, loss=c.loss,
+                clips=c.clips, resume=go_on, loop=loop,
             ),
         )  # fmt: skip
 
