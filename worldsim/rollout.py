@@ -137,7 +137,7 @@ def advance(
     else:
         latents = given[:, None]  # (B, 1, C, h, w)
     yield "heads"
-    outcome = predict_outcomes(dynamics, history, latents[:, 0], past[:, 0], actions, state.heads)
+    outcome = predict_outcomes(dynamics, history, latents[:, 0], past[:, 0], actions, state.heads, streams)
     sampled = dynamics.heads.sample(outcome.heads) | (streams or {})
     carried = {name: sampled.get(name, values) for name, values in state.heads.items()}  # what was there at the start
     memory = state.memory
@@ -164,17 +164,20 @@ def recall(
 
 
 def predict_outcomes(
-    dynamics: Dynamics, history: ContextFeatures, frame: Tensor, previous: Tensor, actions: Tensor, streams: Streams
-) -> ContextFeatures:
+    dynamics: Dynamics, history: ContextFeatures, frame: Tensor, previous: Tensor, actions: Tensor, streams: Streams,
+    given: Streams | None = None,
+) -> ContextFeatures:  # fmt: skip
     """The history's output with what all heads say of a step, now that its frame (B, C, h, w) is there.
 
-    Heads that read the history alone were computed with it. `previous` and `streams` are of the frame before.
+    Heads that read the history alone were computed with it. `previous` and `streams` are of the frame before, `given`
+    are values of streams at the new frame that are known, where others are as the history's heads foresee them.
     """
     if not dynamics.heads.late:
         return history
     level = torch.zeros_like(history.ages, dtype=torch.float32)  # the frames that heads read have no noise
     inputs = StepInputs(actions, level, history.ages, streams)
-    said = dynamics.heads.of_frame(frame, previous, history.tokens, inputs)
+    ahead = dynamics.heads.sample(history.heads) | (given or {})
+    said = dynamics.heads.of_frame(frame, previous, history.tokens, inputs, ahead=ahead)
     return replace(history, heads=history.heads | said)
 
 

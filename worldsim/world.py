@@ -288,7 +288,9 @@ class World:
 
     def _with_streams(self, result: WorldStep, state: WorldState) -> WorldStep:
         """The result with what the other sensors give at the state that it led to."""
-        finite = [torch.isfinite(values).flatten(1).all(1).cpu().numpy() for values in state.heads.values()]
+        finite = [
+            torch.isfinite(values).reshape(len(values), -1).all(1).cpu().numpy() for values in state.heads.values()
+        ]
         broken = result.extras["non_finite"] | ~np.logical_and.reduce(finite)
         return dataclasses.replace(result, extras={**self.streams(state), **result.extras, "non_finite": broken})
 

@@ -38,8 +38,9 @@ def matching_source(
         options |= {"height": world.height, "width": world.width, "env_kwargs": given.get("env_kwargs")}
         options |= {"streams": bool(given.get("streams")), "frames": given.get("frames", "render")}
     else:
-        sizes = {"height": world.height, "width": world.width}
-        options |= {size: pixels for size, pixels in sizes.items() if size in options_of(name)}
+        known = options_of(name)
+        kept = {"height": world.height, "width": world.width, **(parameters or {}), **options}
+        options = {option: value for option, value in kept.items() if option in known or value is True}
     source = make_source(name, **options)
     found = source.spec
     for what, ours, theirs in (

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from worldsim.errors import InvalidInput
-from worldsim.policies.agreement import agreement, pearson_interval
 from worldsim.policies.baselines import ToAndFro, blind_policies
+from worldsim.policies.correlation import agreement, pearson_interval
 from worldsim.spec import ActionSpec
 
 

@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "rollout": ("worldsim.cli.rollout", "rollout", "run a world without a display: video, contact sheet, frame rate"),
     "play": ("worldsim.cli.play", "play", "open a window and play inside a world"),
     "agent": ("worldsim.cli.agent", "agent", "train agents in a world, evaluate, film and compare them"),
+    "robot": ("worldsim.cli.robot", "robot", "judge robot policies in a world, and by the real simulator"),
     "eval": ("worldsim.cli.eval", "evaluate", "measure a world against episodes it was not trained on"),
     "bench": ("worldsim.cli.bench", "bench", "steps a second, latency, share of the machine's matmul peak"),
     "worlds": ("worldsim.cli.worlds", "worlds", "list the worlds that ship, with their cards"),

@@ -107,6 +107,8 @@ def _check_dynamics(recipe: Recipe, recorded: Recorded) -> None:
     if missing:
         there = f"; it gives {', '.join(known)}" if known else ", which gives none; options = { streams = true } may"
         raise InvalidInput(f"dynamics: streams {', '.join(missing)} are not recorded by {recorded.name}{there}")
+    if unlearned := [name for name in c.foreseen if name not in c.streams]:
+        raise InvalidInput(f"dynamics: foreseen {', '.join(unlearned)} are not among its streams; add them there")
     absent = [name for name in c.augment if name not in recorded.augmentations]
     if absent:
         raise InvalidInput(

@@ -8,9 +8,9 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -25,6 +25,10 @@ from worldsim.train.decoder_task import DecoderLossConfig
 from worldsim.train.dynamics_loss import LossConfig
 from worldsim.train.loop import LoopConfig, Task, Trainer
 from worldsim.train.tokenizer_task import TokenizerLossConfig, TokenizerTask
+
+if TYPE_CHECKING:
+    from worldsim.data.latents import LatentEpisodes
+    from worldsim.train.dynamics_task import DynamicsTask
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,7 @@ class DynamicsCommand:
     event: tuple[str, ...] = ()  # VARIABLE:falls, :rises or :nonzero: recorded events that come before endings
     period: int = 1  # steps from one stroke of an episode's clock to the next, where something comes by it; 1: none
     streams: tuple[str, ...] = ()  # recorded sensors to learn and dream: proprio, depth, …; a token is a task
+    foreseen: tuple[str, ...] = ()  # of these, vectors predicted before the frame, which is drawn to fit them
     conditions: tuple[str, ...] = ()  # modules that a step is conditioned on; none: as the streams ask for
     heads: tuple[str, ...] = ()  # modules that say what a step gives besides the frame; none: likewise
     head_reads: dict[str, Reads] = field(default_factory=dict)  # heads that read the new frame: ending both
@@ -109,10 +114,24 @@ class DynamicsCommand:
         sizes: dict[str, Any] = {"batch": self.batch, "clip": self.clip, "patch": self.patch, "period": self.period}
         recipe: dict[str, Any] = {"loss": self.loss, "clips": self.clips, "seed": self.loop.seed}
         named = {kind: names for kind in ("conditions", "heads") if (names := getattr(self, kind))}
-        recipe |= modules_of(clips) | named | {"head_reads": self.head_reads, "memories": self.memories}
-        recipe |= {"options": self.options, "cache": self.out / "contexts"}
+        recipe |= modules_of(clips, self.foreseen) | named | {"head_reads": self.head_reads, "memories": self.memories}
+        recipe |= {"foreseen": self.foreseen, "options": self.options, "cache": self.out / "contexts"}
         task = DynamicsTask(clips, tokenizer, **sizes, **recipe, **kept)
-        fit(task, self.loop, self.out, self.resume)
+        loop = self.loop if path.exists() else self._numbers_first(task, clips)
+        fit(task, loop, self.out, self.resume)
+
+    def _numbers_first(self, task: DynamicsTask, clips: list[LatentEpisodes]) -> LoopConfig:
+        """Learn what is foreseen before the frames, in a share of the time; what is left of it."""
+        from worldsim.train.state_first import SHARE, learn_numbers
+
+        if not self.foreseen:
+            return self.loop
+        seconds = SHARE * self.loop.hours * 3600
+        losses = learn_numbers(
+            task.model.dynamics, clips, seconds=seconds, steps=self.loop.steps, seed=self.loop.seed
+        )  # fmt: skip
+        print("numbers: " + ", ".join(f"{name} {loss:.4f}" for name, loss in losses.items()), flush=True)
+        return replace(self.loop, hours=(1 - SHARE) * self.loop.hours)
 
 
 @dataclass(frozen=True)

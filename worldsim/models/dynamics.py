@@ -47,6 +47,7 @@ from worldsim.models.layers import (
 )
 from worldsim.models.memories import Memories, memories
 from worldsim.models.registry import Scale, StepInputs, Streams
+from worldsim.models.state_heads import Foreseen
 from worldsim.spec import StreamSpec
 
 CONDITIONS = ("action", "noise_level", "episode_time")
@@ -81,6 +82,7 @@ class DynamicsConfig:
     output_heads: tuple[str, ...] = HEADS  # names in `worldsim.models.heads`
     head_reads: dict[str, Reads] = field(default_factory=dict)  # by head: what it reads, where it is not its default
     memories: tuple[str, ...] = ()  # names in `worldsim.models.memories`
+    foreseen: tuple[str, ...] = ()  # vector streams that heads of the history predict and the frame is drawn to fit
     options: dict[str, dict[str, Any]] = field(default_factory=dict)  # of conditions, heads and memories, by name
     streams: dict[str, StreamSpec] = field(default_factory=dict)  # that conditions and heads read and predict
     scales: dict[str, Scale] = field(default_factory=dict)  # of these
@@ -256,6 +258,7 @@ class Dynamics(nn.Module):
         self.denoiser_mods = Modulation(c.cond_dim, d, DenoiserBlock.PARTS, c.denoiser_blocks)
         self.latent_decoder = LatentDecoder(c)
         self.memories = Memories(c) if c.memories else None
+        self.foreseen = Foreseen(c) if c.foreseen else None
         limits = torch.tensor([c.latent_low, c.latent_high]) if c.latent_low else torch.empty(0)
         self.limits: Tensor  # (2, C), or of no entries
         self.register_buffer("limits", limits, persistent=False)
@@ -284,7 +287,10 @@ class Dynamics(nn.Module):
         return local, tokens, reduce(add, terms)
 
     def _leave(self, local: Tensor, tokens: Tensor, cond: Tensor, inputs: StepInputs) -> ContextFeatures:
-        return ContextFeatures(tokens, local, cond, inputs.ages, self.heads(tokens, inputs))
+        said = self.heads(tokens, inputs)
+        if self.foreseen is not None:
+            cond = cond + self.foreseen(inputs.streams, self.heads.sample(said))
+        return ContextFeatures(tokens, local, cond, inputs.ages, said)
 
     def forward(
         self, previous: Tensor, before: Tensor, actions: Tensor, level: Tensor, ages: Tensor,

@@ -46,6 +46,9 @@ class Features:
     inputs: StepInputs
     frame: Tensor | None = None  # (F, C, h, w), the new frame's latents; None for a head that reads the history alone
     previous: Tensor | None = None  # (F, C, h, w), those of the frame before it; None likewise
+    ahead: Streams = field(
+        default_factory=dict
+    )  # (F, ...) at the new frame as others foresee it, for heads that read it
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ class Targets:
     event: Tensor  # (F,) bool, an ending or what comes before one
     counted: Tensor  # (F,) float, how much each step counts; 0: not at all
     streams: Streams = field(default_factory=dict)  # at the frame that the step leads to
+    actions: Tensor | None = None  # (F,) int64 or (F, A) float32, that led there, as the simulator takes them
 
 
 class Head(nn.Module):
@@ -178,11 +182,13 @@ class FrameTrunk(nn.Module):
         self.trunk = nn.Linear(SQUEEZED * config.tokens * (1 + history), HIDDEN)
         self.last = nn.Linear(HIDDEN, sum(outputs))
 
-    def forward(self, frame: Tensor, previous: Tensor, tokens: Tensor, keep: Tensor | float) -> tuple[Tensor, ...]:
+    def forward(
+        self, frame: Tensor, previous: Tensor, tokens: Tensor | None, keep: Tensor | float
+    ) -> tuple[Tensor, ...]:
         """Latents (F, C, h, w) of the new frame and of the one before, the history's tokens -> (F, outputs) a head."""
         grid = torch.cat([frame, frame - previous], dim=1).to(self.squeeze_frame.weight.dtype)  # (F, 2 * C, h, w)
         squeezed = F.gelu(self.squeeze_frame(patches(grid, self.patch))) * keep  # (F, N, SQUEEZED)
-        if self.squeeze is not None:
+        if self.squeeze is not None and tokens is not None:
             history = F.gelu(self.squeeze(F.layer_norm(tokens, tokens.shape[-1:]))) * keep
             squeezed = torch.cat([squeezed, history], dim=-1)
         return self.last(F.gelu(self.trunk(squeezed.flatten(1)))).float().split(self.outputs, dim=-1)
@@ -236,19 +242,26 @@ class Heads(nn.Module):
         }
 
     def of_frame(
-        self, frame: Tensor, previous: Tensor, tokens: Tensor, inputs: StepInputs, keep: Tensor | float = 1.0
-    ) -> dict[str, Tensor]:
+        self, frame: Tensor, previous: Tensor, tokens: Tensor, inputs: StepInputs, keep: Tensor | float = 1.0,
+        ahead: Streams | None = None,
+    ) -> dict[str, Tensor]:  # fmt: skip
         """What each head that reads the new frame says of it; none where no head does.
 
-        Latents (F, C, h, w) of the new frame, drawn or given, and of the one before; the rest as in `forward`.
+        Latents (F, C, h, w) of the new frame, drawn or given, and of the one before, and the values `ahead` (F, ...) of
+        streams at the new frame, as heads of the history foresee them; the rest as in `forward`.
         """
         said: dict[str, Tensor] = {}
         for kind, trunk in self.late.items():
             seen = tokens if kind == "both" else None
             names = self.of[cast(Reads, kind)]
             for name, part in zip(names, trunk(frame, previous, tokens, keep), strict=True):
-                said[name] = self._head(name)(Features(part, seen, inputs, frame, previous))
+                said[name] = self._head(name)(Features(part, seen, inputs, frame, previous, ahead or {}))
         return said
+
+    def said_of_frames(self, frame: Tensor, previous: Tensor, name: str, inputs: StepInputs) -> Tensor:
+        """What one head that reads the frame alone says of frames (F, C, h, w) and those before, without a history."""
+        parts = self.late["frame"](frame, previous, None, 1.0)
+        return self._head(name)(Features(parts[self.of["frame"].index(name)], None, inputs, frame, previous))
 
     def read_off(self, frame: Tensor) -> Streams:
         """What heads that need nothing but a frame say of latents (F, C, h, w): streams as recorded; {} without such.

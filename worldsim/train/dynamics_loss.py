@@ -124,9 +124,10 @@ class DynamicsLoss(nn.Module):
         shortcut = torch.zeros_like(frame)
         if step // 2 % 2:
             shortcut = self._shortcuts(canvas, target, weight, part, generator)
-        pair = None  # the new frames and the ones before them, for heads that read the new one
+        pair = None  # the new frames, the ones before them and whether they were drawn, for heads that read the new one
         if self.dynamics.heads.late:
-            pair = self._frames_to_read(canvas, target, shown, generator), previous
+            frame_read, was_drawn = self._frames_to_read(canvas, target, shown, generator)
+            pair = frame_read, previous, was_drawn
         heads = self._outcome(batch, features, given, pair, generator)
         loss = frame + c.shortcut_weight * shortcut
         own = {"reward": c.reward_weight, "ending": c.ending_weight, "event": c.event_weight}
@@ -197,8 +198,10 @@ class DynamicsLoss(nn.Module):
         return (part[rows] * error).sum() * len(target) / count
 
     @torch.no_grad()
-    def _frames_to_read(self, canvas: Canvas, target: Tensor, shown: Tensor, generator: torch.Generator) -> Tensor:
-        """The new frames (F, C, h, w) as heads read them: most are recorded ones with noise, the others drawn."""
+    def _frames_to_read(
+        self, canvas: Canvas, target: Tensor, shown: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """The new frames (F, C, h, w) as heads read them: most are recorded ones with noise, the others (F,) drawn."""
         c, true, count = self.config, target[:, : canvas.previous.shape[1]], len(target)
         size, free = torch.rand((2, count), generator=generator, device=target.device)
         noise = torch.randn(target.shape, generator=generator, device=target.device)
@@ -206,7 +209,7 @@ class DynamicsLoss(nn.Module):
         pure, whole = torch.zeros(count, device=target.device), torch.ones(count, device=target.device)
         drawn = self.dynamics.denoise(canvas, noise, pure, whole).float()  # in one shortcut step, as in most dreams
         take_drawn = (free < c.drawn_frames) | (shown == 0)
-        return torch.where(take_drawn[:, None, None, None], drawn[:, : true.shape[1]], noisy)
+        return torch.where(take_drawn[:, None, None, None], drawn[:, : true.shape[1]], noisy), take_drawn
 
     @torch.no_grad()
     def _own_frames(self, frames: Tensor, target: Tensor, given: _Given, generator: torch.Generator) -> Tensor:
@@ -228,9 +231,13 @@ class DynamicsLoss(nn.Module):
 
     def _outcome(
         self, batch: dict[str, Tensor], features: ContextFeatures, given: _Given,
-        pair: tuple[Tensor, Tensor] | None, generator: torch.Generator,
+        pair: tuple[Tensor, Tensor, Tensor] | None, generator: torch.Generator,
     ) -> dict[str, Tensor]:  # fmt: skip
-        """The loss of each head; `pair` are the new frames and those before (F, C, h, w), where a head reads them."""
+        """The loss of each head; `pair` are the new frames and those before (F, C, h, w), where a head reads them.
+
+        With a frame that was drawn, as the third part (F,) says, it reads streams as other heads foresee them, with
+        another as they were recorded.
+        """
         actions, ages, known = given.actions, given.ages, given.streams
         shape, dropout = (*features.tokens.shape[:2], SQUEEZED), self.config.outcome_dropout
         kept = torch.rand(shape, generator=generator, device=features.tokens.device) >= dropout
@@ -238,15 +245,22 @@ class DynamicsLoss(nn.Module):
         streams = {name: values.flatten(0, 1) for name, values in known.items()}
         inputs = StepInputs(actions.flatten(0, 1), level.flatten(), ages.flatten(), streams)
         said = self.dynamics.heads(features.tokens, inputs, kept / (1 - dropout))
+        came = {name: values[:, 1:].flatten(0, 1) for name, values in self._streams(batch).items()}
         if pair is not None:
-            said |= self.dynamics.heads.of_frame(*pair, features.tokens, inputs, kept / (1 - dropout))
+            frame, previous, drawn = pair
+            ahead = {name: values.detach() for name, values in self.dynamics.heads.sample(features.heads).items()}
+            for name, values in ahead.items():
+                own = drawn.view(-1, *(1,) * (values.ndim - 1))
+                ahead[name] = torch.where(own, values, came[name].to(values.dtype))
+            keep = kept / (1 - dropout)
+            said |= self.dynamics.heads.of_frame(frame, previous, features.tokens, inputs, keep, ahead)
         targets = Targets(
             reward=batch["rewards"][:, 1:].flatten() / self.reward_scale,
             terminated=batch["terminated"][:, 1:].flatten(),
             event=batch["event"][:, 1:].flatten(),
             counted=batch["valid"][:, 1:].flatten() * batch["weight"][:, 1:].flatten(),
-            streams={name: values[:, 1:].flatten(0, 1) for name, values in self._streams(batch).items()},
-        )
+            streams=came, actions=inputs.actions,
+        )  # fmt: skip
         return {name: head.loss(said[name], targets) for name, head in self.dynamics.heads.named()}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -41,13 +42,14 @@ class DynamicsTask:
         loss: LossConfig | None = None, clips: ClipConfig | None = None,
         reward_scale: float | None = None, changed: float | None = None, begun: DynamicsConfig | None = None,
         conditions: tuple[str, ...] = CONDITIONS, heads: tuple[str, ...] = HEADS, period: int = 1,
-        head_reads: dict[str, Reads] | None = None, memories: tuple[str, ...] = (),
+        head_reads: dict[str, Reads] | None = None, memories: tuple[str, ...] = (), foreseen: tuple[str, ...] = (),
         options: dict[str, dict[str, Any]] | None = None, cache: Path | None = None,
     ) -> None:  # fmt: skip
         """`conditions`, `heads` and `memories` name the modules of the model; their streams come with the stores.
 
         `head_reads` says what a head reads, where that is not the history alone, or the head's own choice; `options`
-        are those of modules, by name. In the folder `cache` is kept what memories without weights say of the stores;
+        are those of modules, by name. Frames are drawn to fit the streams `foreseen` as heads predict them. In the
+        folder `cache` is kept what memories without weights say of the stores;
         without it they are gone through in every clip.
 
         With a `period` above 1 the model is also told the phase of a clock that strikes every so many steps.
@@ -74,7 +76,8 @@ class DynamicsTask:
             actions=meta.actions.n, action_dim=len(meta.actions.low), between=between, context_length=clip - 1,
             action_start=meta.actions.start, output_heads=heads, period=period,
             conditions=(*conditions, "episode_phase") if period > 1 else conditions,
-            head_reads=dict(head_reads or {}), memories=memories, options=dict(options or {}),
+            head_reads=dict(head_reads or {}), memories=memories, foreseen=foreseen,
+            options=dict(options or {}),
             streams={name: meta.streams[name] for name in stores[0].streams}, **statistics,
         )  # fmt: skip
         torch.manual_seed(seed)  # the initial weights only
@@ -171,17 +174,37 @@ def _log_scale(parts: list[np.ndarray]) -> Scale:
     return Scale((float(logs.mean()),), (max(float(logs.std()), 1e-3),))
 
 
-def modules_of(stores: list[LatentEpisodes]) -> dict[str, tuple[str, ...]]:
+def modules_of(stores: list[LatentEpisodes], foreseen: Sequence[str] = ()) -> dict[str, tuple[str, ...]]:
     """The conditions and heads of a model that learns the stores' streams.
 
-    Vectors are predicted and conditions of the next step, depth is read off the drawn frame, tokens are tasks.
+    Vectors are conditions and are predicted, unless they stay what they are for a whole episode; those that are
+    `foreseen` by the head `motion`. Depth is read off the drawn frame. Tokens are tasks, and booleans are predicted.
     """
     specs = stores[0].store.meta.streams
     vectors = [name for name in stores[0].streams if specs[name].kind == "vector"]
-    tasks = [name for name in stores[0].streams if specs[name].kind == "token"]
-    proprio = tuple(name if name == "proprio" else f"proprio:{name}" for name in vectors)
-    depth = tuple(
-        name if name == "depth" else f"depth:{name}" for name in stores[0].streams if specs[name].kind == "depth"
-    )
-    task = tuple(name if name == "task" else f"task:{name}" for name in tasks)
-    return {"conditions": (*CONDITIONS, *proprio, *task), "heads": (*HEADS, *proprio, *depth)}
+    tokens = [name for name in stores[0].streams if specs[name].kind == "token"]
+    flags = [name for name in tokens if specs[name].dtype == "bool"]
+    moving = [name for name in vectors if any(_moves(store, name) for store in stores)]
+    predicted = tuple(_module("motion" if name in foreseen else "proprio", name) for name in moving)
+    depth = tuple(_module("depth", name) for name in stores[0].streams if specs[name].kind == "depth")
+    return {
+        "conditions": (
+            *CONDITIONS,
+            *(_module("proprio", name) for name in vectors),
+            *(_module("task", name) for name in tokens if name not in flags),
+        ),
+        "heads": (*HEADS, *predicted, *depth, *(_module("success", name) for name in flags)),
+    }
+
+
+def _module(kind: str, stream: str) -> str:
+    """The name of a module for a stream."""
+    return kind if kind == stream else f"{kind}:{stream}"
+
+
+def _moves(store: LatentEpisodes, name: str) -> bool:
+    """Whether a stream changes inside an episode."""
+    values = store.streams[name]
+    changed = (values[1:] != values[:-1]).reshape(max(len(values) - 1, 0), -1).any(1)
+    changed[store.ends[:-1] - 1] = False  # from one episode to the next
+    return bool(changed.any())

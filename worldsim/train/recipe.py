@@ -74,6 +74,7 @@ class DynamicsStage:
     event: tuple[str, ...] = ()  # VARIABLE:falls, :rises or :nonzero: recorded events that come before endings
     period: int = 1  # steps of an episode's clock, where something comes by it; 1: none
     streams: tuple[str, ...] = ()  # recorded sensors to learn and predict: proprio, depth, …; a token is a task
+    foreseen: tuple[str, ...] = ()  # of these, vectors predicted before the frame, which is drawn to fit them
     conditions: tuple[str, ...] = ()  # modules that a step is conditioned on; none: as the streams ask for
     heads: tuple[str, ...] = ()  # modules that say what a step gives besides the frame; none: as the streams ask for
     memories: tuple[str, ...] = ()  # what is remembered for longer than a clip: keyframes, recall, recurrent, map3d

@@ -1,0 +1,178 @@
+"""`worldsim robot …`: judges robot policies in a learned world, tells how far to trust that, labels recordings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from worldsim.cli.output import require_writable, say
+from worldsim.errors import InvalidInput
+from worldsim.policies.robot.evaluation import EvaluateConfig
+from worldsim.world import World
+
+if TYPE_CHECKING:
+    from worldsim.envs.sources import Source
+
+Flat = tyro.conf.arg(name="")  # options without a prefix
+
+
+@dataclass(frozen=True)
+class EvaluateCommand:
+    """Success rates of policies in a world, task by task; with --real also in the simulator, and how well both agree.
+
+    Leaves robots.json and, with --real, robots.png.
+    """
+
+    policies: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """Policies: a data policy of the world's source (expert, biased:0.05), MODULE:CALLABLE, or lerobot:FOLDER."""
+    world: str  # a shipped name, a local folder or a hub id
+    out: Path  # folder for the figures and the plot
+    real: bool = False  # play them in the simulator, too, from the same starts
+    evaluate: Annotated[EvaluateConfig, Flat] = field(default_factory=EvaluateConfig)
+    trust_source: bool = False  # let the simulator be a Python module that the world's files name
+    device: str = "auto"  # auto, cpu or cuda
+
+    def run(self) -> None:
+        """Play, print and write."""
+        from worldsim.envs.sources import find_modules_here
+        from worldsim.evaluate.plots import require_matplotlib
+        from worldsim.policies.robot.evaluation import evaluate_policies
+        from worldsim.policies.robot.protocol import load_policy
+        from worldsim.policies.robot.rollouts import check_world
+
+        if len(set(self.policies)) < len(self.policies):
+            raise InvalidInput(f"policies are {', '.join(self.policies)}; name each once")
+        find_modules_here()
+        world = World.from_pretrained(self.world, device=self.device)
+        check_world(world)
+        if self.real:
+            require_matplotlib()
+        require_writable(self.out / "robots.json")
+        made = {name: load_policy(name, world.spec, world.config.source.name) for name in self.policies}
+        sources: tuple[Source | None, ...] = (None, None)
+        if self.real:
+            sources = _simulators(world, self.trust_source)
+        try:
+            report = evaluate_policies(
+                world, made, self.evaluate, real=sources[0], real_blind=sources[1],
+                tell=lambda line: print(line, flush=True),
+            )  # fmt: skip
+        finally:
+            for source in sources:
+                if source is not None:
+                    source.close()
+        say(f"\n{report.to_text()}")
+        report.save(self.out)
+        print(f"wrote {self.out}: robots.json{', robots.png' if self.real else ''}")
+
+
+@dataclass(frozen=True)
+class LabelCommand:
+    """Tell the actions of recordings from their frames, by a world that was trained with the head `inverse`.
+
+    Of an episode store, whose recorded actions say how well; of videos, as a table that `worldsim import` takes.
+    """
+
+    world: Annotated[str, tyro.conf.Positional]  # a shipped name, a local folder or a hub id
+    data: Path | None = None  # an episode store, to be compared with its own actions
+    videos: Path | None = None  # a folder of video files
+    out: Path | None = None  # the table (CSV) of the videos' actions
+    json: Path | None = None  # write the figures to this file
+    device: str = "auto"  # auto, cpu or cuda
+
+    def run(self) -> None:
+        """Tell, print and write."""
+        from worldsim.data.episodes import Episodes
+        from worldsim.io.files import write_json
+        from worldsim.policies.robot.labelling import check_labeller, label_episodes, write_labels
+
+        if (self.data is None) == (self.videos is None) or (self.videos is None) != (self.out is None):
+            raise InvalidInput("give --data STORE, or --videos FOLDER with --out TABLE.csv")
+        for path in (self.json, self.out):
+            if path is not None:
+                require_writable(path)
+        world = World.from_pretrained(self.world, device=self.device)
+        check_labeller(world)
+        if self.videos is not None and self.out is not None:
+            count = write_labels(world, self.videos, self.out)
+            print(f"wrote {self.out}: the actions of {count} videos; go on with worldsim import")
+        if self.data is not None:
+            score = label_episodes(world, Episodes.open(self.data)).score()
+            say(", ".join(f"{name} {_figure(value)}" for name, value in score.items()))
+            if self.json is not None:
+                write_json(self.json, {"world": self.world, "data": str(self.data), **score})
+
+
+@dataclass(frozen=True)
+class ExportCommand:
+    """Write an episode store as a LeRobot data set (format v3.0), its frames as PNG, so that nothing is lost."""
+
+    store: Annotated[Path, tyro.conf.Positional]  # an episode store
+    out: Path  # folder of the data set; must be empty or absent
+
+    def run(self) -> None:
+        """Read and write."""
+        from worldsim.data.episodes import Episodes
+        from worldsim.data.lerobot_dataset import export_lerobot
+
+        store = Episodes.open(self.store)
+        left = export_lerobot(store, self.out)
+        lacks = f"; LeRobot has no place for {', '.join(left)}" if left else ""
+        print(f"wrote {self.out}: {len(store)} episodes, {store.num_steps} frames{lacks}")
+
+
+@dataclass(frozen=True)
+class ImportCommand:
+    """Make an episode store of a LeRobot data set (format v3.0, with images or videos)."""
+
+    dataset: Annotated[Path, tyro.conf.Positional]  # its folder, with meta/info.json
+    out: Path  # folder of the store; must be empty or absent
+    camera: str | None = None  # the feature that becomes the frame; needed where there are several
+    height: int | None = None  # of the frames; as they are without it
+    width: int | None = None
+
+    def run(self) -> None:
+        """Read and write."""
+        from worldsim.data.lerobot_dataset import import_lerobot
+
+        store = import_lerobot(self.dataset, self.out, camera=self.camera, height=self.height, width=self.width)
+        others = sorted(set(store.streams) - {"rgb", "action", "reward", "terminated", "truncated"})
+        print(f"imported {len(store)} episodes, {store.num_steps} steps into {self.out}; streams {', '.join(others)}")
+
+
+def _figure(value: object) -> str:
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_figure, value)) + "]"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _simulators(world: World, trust_source: bool) -> tuple[Source, Source | None]:
+    """The simulator that the world was recorded from, and the same without frames, where it can do without."""
+    from worldsim.envs.sources import options_of
+    from worldsim.envs.sources.matching import matching_source
+
+    source = world.config.source
+
+    def make(**more: object) -> Source:
+        parameters = {**source.parameters, **more}
+        return matching_source(
+            source.name, source.frame_skip, world.spec, parameters=parameters, trust_source=trust_source
+        )  # fmt: skip
+
+    return make(), make(render=False) if "render" in options_of(source.name) else None
+
+
+def robot(
+    action: Annotated[
+        Annotated[EvaluateCommand, tyro.conf.subcommand("evaluate")]
+        | Annotated[LabelCommand, tyro.conf.subcommand("label")]
+        | Annotated[ExportCommand, tyro.conf.subcommand("export")]
+        | Annotated[ImportCommand, tyro.conf.subcommand("import")],
+        tyro.conf.arg(name=""),
+    ],
+) -> None:
+    """Judge robot policies in a world, tell the actions of recordings, exchange data sets with LeRobot."""
+    action.run()

@@ -1,0 +1,191 @@
+"""State first: heads that predict numbers by numbers, a flag read off them, and a frame that is drawn to fit them.
+
+A hand that is a pixel wrong looks right; a hand that is a centimetre wrong misses. So the numbers of a robot's world
+are predicted by a small network of the numbers (`motion`), whether something holds by what they will be (`success`),
+and the frame is drawn with those numbers as a condition (`Foreseen`), so that it shows what they say.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from worldsim.errors import InvalidInput
+from worldsim.models.conditions import stream_spec
+from worldsim.models.heads import Features, Head, Reads, Targets, VectorHead, heads
+from worldsim.models.registry import Normalise, Scale, Streams
+
+if TYPE_CHECKING:
+    from worldsim.models.dynamics import DynamicsConfig
+
+HIDDEN = 128
+
+
+class Numbers(nn.Module):
+    """All vectors of the config's streams, and the tokens that are conditions, as one row of numbers (F, size)."""
+
+    def __init__(self, config: DynamicsConfig) -> None:
+        super().__init__()
+        told = {stream or kind for kind, _, stream in (name.partition(":") for name in config.conditions)}
+        streams = sorted(config.streams.items())
+        self.vectors = [name for name, spec in streams if spec.kind == "vector"]
+        self.tokens = {n: len(s.names) for n, s in streams if s.kind == "token" and n in told and s.names}
+        self.scaled = nn.ModuleDict({name: Normalise(config.scales.get(name, Scale())) for name in self.vectors})
+        self.size = sum(math.prod(config.streams[name].shape) for name in self.vectors) + sum(self.tokens.values())
+
+    def forward(self, streams: Streams) -> Tensor:
+        """(F, size) float32; raises KeyError where one is missing."""
+        vectors = [self.scaled[name](streams[name].flatten(1).float()) for name in self.vectors]
+        tokens = [F.one_hot(streams[name].long(), count).float() for name, count in self.tokens.items()]
+        return torch.cat(vectors + tokens, dim=-1)
+
+
+def _network(inputs: int, outputs: int) -> nn.Sequential:
+    """Two hidden layers; says 0 before it has learned anything."""
+    last = nn.Linear(HIDDEN, outputs)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(nn.Linear(inputs, HIDDEN), nn.SiLU(), nn.Linear(HIDDEN, HIDDEN), nn.SiLU(), last)
+
+
+def _run(network: nn.Sequential, numbers: Tensor) -> Tensor:
+    said: Tensor = network(numbers.to(cast(Tensor, network[0].weight).dtype))
+    return said.float()
+
+
+@heads.register("motion")
+class MotionHead(VectorHead):
+    """The next values of a vector stream, as `VectorHead`, by a network of all vectors, the task and the action, too.
+
+    What the history adds is what numbers at one moment do not say, such as speeds.
+    """
+
+    def __init__(self, config: DynamicsConfig, stream: str) -> None:
+        super().__init__(config, stream)
+        if not config.action_dim:
+            raise InvalidInput(f"the head motion:{stream} reads continuous actions, these are discrete; use proprio")
+        self.numbers, self.pushes = Numbers(config), Normalise(config.action_scale)
+        self.network = _network(self.numbers.size + config.action_dim, self.outputs)
+        self.gate = nn.Parameter(torch.zeros(self.outputs))  # of what the history adds, which knows nothing at first
+
+    def forward(self, features: Features) -> Tensor:
+        """As `Head.forward`."""
+        return self.foresee(features.inputs.streams, features.inputs.actions) + self.gate.float() * features.read
+
+    def foresee(self, streams: Streams, actions: Tensor) -> Tensor:
+        """What follows from streams (F, ...) and actions (F, A) alone, (F, entries) normalised."""
+        row = torch.cat([self.numbers(streams), self.pushes(actions).float()], dim=-1)
+        return self.normalise(streams[self.stream].flatten(1).float()) + _run(self.network, row)
+
+    def own_parameters(self) -> list[nn.Parameter]:
+        """Those that `foresee` depends on."""
+        return list(self.network.parameters())
+
+
+@heads.register("success")
+class FlagHead(Head):
+    """Whether something holds at the new frame, the logit (F,) of a token stream of booleans.
+
+    "success" predicts the stream of that name, "success:held" the stream "held". It reads the vectors as they will be
+    at the new frame, those that do not change as they are, and what the frame and the history show besides. Learn it
+    from episodes that fail, too: what was only ever shown successes sees them everywhere.
+    """
+
+    reads: Reads = "both"
+
+    def __init__(self, config: DynamicsConfig, stream: str) -> None:
+        super().__init__(config, stream)
+        spec = stream_spec(config, stream)
+        if spec.kind != "token" or spec.dtype != "bool" or spec.shape:
+            raise InvalidInput(f"the head success reads a single boolean, {stream!r} is {spec}; record one")
+        self.numbers = Numbers(config)
+        self.network = _network(self.numbers.size, 1)
+        self.gate = nn.Parameter(torch.zeros(1))  # of what the frame and the history add
+
+    def forward(self, features: Features) -> Tensor:
+        """As `Head.forward`."""
+        return self.judge(features.inputs.streams | features.ahead) + self.gate.float() * features.read[:, 0]
+
+    def judge(self, streams: Streams) -> Tensor:
+        """The logit (F,) by streams (F, ...) at the new frame alone."""
+        return _run(self.network, self.numbers(streams))[:, 0]
+
+    def own_parameters(self) -> list[nn.Parameter]:
+        """Those that `judge` depends on."""
+        return list(self.network.parameters())
+
+    def loss(self, out: Tensor, targets: Targets) -> Tensor:
+        """Cross-entropy."""
+        return F.binary_cross_entropy_with_logits(out, targets.streams[self.stream].float(), weight=targets.counted)
+
+    def sample(self, out: Tensor) -> Streams:
+        """Whether it is likelier than not."""
+        return {self.stream: (out > 0).long()}
+
+
+@heads.register("inverse")
+class InverseHead(Head):
+    """Which action led from one frame to the next (inverse dynamics), told from these two frames alone.
+
+    (F, A) normalised continuous actions, or (F, actions) logits of discrete ones. A dream has no use for it: it labels
+    videos whose actions nobody noted (Baker et al., VPT, 2022).
+    """
+
+    reads: Reads = "frame"
+
+    def __init__(self, config: DynamicsConfig, stream: str) -> None:
+        super().__init__(config, stream)
+        self.outputs, self.first = config.action_dim or config.actions, config.action_start
+        self.discrete, self.normalise = bool(config.actions), Normalise(config.action_scale)
+
+    def forward(self, features: Features) -> Tensor:
+        """As `Head.forward`."""
+        return features.read
+
+    def loss(self, out: Tensor, targets: Targets) -> Tensor:
+        """Cross-entropy, or squared error in deviations of the data."""
+        assert targets.actions is not None
+        if self.discrete:
+            error = F.cross_entropy(out, targets.actions - self.first, reduction="none")
+        else:
+            error = (out - self.normalise(targets.actions).float()).square().mean(1)
+        return (targets.counted * error).mean()
+
+    def label(self, out: Tensor) -> Tensor:
+        """The likeliest actions, (F,) int64 or (F, A) float32, as the simulator takes them."""
+        return out.argmax(1) + self.first if self.discrete else self.normalise.undo(out)
+
+
+class Foreseen(nn.Module):
+    """The condition that a frame is drawn under by what its streams will be, as heads of the history predict them.
+
+    It begins at zero. Heads are not trained through it: they say what comes, not what is easy to draw.
+    """
+
+    def __init__(self, config: DynamicsConfig) -> None:
+        super().__init__()
+        self.streams, inputs = config.foreseen, 0
+        for name in self.streams:
+            spec = stream_spec(config, name)
+            if spec.kind != "vector" or not {f"motion:{name}", f"proprio:{name}", name} & {*config.output_heads}:
+                raise InvalidInput(f"dynamics foreseen names {name!r}, which no head predicts; name vectors with one")
+            inputs += 2 * math.prod(spec.shape)
+        self.scaled = nn.ModuleDict({name: Normalise(config.scales.get(name, Scale())) for name in self.streams})
+        self.network = nn.Sequential(nn.Linear(inputs, HIDDEN), nn.SiLU(), nn.Linear(HIDDEN, config.cond_dim))
+        nn.init.zeros_(self.network[2].weight)  # type: ignore[arg-type]
+        nn.init.zeros_(self.network[2].bias)  # type: ignore[arg-type]
+
+    def forward(self, now: Streams, ahead: Streams) -> Tensor:
+        """(F, cond_dim) of the values (F, ...) at the last frame and at the new one."""
+        scaled = [
+            self.scaled[name](streams[name].flatten(1).float())
+            for streams in (ahead, {name: ahead[name] - now[name] for name in self.streams})
+            for name in self.streams
+        ]
+        row = torch.cat(scaled, dim=-1).detach()
+        condition: Tensor = self.network(row.to(cast(Tensor, self.network[0].weight).dtype))
+        return condition
