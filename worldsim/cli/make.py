@@ -7,7 +7,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +16,7 @@ import tyro
 from worldsim.cli.output import require_writable, say
 from worldsim.errors import InvalidInput
 from worldsim.io.files import read_json, write_atomically, write_json
-from worldsim.train.recipe import HELD_OUT_SHARE, DataConfig, DynamicsStage, Recipe, TokenizerStage, load_recipe
+from worldsim.train.recipe import HELD_OUT_SHARE, DataConfig, Recipe, load_recipe
 
 STATE = "state.json"  # in the folder of a making: which stages are done, and of what
 CHECKPOINT = {kind: f"run/{kind}.safetensors" for kind in ("tokenizer", "dynamics")}
@@ -145,7 +145,7 @@ class Making:
             *data,
             Stage(
                 "tokenizer",
-                [_but_hours(r.tokenizer), r.seed],
+                [_given(r.tokenizer, without="hours"), r.seed],
                 recorded,
                 self._tokenizer,
                 ("run/tokenizer.safetensors",),
@@ -153,16 +153,16 @@ class Making:
             ),
             Stage(
                 "dynamics",
-                [_but_hours(r.dynamics), r.seed],
+                [_given(r.dynamics, without="hours"), r.seed],
                 ("tokenizer",),
                 self._dynamics,
                 ("run/dynamics.safetensors",),
                 r.dynamics.hours,
             ),
-            Stage("export", [r.name, asdict(r.export)], ("dynamics",), self._export, ("world",)),
+            Stage("export", [r.name, _given(r.export)], ("dynamics",), self._export, ("world",)),
             *([Stage("calibrate", [], ("export", *apart), self._calibrate, ("calibrated",))] if r.calibrate else []),
-            Stage("evaluate", asdict(r.evaluate), (packed, *apart), self._evaluate, ("report",)),
-            Stage("card", asdict(r.card), ("evaluate",), self._card, ("world/recipe.toml",)),
+            Stage("evaluate", _given(r.evaluate), (packed, *apart), self._evaluate, ("report",)),
+            Stage("card", _given(r.card), ("evaluate",), self._card, ("world/recipe.toml",)),
         ]
 
     def _data_stages(self, data: Sequence[DataConfig], verb: str, stores: list[Path]) -> list[Stage]:
@@ -177,7 +177,7 @@ class Making:
             if apart:
                 self.held_out.append(self.out / "data" / f"hold-out-of-{index}")
                 made.append(f"data/hold-out-of-{index}")
-            inputs = [{**asdict(d), "steps": d.steps if d.source else 0}, _files_of(d), apart]
+            inputs = [_given(d, without="" if d.source else "steps"), _files_of(d), apart]
             stages.append(
                 Stage(name, inputs, (), self._recorder(d, folder, self.held_out[-1] if apart else None), tuple(made))
             )
@@ -378,8 +378,16 @@ class Making:
                     record.rename(old.with_suffix(".json"))
 
 
-def _but_hours(stage: TokenizerStage | DynamicsStage) -> dict[str, Any]:
-    return {name: value for name, value in asdict(stage).items() if name != "hours"}
+def _given(config: Any, *, without: str = "") -> dict[str, Any]:
+    """What a table of the recipe says that is not the default: a field that comes to be later changes no mark."""
+    found = {}
+    for field in fields(config):
+        value, usual = getattr(config, field.name), field.default
+        if field.default_factory is not MISSING:
+            usual = field.default_factory()
+        if value != usual and field.name != without:
+            found[field.name] = _given(value) if is_dataclass(value) else value
+    return found
 
 
 def _read_state(path: Path) -> dict[str, Any]:

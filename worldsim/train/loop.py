@@ -28,6 +28,7 @@ from worldsim.train.interrupts import Interrupts
 from worldsim.train.prefetch import Prefetch
 from worldsim.train.record import TrainingRecord
 
+REPORTED = 20  # steps between points of the loss curve
 MOST_SKIPPED = 10  # steps in a row whose numbers are not finite, before training gives up
 
 
@@ -223,6 +224,8 @@ class Trainer:
                 while not self._agree(budget.used(self.step) >= 1.0 or interrupts.seen):
                     metrics = self._one(ddp, batches.next(), budget)
                     now = time.monotonic()
+                    if self.step % REPORTED == 0:
+                        metrics = self._mean(metrics)
                     if self.rank == 0:
                         self._report(bar, metrics, budget, log)
                         if now - saved > self.config.save_minutes * 60:
@@ -256,6 +259,14 @@ class Trainer:
         number = torch.tensor([value], device=self.device)
         dist.broadcast(number, 0)
         return float(number.item())
+
+    def _mean(self, metrics: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Of all processes, whose batches differ."""
+        if self.world == 1:
+            return metrics
+        values = torch.stack([value.float() for value in metrics.values()])
+        dist.all_reduce(values)
+        return dict(zip(metrics, values / self.world, strict=True))
 
     def _shares(self) -> range:
         """The batches of a step that are this process's.
@@ -319,7 +330,7 @@ class Trainer:
         self, bar: Any, metrics: dict[str, Tensor], budget: Budget, log: Callable[[dict[str, float], int], None]
     ) -> None:
         bar.update(self.task.frames_per_batch * self.world * self.config.accumulate)
-        if self.step % 20:
+        if self.step % REPORTED:
             return
         values = {name: float(value) for name, value in metrics.items()}
         values["frames_per_s"] = bar.format_dict["rate"] or 0.0
