@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from worldsim.cli.train_audio import AddAudioCommand, AudioCodecCommand, AudioCommand
 from worldsim.data.clips import ClipConfig
 from worldsim.data.episodes import Episodes, EpisodesMeta
 from worldsim.data.events import EventSpec
@@ -168,6 +169,9 @@ def train(
     stage: Annotated[
         Annotated[TokenizerCommand, tyro.conf.subcommand("tokenizer")]
         | Annotated[DynamicsCommand, tyro.conf.subcommand("dynamics")]
+        | Annotated[AudioCodecCommand, tyro.conf.subcommand("audio-codec")]
+        | Annotated[AudioCommand, tyro.conf.subcommand("audio")]
+        | Annotated[AddAudioCommand, tyro.conf.subcommand("add-audio")]
         | Annotated[CalibrateCommand, tyro.conf.subcommand("calibrate")]
         | Annotated[ExportCommand, tyro.conf.subcommand("export")]
         | Annotated[UnpackCommand, tyro.conf.subcommand("unpack")],

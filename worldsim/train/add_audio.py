@@ -1,0 +1,63 @@
+"""Sound for a finished world: the trained head and codec, packed beside weights that stay as they are."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import torch
+
+from worldsim.data.latents import load_tokenizer, weights_digest
+from worldsim.errors import InvalidInput
+from worldsim.io.files import write_json
+from worldsim.io.weights import find_world, read_world, write_world
+from worldsim.models.audio import AudioConfig
+from worldsim.models.tokenizer import Tokenizer
+from worldsim.train.audio_task import load_codec
+from worldsim.train.checkpoint import load_checkpoint, setting
+from worldsim.train.export import RECORD, read_records
+from worldsim.train.record import TrainingRecord
+
+STAGES = ("audio-codec", "audio")  # of the training, whose records come with the weights
+
+
+def add_audio(world: str | Path, run: Path, out: Path) -> None:
+    """Write the world with the sound that was trained in `run`, in bf16; frames stay the same to the bit.
+
+    `world` is a shipped name, a local folder or a hub id. Raises InvalidInput where the head was trained on another
+    tokenizer's latents, or its steps are of another length.
+    """
+    path = run / "audio.safetensors"
+    if not path.exists():
+        raise InvalidInput(f"{path} does not exist; run `worldsim train audio --out {run}` first")
+    folder = find_world(world)
+    files, codec = read_world(folder), load_codec(run)
+    tensors, meta = load_checkpoint(path)
+    _check_tokenizer(files.model, files.config.tokenizer, run, str(folder), meta["config"].get("tokenizer"))
+    prefix = "average.model."
+    audio = {f"model.{n[len(prefix) :]}": t for n, t in tensors.items() if n.startswith(prefix)}
+    audio |= {f"codec.{n}": t for n, t in codec.state_dict().items()}
+    packed = {n: t.to(torch.bfloat16) for n, t in audio.items()}
+    config = dataclasses.replace(files.config, audio=setting(path, meta, "model", AudioConfig))
+    write_world(out, dataclasses.replace(files, config=config, audio=packed))
+    records = {kind: TrainingRecord(run / f"{kind}.json").to_json() for kind in STAGES}
+    write_json(out / RECORD, read_records(folder / RECORD) | records, indent=None)
+
+
+def _check_tokenizer(model: dict[str, torch.Tensor], config: object, run: Path, where: str, trained: str) -> None:
+    """The head reads latents: they have to be the world's."""
+    mine = load_tokenizer(run, "cpu")
+    theirs = Tokenizer(mine.config)
+    prefix = "tokenizer."
+    weights = {n[len(prefix) :]: t.float() for n, t in model.items() if n.startswith(prefix)}
+    same = mine.config == config
+    if same:
+        theirs.load_state_dict(weights)
+        rounded = Tokenizer(mine.config)  # worlds keep weights in bf16
+        rounded.load_state_dict({n: t.to(torch.bfloat16).float() for n, t in mine.state_dict().items()})
+        same = weights_digest(theirs) == weights_digest(rounded) and trained == weights_digest(mine)
+    if not same:
+        raise InvalidInput(
+            f"the sound in {run} was trained on latents of another tokenizer than that of {where}; train it in a run "
+            f"of that world, which `worldsim train unpack {where} --out RUN` makes"
+        )
