@@ -87,7 +87,9 @@ class Painter:
         if self._differs("bar", (message, status.phase, status.recording, status.speed, lit)):
             draw_bar(screen, layout, status, message, self._keys, lit)
             changed.append(layout.bar)
-        if layout.panel is not None and self._differs("panel", (measured, status.phase, status.seed, status.speed)):
+        if layout.panel is not None and self._differs(
+            "panel", (measured, status.phase, status.seed, status.speed, status.volume)
+        ):
             draw_panel(screen, layout, self._spec, sections(self._spec, status, measured))
             changed.append(layout.panel)
         return changed

@@ -10,6 +10,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,6 +23,9 @@ from worldsim.envs.play.real import RealGame
 from worldsim.envs.play.recorder import Clips
 from worldsim.envs.play.status import Settings, Status
 from worldsim.errors import InvalidInput, MissingDependency
+
+if TYPE_CHECKING:
+    from worldsim.envs.play.sound import Speaker
 
 RESTART_AFTER = 1.5  # seconds between the end of an episode and the next one
 SPEEDS = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
@@ -49,10 +53,13 @@ class Session:
         self._moment: Snapshot | None = None
         self._message, self._message_at = "", -math.inf
         self.clips = Clips(game.spec, self._say)
+        self.speaker: Speaker | None = None  # of a world with sound, where there is a device
         self.trace = Trace(game.spec.name, game.spec.steps_per_second)
 
     def open(self) -> None:
         """Begin: the first episode, and what the settings ask for."""
+        if self.game.spec.audio is not None and self._settings.audio:
+            self._open_speaker()
         if self._settings.real:
             self.game.real = self._open_real()
         if self._settings.record is not None:
@@ -63,6 +70,8 @@ class Session:
         """Finish the clip and the trace, stop the real game; may be called twice."""
         self.clips.stop()
         self.game.close()
+        if self.speaker is not None:
+            self.speaker.close()
         if self._settings.trace is not None:
             self.trace.save(self._settings.trace)
 
@@ -96,6 +105,8 @@ class Session:
                 self.clips.toggle()
             case "slower" | "faster":
                 self._change_speed(job)
+            case "mute" | "quieter" | "louder":
+                self._change_volume(job)
             case _:
                 raise ValueError(f"no command {job!r}")
 
@@ -112,6 +123,8 @@ class Session:
             speed=self._speed,
             step_ms=self._step_times.milliseconds(50),
             recording=self.clips.path,
+            volume=None if self.speaker is None else self.speaker.volume,
+            underruns=0 if self.speaker is None else self.speaker.ring.underruns,
             hit_rate=stats.hit_rate if (stats := game.speculation_stats) is not None and stats.steps else None,
             side_by_side=game.real is not None,
             real_ended=game.real is not None and game.real.ended,
@@ -145,7 +158,11 @@ class Session:
         dues = spread(start, finish, self._pace.deadline, len(views))
         presses = [pressed_at] + [None] * (len(views) - 1)
         self.feed.put([QueuedFrame(*shot) for shot in zip(views, dues, presses, strict=True)])
-        self.clips.write(views)
+        self.clips.write(views, self.game.sound)
+        if self.speaker is not None and self.game.sound is not None:
+            self.speaker.play(self.game.sound, self._speed)
+            if self.game.ending or self._paused:
+                self.speaker.ring.drain()
         if self.game.non_finite:
             self._say("the model made a value that is not finite; its frame cannot be trusted")
         if self.game.ending:
@@ -163,6 +180,8 @@ class Session:
         self._restart_clock()
 
     def _restart_clock(self) -> None:
+        if self.speaker is not None:
+            self.speaker.ring.drain()
         now = time.perf_counter()
         self._pace.rebase(now + self._pace.period)
         self._still_since = now
@@ -216,6 +235,22 @@ class Session:
         else:
             self._speed = max((s for s in SPEEDS if s < self._speed), default=self._speed)
         self._pace.rebase(time.perf_counter(), 1.0 / (self.game.spec.steps_per_second * self._speed))
+
+    def _open_speaker(self) -> None:
+        from worldsim.envs.play.sound import Speaker  # here: most worlds are silent, and need no device
+
+        try:
+            self.speaker = Speaker(self.game.spec)
+        except MissingDependency as error:
+            self._say(str(error))
+
+    def _change_volume(self, how: str) -> None:
+        if self.speaker is None:
+            self._say("this world is played without sound")
+        elif how == "mute":
+            self.speaker.muted = not self.speaker.muted
+        else:
+            self.speaker.turn(1 if how == "louder" else -1)
 
     def _say(self, message: str) -> None:
         self._message, self._message_at = message, time.perf_counter()

@@ -61,7 +61,8 @@ class AudioCodecLoss(nn.Module):
         real, made = (a.float()[:, WARM_UP * sizes.samples :] / sizes.level for a in (sound, decoded))
         rate = 0.5 * torch.log1p(said.float().square()).mean()
         waveform = (to_mid_side(made) - to_mid_side(real)).abs().mean()
-        magnitude, logs = spectral_loss(made, real, c.windows)
+        # One resolution a step: spectrograms cost more than the networks.
+        magnitude, logs = spectral_loss(made, real, c.windows[step % len(c.windows) :][:1])
         loss = c.waveform * waveform + c.magnitude * magnitude + c.log_magnitude * logs + c.rate * rate
         return loss, {"si_sdr": si_sdr(made.detach(), real), "magnitude": magnitude.detach(), "rate": rate.detach()}
 
@@ -79,10 +80,10 @@ def spectral_loss(made: Tensor, real: Tensor, windows: tuple[int, ...]) -> tuple
 
 
 def magnitudes(sound: Tensor, window: int) -> Tensor:
-    """Spectrogram of sound (B, N, C): (B * C, window // 2 + 1, frames), of a window that moves by a quarter."""
+    """Spectrogram of sound (B, N, C): (B * C, window // 2 + 1, frames), of a window that moves by a third."""
     shape = torch.hann_window(window, device=sound.device)
     flat = sound.transpose(1, 2).flatten(0, 1).float()
-    spectrum = torch.stft(flat, window, window // 4, window=shape, center=False, return_complex=True)
+    spectrum = torch.stft(flat, window, window // 3, window=shape, center=False, return_complex=True)
     return (spectrum.real.square() + spectrum.imag.square() + 1e-8).sqrt() / shape.sum().sqrt()
 
 
