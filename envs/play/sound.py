@@ -109,13 +109,13 @@ class Speaker:
 
 
 def _open_device(rate: int, channels: int, fill: Any) -> Any:
-    from pygame import error as pygame_error
-    from pygame._sdl2 import AUDIO_S16, INIT_AUDIO, AudioDevice, init_subsystem
+    import pygame
+    from pygame._sdl2 import AUDIO_S16, INIT_AUDIO, AudioDevice, error, init_subsystem
 
     try:
         init_subsystem(INIT_AUDIO)
         device = AudioDevice(None, False, rate, AUDIO_S16, channels, CHUNK, 0, fill)
-    except pygame_error as error:
-        raise MissingDependency(f"no sound device can be opened ({error}); playing without sound") from error
+    except (pygame.error, error) as failure:  # two classes of one name
+        raise MissingDependency(f"no sound device can be opened ({failure}); playing without sound") from failure
     device.pause(0)
     return device

@@ -48,7 +48,7 @@ class AudioCommand:
     batch: int = 16  # clips
     clip: int = 40  # steps in a clip
     augment: tuple[str, ...] = ()  # learn from changed episodes, too, where the source declares it: mirror
-    steps: int = 8  # in which the latents of a step's sound are drawn
+    draw_steps: int = 8  # in which the latents of a step's sound are drawn
     loss: AudioLossConfig = field(default_factory=AudioLossConfig)
     resume: bool = False
     loop: Annotated[LoopConfig, tyro.conf.arg(name="")] = field(default_factory=LoopConfig)
@@ -72,7 +72,7 @@ class AudioCommand:
         ]  # fmt: skip
         task = AudioTask(
             clips, tokenizer, codec, batch=self.batch, clip=self.clip, seed=self.loop.seed, loss=self.loss,
-            sizes={"steps": self.steps},
+            sizes={"steps": self.draw_steps},
         )  # fmt: skip
         fit(task, self.loop, self.out, self.resume)
 

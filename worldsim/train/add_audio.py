@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from worldsim.data.latents import load_tokenizer, weights_digest
 from worldsim.errors import InvalidInput
 from worldsim.io.files import write_json
 from worldsim.io.weights import find_world, read_world, write_world
 from worldsim.models.audio import AudioConfig
-from worldsim.models.tokenizer import Tokenizer
+from worldsim.models.tokenizer import TokenizerConfig
 from worldsim.train.audio_task import load_codec
 from worldsim.train.checkpoint import load_checkpoint, setting
 from worldsim.train.export import RECORD, read_records
@@ -44,20 +46,15 @@ def add_audio(world: str | Path, run: Path, out: Path) -> None:
     write_json(out / RECORD, read_records(folder / RECORD) | records, indent=None)
 
 
-def _check_tokenizer(model: dict[str, torch.Tensor], config: object, run: Path, where: str, trained: str) -> None:
+def _check_tokenizer(model: Mapping[str, Tensor], config: TokenizerConfig, run: Path, where: str, trained: str) -> None:
     """The head reads latents: they have to be the world's."""
-    mine = load_tokenizer(run, "cpu")
-    theirs = Tokenizer(mine.config)
-    prefix = "tokenizer."
-    weights = {n[len(prefix) :]: t.float() for n, t in model.items() if n.startswith(prefix)}
-    same = mine.config == config
-    if same:
-        theirs.load_state_dict(weights)
-        rounded = Tokenizer(mine.config)  # worlds keep weights in bf16
-        rounded.load_state_dict({n: t.to(torch.bfloat16).float() for n, t in mine.state_dict().items()})
-        same = weights_digest(theirs) == weights_digest(rounded) and trained == weights_digest(mine)
-    if not same:
-        raise InvalidInput(
-            f"the sound in {run} was trained on latents of another tokenizer than that of {where}; train it in a run "
-            f"of that world, which `worldsim train unpack {where} --out RUN` makes"
-        )
+    mine, prefix = load_tokenizer(run, "cpu"), "tokenizer."
+    theirs = {n[len(prefix) :]: t for n, t in model.items() if n.startswith(prefix)}
+    if mine.config == config and trained == weights_digest(mine):
+        # Worlds keep weights in bf16, a run that trained them does not.
+        if all(torch.equal(t.to(torch.bfloat16), theirs[n].to(torch.bfloat16)) for n, t in mine.state_dict().items()):
+            return
+    raise InvalidInput(
+        f"the sound in {run} was trained on latents of another tokenizer than that of {where}; train it in a run of "
+        f"that world, which `worldsim train unpack {where} --out RUN` makes"
+    )
