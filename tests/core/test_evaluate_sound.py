@@ -13,7 +13,7 @@ from worldsim.evaluate.sound import SoundProbe
 from worldsim.io.weights import write_world
 
 RNG = np.random.default_rng(0)
-SAMPLES = 120
+SAMPLES, RATE = 120, 2100.0
 
 
 def ticks(steps, spans=3, length=60):
@@ -26,24 +26,24 @@ def ticks(steps, spans=3, length=60):
 
 def test_bursts_are_the_strongest_onsets_and_are_matched_within_a_step():
     real = ticks([(0, 10), (1, 30), (2, 5), (2, 50)])
-    found = strongest(flux(real), 4)
+    found = strongest(flux(real, RATE), 4)
     assert np.argwhere(found).tolist() == [[0, 10], [1, 30], [2, 5], [2, 50]]
-    near = strongest(flux(ticks([(0, 11), (1, 29), (2, 5), (2, 52)])), 4)
+    near = strongest(flux(ticks([(0, 11), (1, 29), (2, 5), (2, 52)]), RATE), 4)
     assert match_onsets(found, near) == {"f1": 0.75, "precision": 0.75, "recall": 0.75}
     assert match_onsets(found, np.zeros_like(found))["f1"] == 0
-    other = strongest(flux(ticks([(0, 40), (1, 3), (2, 20), (0, 59)])), 4)
+    other = strongest(flux(ticks([(0, 40), (1, 3), (2, 20), (0, 59)]), RATE), 4)
     assert match_onsets(found, other)["f1"] == 0  # not even over the border of two spans
 
 
 def test_figures_of_a_sound_beside_itself_and_beside_silence():
     real = ticks([(0, 10), (1, 30), (2, 5), (2, 50)])
-    same, silent = compare(real, real, (0.02,), 2100.0), compare(real, np.zeros_like(real), (0.02,), 2100.0)
+    same, silent = compare(real, real, (0.02,), RATE), compare(real, np.zeros_like(real), (0.02,), RATE)
     assert same["onsets_0.02"]["f1"] == same["onsets_0.02"]["rate_ratio"] == 1
     assert same["loudness_db"] == pytest.approx(0) and same["envelope_correlation"] == pytest.approx(1)
     assert abs(same["mel_distance"]) < 1e-3 < silent["mel_distance"]
     assert silent["onsets_0.02"]["f1"] == 0 and silent["loudness_db"] == float("-inf") and silent["silent_share"] == 1
-    assert compare(real, real / 2, (0.02,), 2100.0)["loudness_db"] == pytest.approx(-6.02, abs=0.01)
-    assert loudness(real).shape == (3, 60) and mel_distance(real, 0.1 * real, 2100.0) > 1
+    assert compare(real, real / 2, (0.02,), RATE)["loudness_db"] == pytest.approx(-6.02, abs=0.01)
+    assert loudness(real).shape == (3, 60) and mel_distance(real, 0.1 * real, RATE) > 1
 
 
 def test_a_seam_between_steps_is_a_click():

@@ -82,7 +82,7 @@ class SoundProbe(Probe):
             "silence": compare(real, np.zeros_like(real), SHARES, rate),
             "long_dream": measure_long(world, heard, 60 if quick else LONG, seed),
         }  # fmt: skip
-        sheet = save_tiles(heard, made, int(flux(real).max(1).argmax()), world)
+        sheet = save_tiles(heard, made, int(flux(real, rate).max(1).argmax()), world)
         return ProbeResult(figures, _text(figures), {"heard": sheet}, [lambda axes: _envelopes(axes, real, made)])
 
 
@@ -170,7 +170,7 @@ def save_tiles(heard: Heard, made: np.ndarray, span: int, world: World) -> list[
     """Rows of tiles of a frame's size: frames, and below them waveform and spectrogram, real and made."""
     real, frames = heard.sound[span], heard.frames[span]
     steps = len(real)
-    centre = int(flux(heard.sound)[span].argmax())
+    centre = int(flux(heard.sound[span : span + 1], world.spec.audio_rate)[0].argmax())
     width = min(2, max(steps // TILES, 1))  # steps in a tile
     first = int(np.clip(centre - TILES * width // 2, 0, max(steps - TILES * width, 0)))
     columns = [slice(first + i * width, first + (i + 1) * width) for i in range(min(TILES, steps // width))]

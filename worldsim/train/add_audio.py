@@ -50,11 +50,12 @@ def _check_tokenizer(model: Mapping[str, Tensor], config: TokenizerConfig, run: 
     """The head reads latents: they have to be the world's."""
     mine, prefix = load_tokenizer(run, "cpu"), "tokenizer."
     theirs = {n[len(prefix) :]: t for n, t in model.items() if n.startswith(prefix)}
-    if mine.config == config and trained == weights_digest(mine):
-        # Worlds keep weights in bf16, a run that trained them does not.
-        if all(torch.equal(t.to(torch.bfloat16), theirs[n].to(torch.bfloat16)) for n, t in mine.state_dict().items()):
-            return
-    raise InvalidInput(
-        f"the sound in {run} was trained on latents of another tokenizer than that of {where}; train it in a run of "
-        f"that world, which `worldsim train unpack {where} --out RUN` makes"
-    )
+    same = mine.config == config and trained == weights_digest(mine)
+    if same:  # worlds keep weights in bf16, a run that trained them does not
+        pairs = [(t.to(torch.bfloat16), theirs[n].to(torch.bfloat16)) for n, t in mine.state_dict().items()]
+        same = all(torch.equal(*pair) for pair in pairs)
+    if not same:
+        raise InvalidInput(
+            f"the sound in {run} was trained on latents of another tokenizer than that of {where}; train it in a run "
+            f"of that world, which `worldsim train unpack {where} --out RUN` makes"
+        )
