@@ -84,10 +84,11 @@ class AddAudioCommand:
     world: Annotated[str, tyro.conf.Positional]  # a shipped name, a local folder or a hub id
     run_dir: Path  # folder of the run
     out: Path  # folder of the world with sound
+    temperature: float = 1.0  # scale of the noise that sound is drawn from
 
     def run(self) -> None:
         """Write the world."""
         from worldsim.train.add_audio import add_audio
 
-        add_audio(self.world, self.run_dir, self.out)
+        add_audio(self.world, self.run_dir, self.out, temperature=self.temperature)
         print(f"wrote {self.out}")

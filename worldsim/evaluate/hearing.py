@@ -43,7 +43,8 @@ def flux(sound: np.ndarray, rate: float) -> np.ndarray:
     rise = np.maximum(np.diff(bands, axis=1, prepend=bands[:, :1]), 0).sum(-1)  # (N, hops)
     at = np.minimum(np.arange(rise.shape[1]) * hop // samples, steps - 1)
     strength = np.zeros((spans, steps), np.float32)
-    np.maximum.at(strength, (slice(None), at), rise)
+    for hop_number, step in enumerate(at):
+        strength[:, step] = np.maximum(strength[:, step], rise[:, hop_number])
     strength[:, 0] = 0
     around = np.pad(strength, ((0, 0), (1, 1)))
     peaks = (strength >= around[:, :-2]) & (strength > around[:, 2:])

@@ -91,7 +91,7 @@ class Drawer(nn.Module):
         super().__init__()
         self.enter = nn.Linear(numbers, hidden)
         self.cond = nn.Linear(width + LEVEL_FEATURES, 2 * hidden)
-        self.inner = nn.Linear(hidden, hidden)
+        self.inner = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(2))
         self.leave = nn.Linear(hidden, numbers)
         self.guess = nn.Linear(width, numbers)  # of the context alone, which the network adds to
 
@@ -100,7 +100,8 @@ class Drawer(nn.Module):
         features = fourier_features(level, LEVEL_FEATURES).to(context.dtype)
         scale, shift = self.cond(torch.cat([context, features], dim=-1)).chunk(2, dim=-1)
         x = F.gelu(self.enter(noisy) * (1 + scale) + shift)
-        x = x + F.gelu(self.inner(x))
+        for layer in self.inner:
+            x = x + F.gelu(layer(x))
         return self.guess(context) + self.leave(x)
 
 
