@@ -10,7 +10,7 @@ rollout: $(VENV)/installed-play
 	$(VENV)/bin/worldsim rollout doom-take-cover --out clip.mp4
 
 test: $(VENV)/installed-dev
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n auto --dist loadfile
 
 $(VENV)/installed-%: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -20,6 +20,7 @@ from worldsim.envs.speculating import make_speculator
 from worldsim.envs.starts import check_options, check_seed, check_start
 from worldsim.envs.state import EnvState, pack, unpack
 from worldsim.envs.window import Window
+from worldsim.memory.base import FromAbove
 from worldsim.rollout import step_world
 from worldsim.spec import WorldProtocol
 from worldsim.speculation import Speculation
@@ -191,6 +192,20 @@ class WorldEnv(worlds.ServesWorld, gym.Env[Any, Any]):
         if not counters.ended:
             self.ahead.expect(restored)
         self._now = Now(restored, progress, None)
+
+    @property
+    def memory(self) -> dict[str, Any]:
+        """What the world remembers: a copy of the tree of each of its memories, by name; empty without memories.
+
+        To change it, change the `tree.memory` of a saved state, and restore that.
+        """
+        self._now.progress.require_started()
+        return dict(clone(getattr(self._now.state, "memory", {})))
+
+    def from_above(self) -> FromAbove | None:
+        """What is remembered of places, seen from above; None where the world has no such memory."""
+        drawn = getattr(self.world, "from_above", None)
+        return None if drawn is None or self._now.state is None else drawn(self._now.state)
 
     def fork(self, n: int) -> list[WorldEnv]:
         """`n` environments in this one's state; they share the world's weights and open no window."""

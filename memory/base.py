@@ -33,6 +33,8 @@ class MemorySpec:
 
     guide: int = 0  # channels of the guide; 0: it gives none
     condition: int = 0  # numbers of the condition; 0: it gives none
+    tokens: int = 0  # numbers of each token that the history's tokens attend to; 0: it gives none
+    gate: bool = False  # whether the guide is latents of a frame, of which the new frame may take some as they are
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,9 @@ class Context:
     guide: Tensor | None = None  # (B, guide, h, w), an image in the grid of the latents: what may be seen next
     mask: Tensor | None = None  # (B, 1, h, w) from 0 to 1, how far the guide is to be trusted; None: everywhere
     condition: Tensor | None = None  # (B, condition), numbers that the whole frame depends on
+    tokens: Tensor | None = None  # (B, M, tokens), what is recalled of other frames, for attention
+    heard: Tensor | None = None  # (B, M) bool, which of the tokens there are; None: all
+    gate: Tensor | None = None  # (B, 1, h, w) bool, where the drawn frame takes the guide's latents as they are
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,16 @@ class Codec:
     def __deepcopy__(self, memo: dict[int, Any]) -> Codec:
         """Copies of a model share the tokenizer, which never changes."""
         return self
+
+
+@dataclass(frozen=True)
+class FromAbove:
+    """What one world remembers of where things are, seen from above, in units of the pose: numpy arrays."""
+
+    points: Any  # (N, 2) float32, x and y of remembered surfaces
+    views: Any  # (K, 3) float32, x, y and yaw of remembered views, in the order they were seen
+    recalled: Any  # (K,) bool, which of them the next frame is made of
+    here: Any  # (3,) float32, x, y and yaw of the camera
 
 
 class Memory(Protocol):
@@ -107,6 +122,15 @@ class Memory(Protocol):
         changes, and the same for the rest. A ring may be written in place where the slot is one that `tree` does not
         read, as a count in it says; a world that goes on from an older state has a copy of its own.
         """
+        ...
+
+
+@runtime_checkable
+class PlacesMemory(Protocol):
+    """A memory of places that can be drawn from above, for those who play."""
+
+    def from_above(self, tree: Tree, streams: dict[str, Tensor], row: int) -> FromAbove:
+        """What one world of the batch remembers; `streams` (B, ...) are those of the present frame."""
         ...
 
 

@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,7 @@ class Agent:
 
     def check_world(self, world: World) -> None:
         """Raise InvalidInput for a world whose latents are not those that the agent learned from."""
-        if self.observation.kind == "latents" and tokenizer_digest(world) != self.tokenizer:
+        if self.observation.kind == "latents" and self.tokenizer not in (tokenizer_digest(world), _old_digest(world)):
             raise InvalidInput(
                 f"the agent reads latents of another tokenizer than that of world {world.config.name!r}; use world "
                 f"{self.world!r} or one trained on from it, or train the agent anew"
@@ -140,9 +140,21 @@ def reward_scale(envs: Any) -> dict[str, float]:
 
 
 def tokenizer_digest(world: World) -> str:
-    """A short name for the weights that make a world's latents, the same on machines that compute in other formats."""
+    """A short name for the weights that make a world's latents, the same on machines that compute in other formats.
+
+    Those of the encoder: a world may be given another decoder (`worldsim train decoder`).
+    """
+    return _digest(tensor for name, tensor in world.tokenizer.state_dict().items() if not name.startswith("decoder."))
+
+
+def _old_digest(world: World) -> str:
+    """What agents were saved with that are older than other decoders."""
+    return _digest(world.tokenizer.state_dict().values())
+
+
+def _digest(tensors: Iterable[Tensor]) -> str:
     digest = hashlib.sha256()
-    for tensor in world.tokenizer.state_dict().values():
+    for tensor in tensors:
         digest.update(tensor.detach().cpu().to(torch.bfloat16).contiguous().view(torch.int16).numpy().tobytes())
     return digest.hexdigest()[:16]
 

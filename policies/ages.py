@@ -5,7 +5,7 @@ The mean episode length of an agent cannot tell a dream that is too kind from on
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -74,6 +74,17 @@ class Ages:
             for (first, last), (decisions, terminations, looks, seen) in zip(pairwise(EDGES), self._bins, strict=True)
             if decisions
         )
+
+
+def join_ages(parts: Sequence[tuple[Age, ...]]) -> tuple[Age, ...]:
+    """What was counted in several groups of episodes together."""
+    numbers = ("steps", "terminations", "looks", "seen")
+    joined = []
+    for first, last in pairwise(EDGES):
+        there = [age for ages in parts for age in ages if age.first == first]
+        if there:
+            joined.append(Age(first, last, *(sum(getattr(age, name) for age in there) for name in numbers)))
+    return tuple(joined)
 
 
 def format_ages(places: Mapping[str, tuple[Age, ...]]) -> str:

@@ -17,6 +17,7 @@ from worldsim.policies.drivers import OBSERVATION, driver
 from worldsim.policies.evaluate import Score
 from worldsim.policies.judge import Judge, Scores, format_table
 from worldsim.policies.observation import ObservationConfig
+from worldsim.policies.rollouts import Workers
 from worldsim.world import World
 
 DRAWS = 1000  # of the episodes of every policy, for the interval of the correlation
@@ -51,18 +52,19 @@ def compare_policies(
     periods: Sequence[int],
     policies: Sequence[str] = (),
     trust_source: bool = False,
+    workers: Workers | None = None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Comparison:
     """Play policies in the world and in the real game, `episodes` in either.
 
     `policies` names data policies that look at the frame alone, as `worldsim record --policy` takes them. Without any,
     policies are played that do not look: those that take two actions in turn hold each for one of `periods` steps.
-    `tell` is called with a line after each.
+    `workers` play them, by default this process. `tell` is called with a line after each.
     """
     # What blind policies see is of no use to them: latents cost the world no decoding.
     observation = OBSERVATION if policies else ObservationConfig(stack=1, hold=1)
     played: dict[str, Any] = {name: driver(world, name) for name in policies}
-    judge = Judge(world, observation, episodes=episodes, trust_source=trust_source)
+    judge = Judge(world, observation, episodes=episodes, trust_source=trust_source, workers=workers)
     scores: dict[str, Scores] = {}
     try:
         for name, policy in (played or blind_policies(world.spec.actions, periods)).items():

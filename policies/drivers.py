@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -58,4 +59,4 @@ def driver(world: World, name: str) -> Played:
     size = config.tokenizer.height, config.tokenizer.width
     spec = SourceSpec(config.source.name, *size, config.actions, config.source.fps)
     make_policy(name, spec)  # raises where it cannot be made
-    return Played(lambda: make_policy(name, spec), config.actions.start)
+    return Played(partial(make_policy, name, spec), config.actions.start)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,8 +13,8 @@ from stable_baselines3.common.type_aliases import PolicyPredictor
 from stable_baselines3.common.vec_env import VecEnv
 
 from worldsim.evaluate.metrics import interval
-from worldsim.policies.ages import Age, Ages, Count
-from worldsim.policies.runs import Run, Runs
+from worldsim.policies.ages import Age, Ages, Count, join_ages
+from worldsim.policies.runs import Run, Runs, join_runs
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,16 @@ def evaluate(
     assert isinstance(returns, list) and isinstance(lengths, list)
     steps = tuple(int(n) * hold for n in lengths)
     return Score(tuple(map(float, returns)), steps, ages.rows(), runs.rows())
+
+
+def join(scores: Sequence[Score]) -> Score:
+    """The score of all episodes of several ones of the same agent."""
+    return Score(
+        tuple(value for score in scores for value in score.returns),
+        tuple(value for score in scores for value in score.lengths),
+        join_ages([score.ages for score in scores]),
+        join_runs([score.runs for score in scores]),
+    )
 
 
 def _interval(values: tuple[float, ...] | tuple[int, ...]) -> list[float]:

@@ -6,7 +6,7 @@ that turns more often in one of the places sees something else there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -63,6 +63,17 @@ class Runs:
             for (first, last), (decisions, ended) in zip(pairwise(EDGES), self._bins.tolist(), strict=True)
             if decisions
         )
+
+
+def join_runs(parts: Sequence[tuple[Run, ...]]) -> tuple[Run, ...]:
+    """What was counted in several groups of episodes together, all with actions held alike."""
+    runs = [run for part in parts for run in part]
+    total, joined = sum(run.steps for run in runs), []
+    for first, last in sorted({(run.first, run.last) for run in runs}):
+        there = [run for run in runs if run.first == first]
+        steps = sum(run.steps for run in there)
+        joined.append(Run(first, last, steps, sum(run.terminations for run in there), steps / total))
+    return tuple(joined)
 
 
 def format_runs(places: Mapping[str, tuple[Run, ...]]) -> str:

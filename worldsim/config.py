@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import json
 import types
 import typing
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
 from worldsim.errors import DamagedWorld, InvalidInput, check_bounds
 from worldsim.io.files import is_name, read_json
@@ -23,6 +26,7 @@ from worldsim.sampling.sampler import SamplingConfig
 from worldsim.spec import ActionSpec
 
 CONFIG_BYTES = 2**20  # the largest config.json that is read
+UNKNOWN, MISSING = "unexpected_keyword_argument", "missing"  # kinds of error, as pydantic names them
 
 
 def check_world_name(name: str) -> None:
@@ -127,53 +131,49 @@ class WorldConfig:
 
 
 def build(kind: Any, value: Any, where: str) -> Any:
-    """`value` from JSON as the annotated type `kind`; raises InvalidInput where it cannot be, naming the place."""
-    origin, args = typing.get_origin(kind), typing.get_args(kind)
-    if dataclasses.is_dataclass(kind):
-        return _build_dataclass(kind, value, where)
-    if origin is tuple:
-        if not isinstance(value, list) or (args[-1] is not Ellipsis and len(value) != len(args)):
-            raise InvalidInput(f"{where}: expected a list for {kind}, found {value!r}")
-        inner = [args[0]] * len(value) if args[-1] is Ellipsis else args
-        return tuple(build(a, v, where) for a, v in zip(inner, value, strict=True))
-    if origin in (types.UnionType, typing.Union):
-        return None if value is None else build(next(a for a in args if a is not type(None)), value, where)
-    if origin is dict:
-        if not isinstance(value, dict):
-            raise InvalidInput(f"{where}: expected an object, found {value!r}")
-        return {name: build(args[1], one, f"{where}: {name}") for name, one in value.items()}
-    if origin is typing.Literal:
-        if value not in args:
-            raise InvalidInput(f"{where}: expected one of {args}, found {value!r}")
-        return value
-    plain = origin or kind
-    allowed: Any = (int, float) if plain is float else plain
-    if plain is not Any and (not isinstance(value, allowed) or (isinstance(value, bool) and plain is not bool)):
-        raise InvalidInput(f"{where}: expected {plain.__name__}, found {value!r}")
+    """`value` from JSON or TOML as the annotated type `kind`; raises InvalidInput where it cannot be, naming the place.
+
+    Nothing is converted but whole numbers to floats and lists to tuples, and no unknown field passes.
+    """
     try:
-        return float(value) if plain is float else value
-    except OverflowError as error:
-        raise InvalidInput(f"{where}: the number is too large for a float") from error
+        return _adapter(kind).validate_json(json.dumps([value], default=str))[0]
+    except ValidationError as error:
+        raise InvalidInput(f"{where}: {_sentence(kind, error.errors(include_url=False))}") from None
 
 
-def _nearest(unknown: Sequence[str], known: Iterable[str]) -> str:
-    """What may have been meant."""
-    found = {name: difflib.get_close_matches(name, known, 1) for name in unknown}
-    meant = [f"{name!r} is nearest to {near[0]!r}" for name, near in found.items() if near]
-    return f"; {', '.join(meant)}" if meant else ""
+@functools.cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    # In a tuple: for a dataclass by itself pydantic takes no config from outside.
+    return TypeAdapter(tuple[kind], config=ConfigDict(strict=True, extra="forbid"))
 
 
-def _build_dataclass(kind: Any, value: Any, where: str) -> Any:
-    if not isinstance(value, dict):
-        raise InvalidInput(f"{where}: expected an object, found {value!r}")
-    hints = typing.get_type_hints(kind)
-    unknown = sorted(set(value) - set(hints))
-    required = {f.name for f in dataclasses.fields(kind) if f.default is f.default_factory is dataclasses.MISSING}
-    missing = sorted(required - set(value))
-    if unknown or missing:
-        raise InvalidInput(f"{where}: unknown fields {unknown}, missing fields {missing}{_nearest(unknown, hints)}")
-    fields = {name: build(hints[name], v, f"{where}: {name}") for name, v in value.items()}
-    try:
-        return kind(**fields)
-    except InvalidInput as error:
-        raise InvalidInput(f"{where}: {error}") from error
+def _sentence(kind: Any, errors: list[ErrorDetails]) -> str:
+    """What is wrong first, and with it all fields of that place that are unknown or missing."""
+    errors = [{**error, "loc": error["loc"][1:]} for error in errors]  # without the tuple's 0
+    first, place = errors[0], errors[0]["loc"]
+    named: dict[str, list[str]] = {UNKNOWN: [], MISSING: []}
+    for error in errors:
+        if error["type"] in named and error["loc"][:-1] == place[:-1]:
+            named[error["type"]].append(str(error["loc"][-1]))
+    if first["type"] in named:
+        place = place[:-1]
+        near = {name: difflib.get_close_matches(name, _fields(kind, place), 1) for name in named[UNKNOWN]}
+        meant = ", ".join(f"{name!r} is nearest to {found[0]!r}" for name, found in near.items() if found)
+        said = f"unknown fields {named[UNKNOWN]}, missing fields {named[MISSING]}" + (f"; {meant}" if meant else "")
+    elif first["type"] == "value_error":  # raised by a dataclass itself
+        said = str(first["ctx"]["error"])
+    else:
+        said = f"{first['msg'][:1].lower()}{first['msg'][1:]}, found {first['input']!r}"
+    return ": ".join([*(str(part) for part in place if isinstance(part, str)), said])
+
+
+def _fields(kind: Any, place: tuple[int | str, ...]) -> list[str]:
+    """The fields of the dataclass at a place of another one."""
+    for part in place:
+        if dataclasses.is_dataclass(kind) and isinstance(part, str):
+            kind = typing.get_type_hints(kind)[part]
+        elif typing.get_origin(kind) in (dict, tuple):
+            kind = typing.get_args(kind)[-1 if typing.get_origin(kind) is dict else 0]
+        if isinstance(kind, types.UnionType):
+            kind = typing.get_args(kind)[0]
+    return list(typing.get_type_hints(kind)) if dataclasses.is_dataclass(kind) else []

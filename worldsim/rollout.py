@@ -27,7 +27,7 @@ from worldsim.memory.base import Observed, Query
 from worldsim.models.carried import Drawn
 from worldsim.models.dynamics import ContextFeatures, Dynamics
 from worldsim.models.layers import KVCache
-from worldsim.models.memories import Memories
+from worldsim.models.memories import Held, Memories, keep
 from worldsim.models.registry import StepInputs, Streams
 from worldsim.runtime.ambient import isolated, refuse_if_forked
 from worldsim.sampling.noise import normal
@@ -84,7 +84,8 @@ def start(
     """B worlds that have read a context: latents (B, T, C, h, w), T >= 1, and the actions (B, T - 1, ...) between them.
 
     `ages` (B,) are steps from the beginning of the episode to the first frame, `streams` (B, T, ...) what other sensors
-    gave with the frames. Memories are written with every frame of the context.
+    gave with the frames; of those with one row, (B, 1, ...), only the first is known, and heads say the others. What is
+    read off a frame alone, such as depth, may be missing altogether. Memories are written with every frame.
     """
     weight = engine.dynamics.position
     latents, actions = latents.to(weight.device, weight.dtype), actions.to(weight.device)
@@ -92,7 +93,8 @@ def start(
     past = torch.stack([latents[:, 0], latents[:, 0]], dim=1)
     cache = empty_cache(engine.dynamics, torch.as_tensor(ages))
     known = {name: values.to(weight.device) for name, values in (streams or {}).items()}
-    at = [{name: values[:, t].clone() for name, values in known.items()} for t in range(latents.shape[1])]
+    at = [{n: v[:, t].clone() for n, v in known.items() if t < v.shape[1]} for t in range(latents.shape[1])]
+    at[0] = engine.dynamics.heads.read_off(latents[:, 0]) | at[0]
     memories, memory = engine.dynamics.memories, {}
     if memories is not None:
         first = Observed(latents[:, 0], at[0], None, cache.ages)
@@ -112,9 +114,10 @@ def advance(
     """One step of every world by an action, (B,) int64 or (B, A), in stages.
 
     `given` (B, C, h, w) are the next frame's latents where they are known: nothing is drawn then. `streams` (B, ...)
-    are values of sensors at that frame, which count instead of what heads predict. `decode` makes pixels of the step's
-    latents. The given state's memory is reused for the new one. Whoever does not want the step any
-    more leaves it at a stage, and may `rewind` the state. Raises InvalidState for a state that was stepped before.
+    are values of sensors at that frame, which count instead of what heads predict, as where the true pose is known.
+    `decode` makes pixels of the step's latents. The given state's memory is reused for the new one. Whoever does not
+    want the step any more leaves it at a stage, and may `rewind` the state. Raises InvalidState for a state that was
+    stepped before.
     """
     refuse_if_forked()
     if not torch.equal(state.keys.time, state.cache.time):
@@ -125,13 +128,17 @@ def advance(
     noise = step_noise(dynamics, keys.seed, keys.episode, keys.time)
     yield "history"
     history = engine.context_step(past, actions, state.cache, noise.context, state.heads)
-    if dynamics.memories is not None:
+    held: Held = []
+    if dynamics.memories is not None and engine.eager.sampling.memory:
         yield "memory"
-        history = recall(dynamics.memories, state, history, actions, dynamics.heads.sample(history.heads))
+        ahead = dynamics.heads.sample(history.heads) | (streams or {})
+        history, held = recall(dynamics.memories, state, history, actions, ahead)
     if given is None:
         yield "drawing"
         drawn = engine.draw(past, history, noise)  # (B, (1 + between) * C, h, w)
         latents = drawn.unflatten(1, (-1, dynamics.config.channels))  # (B, 1 + between, C, h, w)
+        if held:
+            latents = torch.cat([keep(latents[:, 0], held)[:, None], latents[:, 1:]], dim=1)
     else:
         latents = given[:, None]  # (B, 1, C, h, w)
     yield "heads"
@@ -158,7 +165,7 @@ def advance(
 
 def recall(
     memories: Memories, state: WorldState, history: ContextFeatures, actions: Tensor, predicted: Streams
-) -> ContextFeatures:
+) -> tuple[ContextFeatures, Held]:
     """The history's output with what memories say of a step; `predicted` are the streams that its heads foresee."""
     query = Query(state.past[:, 0], actions, history.ages, state.heads, predicted, history.tokens)
     return memories.recall(state.memory, history, query)

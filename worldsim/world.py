@@ -19,7 +19,7 @@ from worldsim.config import WorldConfig
 from worldsim.errors import InvalidInput, InvalidState
 from worldsim.io.starts import Starts
 from worldsim.io.weights import AUDIO, MODEL, WorldFiles, find_world, load_strictly, read_world, write_world
-from worldsim.memory.base import Codec
+from worldsim.memory.base import Codec, FromAbove, PlacesMemory
 from worldsim.models.audio import AudioHead
 from worldsim.models.dynamics import Dynamics
 from worldsim.models.registry import Scale
@@ -166,7 +166,8 @@ class World:
         Or give frames of your own: `frames` (B, T, H, W, 3) uint8, T >= 1, and the T-1 `actions` between them,
         (B, T-1) or (B, T-1, A), and, where the first of them is not the beginning of an episode, its `age` (B,) in
         steps since then: a world knows how late it is. `streams` (B, T, ...) are what other sensors of the world's
-        spec gave with these frames, by default what they give in the mean. `episode` (default 0) tells apart the
+        spec gave with these frames, by default what the world reads off the frames or foresees after the first one,
+        of which it is taken to be what they give in the mean. `episode` (default 0) tells apart the
         resets of one seed. Seeds of 2**63 or more are taken as `noise.fold_seed` folds them.
         Raises InvalidInput for seeds that are no integers, for frames of another size or type and for ages
         below 0, InvalidAction for actions that are not the world's, InvalidState where weights make numbers that are
@@ -214,10 +215,10 @@ class World:
         return self._encode(frames[row]), check_actions(self.config.actions, taken[row], between)
 
     def _given_streams(self, given: Mapping[str, np.ndarray], steps: int, row: int, batch: int) -> dict[str, Tensor]:
-        """What each stream of one world is at `steps` frames, (T, ...)."""
+        """What is known of each stream of one world at `steps` frames, (T, ...), or (1, ...) at the first alone."""
         if unknown := sorted(given.keys() - self.spec.streams.keys()):
             raise InvalidInput(f"world {self.config.name!r} has no stream {unknown[0]!r}; leave it out")
-        values = {name: one.expand(steps, *one.shape[1:]) for name, one in self.usual_streams(1).items()}
+        values = self.usual_streams(1)
         for name, one in given.items():
             array, wanted = _array(name, one), (batch, steps, *self.spec.streams[name].shape)
             if array.shape != wanted or not np.isfinite(array).all():
@@ -226,9 +227,14 @@ class World:
         return values
 
     def usual_streams(self, batch: int) -> dict[str, Tensor]:
-        """What the streams of `batch` worlds are taken to be where nothing is known of them, (B, ...)."""
+        """What the streams of `batch` worlds are taken to be where nothing is known of them, (B, ...).
+
+        Without those that heads read off a frame.
+        """
         usual = {}
         for name, spec in self.spec.streams.items():
+            if name in self.dynamics.heads.streams_read_off:
+                continue
             mean = self.config.dynamics.scales.get(name, Scale()).mean or (0.0,) * math.prod(spec.shape)
             one = np.clip(np.array(mean).reshape(spec.shape), *spec.bounds()).astype(spec.dtype)
             usual[name] = torch.as_tensor(np.repeat(one[None], batch, axis=0), device=self.device)
@@ -239,14 +245,14 @@ class World:
     ) -> WorldState:
         """One world whose history has read latents (T, C, h, w), the first of that age, and the T-1 actions between."""
         kinds = {True: torch.float32, False: torch.int64}
-        streams = {name: v.to(self.device, kinds[v.is_floating_point()]) for name, v in streams.items()}  # (T, ...)
+        streams = {name: v.to(self.device, kinds[v.is_floating_point()]) for name, v in streams.items()}
         latents = latents.to(self.dtype)
         if not torch.isfinite(latents).all():
             raise InvalidState(
                 f"world {self.config.name!r} makes numbers that are not finite of what it begins with; load it anew"
             )
         actions = torch.as_tensor(taken)[None]  # (1, T - 1, ...)
-        known = {name: values[None] for name, values in streams.items()}  # (1, T, ...)
+        known = {name: values[None] for name, values in streams.items()}  # (1, T, ...), or (1, 1, ...)
         return rollout.start(
             self.engine.eager, latents[None], actions, ages=[age], seeds=[seed], episodes=[episode], streams=known
         )
@@ -329,6 +335,15 @@ class World:
     def latents(self, state: WorldState) -> np.ndarray:
         """What the current frames are decoded from, (B, C, h, w) float32."""
         return state.past[:, 0].float().cpu().numpy().copy()
+
+    def from_above(self, state: WorldState, row: int = 0) -> FromAbove | None:
+        """What one world of the batch remembers of places, seen from above; None without a memory of these."""
+        if self.dynamics.memories is None:
+            return None
+        for name, memory in self.dynamics.memories.each.items():
+            if isinstance(memory, PlacesMemory):
+                return memory.from_above(state.memory[name], state.heads, row)
+        return None
 
     def streams(self, state: WorldState) -> dict[str, np.ndarray]:
         """What the world's other sensors give at the current frames, (B, ...) each; what is not finite is set to 0."""

@@ -32,7 +32,7 @@ world](first-world.md) is the tutorial, and [`examples/recipes`](../examples/rec
 - What is finished is not done again, and what was interrupted or killed goes on, when the same command is given again.
   A stage runs anew where its table of the recipe changed, or a stage before it: another `[evaluate]` measures anew and
   writes the card, another `[dynamics]` keeps recordings and tokenizer. What is replaced and took hours goes to the
-  folder `old`.
+  folder `old`. With more `hours` and nothing else changed, what was trained is trained on.
 - Hours are those of the machine that trains: a faster one makes a better world of the same recipe.
 """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from worldsim.envs.state import EnvState
 from worldsim.envs.world_env import WorldEnv
 from worldsim.spec import WorldProtocol
 from worldsim.speculation import Speculation, SpeculationStats
+from worldsim.world import World
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class Game:
     """
 
     def __init__(self, world: WorldProtocol, *, speculate: bool | Speculation | None = None) -> None:
-        self.env = WorldEnv(world, between=True, render_mode="rgb_array", speculate=speculate)
+        self._speculate = speculate
+        self.env = self._made(world)
         self.spec = world.spec
         self.real: RealGame | None = None
         self.seed = 0
@@ -90,6 +92,30 @@ class Game:
         frame = self.env.render()
         assert frame is not None
         return self._view(frame)
+
+    def toggle_memory(self) -> bool | None:
+        """Read the world's memories no longer, or again; whether they are read now, None where it has none.
+
+        They are written all the while, so that what is seen without them is remembered, too.
+        """
+        world = self.env.world
+        if not isinstance(world, World) or world.dynamics.memories is None:
+            return None
+        sampling = replace(world.sampling, memory=not world.sampling.memory)
+        moment, self.env = self.env.save_state(), self._made(world.with_sampling(sampling), closing=self.env)
+        self.env.restore_state(moment)
+        return sampling.memory
+
+    def _made(self, world: WorldProtocol, closing: WorldEnv | None = None) -> WorldEnv:
+        if closing is not None:
+            closing.close()
+        return WorldEnv(world, between=True, render_mode="rgb_array", speculate=self._speculate)
+
+    @property
+    def memory(self) -> bool | None:
+        """Whether memories are read; None where the world has none."""
+        world = self.env.world
+        return world.sampling.memory if isinstance(world, World) and world.dynamics.memories is not None else None
 
     @property
     def speculation_stats(self) -> SpeculationStats | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pygame
 
 from worldsim.envs.play.layout import Layout
+from worldsim.envs.play.plan import draw_plan
 from worldsim.envs.play.status import Status
 from worldsim.envs.play.theme import (
     ACCENT,
@@ -25,6 +26,7 @@ from worldsim.envs.play.theme import (
     Colour,
     Theme,
 )
+from worldsim.memory.base import FromAbove
 from worldsim.spec import WorldSpec
 
 MESSAGE_SECONDS = 6.0
@@ -73,6 +75,9 @@ def sections(spec: WorldSpec, status: Status, measured: Measured) -> list[Sectio
     ]
     if status.ending_chance is not None:
         episode_rows.insert(3, ("chance of ending", f"{status.ending_chance:.1%}"))
+    if status.memory is not None:
+        kept = "" if status.plan is None else f", {len(status.plan.views)} views"
+        episode_rows.append(("memory", ("on" if status.memory else "off") + kept))
     return [
         Section("speed", speed_rows, *_hero(status, measured.frames_per_second, wanted)),
         Section("episode", episode_rows),
@@ -98,8 +103,10 @@ def _latency(measured: Measured) -> str:
     return f"{measured.latency_p50:.0f} ms, p95 {measured.latency_p95:.0f}"
 
 
-def draw_panel(target: pygame.Surface, layout: Layout, spec: WorldSpec, blocks: list[Section]) -> None:
-    """Draw the panel into its box: the world's name, then the sections in the order given."""
+def draw_panel(
+    target: pygame.Surface, layout: Layout, spec: WorldSpec, blocks: list[Section], plan: FromAbove | None = None
+) -> None:
+    """Draw the panel into its box: the world's name, its sections in their order, a plan where there is room."""
     assert layout.panel is not None
     theme, box, pad = Theme(layout.unit), layout.panel, Theme(layout.unit).px(18)
     target.fill(SURFACE, box)
@@ -113,6 +120,14 @@ def draw_panel(target: pygame.Surface, layout: Layout, spec: WorldSpec, blocks: 
     for block in blocks:
         cell = cell.move((cell.width + theme.px(36), 0) if layout.panel_across else (0, used + theme.px(22)))
         used = _draw_section(target, theme, cell, block)
+    if plan is not None:
+        below = cell.top + used + theme.px(10)
+        room = pygame.Rect(cell.left, below, cell.width, box.bottom - pad - below)
+        if layout.panel_across:  # beside the last section, in a window that is wide enough
+            room = pygame.Rect(cell.right + theme.px(36), box.top + pad, cell.width, box.height - 2 * pad)
+            room = room.clip(box.inflate(-2 * pad, 0))
+        if min(room.size) > theme.px(60):
+            draw_plan(target, theme, room, plan)
 
 
 def _draw_title(target: pygame.Surface, theme: Theme, cell: pygame.Rect, spec: WorldSpec) -> int:

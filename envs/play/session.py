@@ -23,10 +23,12 @@ from worldsim.envs.play.real import RealGame
 from worldsim.envs.play.recorder import Clips
 from worldsim.envs.play.status import Settings, Status
 from worldsim.errors import InvalidInput, MissingDependency
+from worldsim.memory.base import FromAbove
 
 if TYPE_CHECKING:
     from worldsim.envs.play.sound import Speaker
 
+PLAN_SECONDS = 0.25  # between two drawings of what is remembered
 RESTART_AFTER = 1.5  # seconds between the end of an episode and the next one
 SPEEDS = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
 
@@ -52,6 +54,8 @@ class Session:
         self._action: np.ndarray | None = None  # the last one, (1,) or (1, A)
         self._moment: Snapshot | None = None
         self._message, self._message_at = "", -math.inf
+        self._seen: FromAbove | None = None
+        self._plan_at = -math.inf
         self.clips = Clips(game.spec, self._say)
         self.speaker: Speaker | None = None  # of a world with sound, where there is a device
         self.trace = Trace(game.spec.name, game.spec.steps_per_second)
@@ -103,6 +107,8 @@ class Session:
                 self._toggle_real()
             case "record":
                 self.clips.toggle()
+            case "memory":
+                self._toggle_memory()
             case "slower" | "faster":
                 self._change_speed(job)
             case "mute" | "quieter" | "louder":
@@ -131,6 +137,8 @@ class Session:
             keys=self._keys if self._script else (),
             message=self._message,
             message_at=self._message_at,
+            memory=game.memory,
+            plan=self._plan() if game.memory is not None else None,
         )
 
     def _keys_changed(self) -> bool:
@@ -228,6 +236,18 @@ class Session:
                 return
         self.clips.stop()  # a clip cannot change its size
         self._begin(self.game.seed)
+
+    def _toggle_memory(self) -> None:
+        on = self.game.toggle_memory()
+        words = {None: "this world has no memory", True: "memory on", False: "memory off: what is out of sight is lost"}
+        self._say(words[on])
+
+    def _plan(self) -> FromAbove | None:
+        """What is remembered, from above: anew only now and then, and after what is no step."""
+        now = time.perf_counter()
+        if now - self._plan_at > PLAN_SECONDS:
+            self._plan_at, self._seen = now, self.game.env.from_above()
+        return self._seen
 
     def _change_speed(self, direction: str) -> None:
         if direction == "faster":

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from worldsim.envs.play.real import RealGame
+from worldsim.memory.base import FromAbove
 
 
 @dataclass(frozen=True)
@@ -46,3 +47,5 @@ class Status:
     keys: tuple[str, ...] = ()  # that a script holds down
     message: str = ""  # the last thing worth telling
     message_at: float = -math.inf  # when it was told
+    memory: bool | None = None  # whether memories are read; None where the world has none
+    plan: FromAbove | None = field(default=None, compare=False)  # what is remembered of places, from above

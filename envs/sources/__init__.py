@@ -11,6 +11,7 @@ from typing import Any
 import gymnasium as gym
 
 import worldsim.envs.sources.car_racing
+import worldsim.envs.sources.doom_maze  # noqa: F401
 import worldsim.envs.sources.doom_scenarios  # noqa: F401 (they register their sources)
 from worldsim.envs.sources.base import Arena, Source, SourceSpec, TimeStep
 from worldsim.envs.sources.registry import SOURCES, register_policy, register_source, resolve

@@ -170,15 +170,8 @@ class DoomSource:
             game.init()
         return game
 
-    @contextlib.contextmanager
-    def _engine_errors(self) -> Iterator[None]:
-        vzd = self._vzd
-        try:
-            yield
-        except (
-            vzd.ViZDoomErrorException, vzd.ViZDoomUnexpectedExitException, vzd.ViZDoomIsNotRunningException,
-        ) as error:  # fmt: skip
-            raise WorldsimError(f"the ViZDoom engine stopped ({error}); make the source again") from error
+    def _engine_errors(self) -> contextlib.AbstractContextManager[None]:
+        return engine_errors(self._vzd)
 
     def _frame(self, state: Any) -> np.ndarray:
         """The kept band of the screen, area-averaged to the spec's size."""
@@ -218,6 +211,17 @@ class DoomSource:
             y0, y1 = np.clip([ball.y, ball.y + ball.height], top, bottom) - top
             box[:] = ball.x * scale_x, y0 * scale_y, (ball.x + ball.width) * scale_x, y1 * scale_y
         return boxes
+
+
+@contextlib.contextmanager
+def engine_errors(vzd: Any) -> Iterator[None]:
+    """Raise WorldsimError where the engine stops inside the block."""
+    try:
+        yield
+    except (
+        vzd.ViZDoomErrorException, vzd.ViZDoomUnexpectedExitException, vzd.ViZDoomIsNotRunningException,
+    ) as error:  # fmt: skip
+        raise WorldsimError(f"the ViZDoom engine stopped ({error}); make the source again") from error
 
 
 @contextlib.contextmanager

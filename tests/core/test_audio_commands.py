@@ -90,7 +90,7 @@ def test_a_table_of_the_recipe_adds_the_stages(made, tmp_path):
 def test_stages_before_the_sound_stay_done_when_it_is_added(made, tmp_path):
     makings = [
         Making(recipe(tmp_path, made / "data", audio=text), tmp_path / "recipe.toml", tmp_path / "out", "cpu")
-        for text in ("", "[audio]", "[audio]\nhours = 0.1")
+        for text in ("", "[audio]", "[audio]\ndraw_steps = 4")
     ]
     marks = [{stage.name: making._mark(stage) for stage in making.stages} for making in makings]
     for name in ("record-0", "tokenizer", "dynamics", "calibrate"):

@@ -80,7 +80,8 @@ def test_it_draws_what_it_draws_uncompiled_but_for_rounding(compiled, uncompiled
 
 
 @needs_compiler
-def test_heads_of_the_frame_and_memories_work_with_what_is_compiled(cache):
+def test_heads_of_the_frame_and_memories_work_with_what_is_compiled(tmp_path, monkeypatch):
+    monkeypatch.setenv(worldsim.runtime.compiled.CACHE, str(tmp_path))  # the others look at what lies in theirs
     changes = {"head_reads": {"reward": "both", "event": "frame"}, "memories": ("first_frame", "mean")}
     changes |= {"history_blocks": 1, "denoiser_blocks": 1, "latent_decoder_blocks": 1}  # compiles in half of the time
     plain = World(lively_files(sampling=SHAPED, **changes), device="cpu")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,11 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_training import brief, train
+from small_training import brief, loss_of, tokenizer_task, train
 from tiny import tiny_episodes
 from train_on_ranks import LineTask, weights
 
 from worldsim.cli.main import main
+from worldsim.data.episodes import Episodes
 from worldsim.train.checkpoint import load_checkpoint
 
 SUPPORT = Path(__file__).parents[1] / "support"
@@ -70,6 +72,26 @@ def test_two_processes_do_what_one_does_with_the_joined_batch(ranks, tmp_path):
     assert (single["model.map.weight"] - untrained).abs().max() > 0.01
     for name, tensor in single.items():
         torch.testing.assert_close(double[name], tensor, rtol=1e-4, atol=1e-6)
+
+
+def test_two_processes_reach_the_loss_of_one_that_accumulates_two_batches(ranks, data, tmp_path):
+    store = Episodes.open(data)
+    single = train(tokenizer_task(store), brief(6, accumulate=2), tmp_path)
+    double, untrained = tokenizer_task(store), loss_of(tokenizer_task(store))
+    weights_of_two = load_file(ranks / "whole-0.safetensors")
+    for name, p in double.model.named_parameters():
+        p.data.copy_(weights_of_two[f"model.{name}"])
+    assert loss_of(double) == pytest.approx(loss_of(single.task), rel=1e-3)
+    assert loss_of(double) < 0.95 * untrained
+
+
+def test_what_two_processes_began_one_goes_on_with(ranks, data, tmp_path):
+    store = Episodes.open(data)
+    whole = train(tokenizer_task(store), brief(9, accumulate=2), tmp_path / "whole")
+    shutil.copytree(ranks / "whole", tmp_path / "parts")
+    parts = train(tokenizer_task(store), brief(9, accumulate=2), tmp_path / "parts", resume=True)
+    assert parts.step == whole.step == 9
+    assert loss_of(parts.task) == pytest.approx(loss_of(whole.task), rel=1e-3)
 
 
 def test_a_run_of_two_processes_is_resumed_to_the_bit(ranks):

@@ -1,5 +1,4 @@
 import contextlib
-import filecmp
 import os
 import re
 import resource
@@ -10,21 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from recordings import META, rows, write
+from recordings import META, files, rows, same_store, write
 
 from worldsim.data.episode_stream import CAPACITY
 from worldsim.data.episode_writer import EpisodeWriter
 from worldsim.data.episodes import Episodes
 from worldsim.errors import DamagedEpisodes, InvalidInput, InvalidState, WorldsimError
-
-
-def files(folder):
-    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
-
-
-def same_store(a, b):
-    """Whether two stores hold the same files with the same bytes."""
-    return files(a) == files(b) and not any(filecmp.cmpfiles(a, b, files(a), shallow=False)[1:])
 
 
 @pytest.fixture

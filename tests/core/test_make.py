@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -132,6 +133,13 @@ def test_a_changed_card_is_written_anew_and_nothing_else(made, capsys):
     assert stages == ["card"]
     assert (made / "out" / "world" / "README.md").read_text().startswith("# A ball")
     make(made, capsys)
+
+
+def test_more_hours_train_on_what_was_trained(made, capsys):
+    stages, said = make(made, capsys, **{"hours = 0.7": "hours = 0.9"})
+    assert stages == STAGES[3:] and "dynamics: going on" in said and not (made / "out" / "old").exists()
+    assert len(steps_of(made)["dynamics"]) == 2 and re.search(r"^0\.8[89]\d+ h left", said, re.MULTILINE)
+    assert make(made, capsys, **{"hours = 0.7": "hours = 0.9"})[0] == []
 
 
 def test_changed_dynamics_keep_recordings_and_tokenizer_and_set_the_old_ones_aside(made, capsys):

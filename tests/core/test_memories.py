@@ -237,7 +237,7 @@ def test_training_reads_and_writes_what_a_dream_does():
         for t in range(4):
             at = dataclasses.replace(seen, **{n: getattr(seen, n)[t::4] for n in ("tokens", "local", "cond", "ages")})
             query = Query(frames[:, t], actions[:, t], ages[:, t], {}, {}, at.tokens)
-            one = model.memories.recall(trees, at, query)
+            one, _ = model.memories.recall(trees, at, query)
             for name in ("tokens", "local", "cond"):
                 torch.testing.assert_close(getattr(one, name), getattr(clip, name)[t::4])
             assert not torch.equal(one.cond, at.cond) and not torch.equal(one.local, at.local)

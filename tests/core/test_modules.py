@@ -141,5 +141,5 @@ def test_numbers_are_normalised_and_back_in_float32_whatever_the_weights_are():
 def test_streams_that_cannot_be_learned_are_refused(tmp_path):
     store = tiny_episodes(tmp_path / "data")
     for name in ("pose", "rgb", "reward"):
-        with pytest.raises(InvalidInput, match=f"no vector or token '{name}'"):
+        with pytest.raises(InvalidInput, match=f"no vector or token or depth '{name}'"):
             cache_latents(fixed_tokenizer(), store, tmp_path, "cpu", streams=(name,))

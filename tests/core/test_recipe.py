@@ -35,7 +35,7 @@ def refused(folder, capsys, old="", new=""):
         ("clip = 8", "clips_ = 8", "'clips_' is nearest to 'clips'"),
         ("[evaluate]", "[evaluation]", "'evaluation' is nearest to 'evaluate'"),
         ("hours = 0.5", "hour = 1", "tokenizer: unknown fields ['hour'], missing fields []; 'hour' is nearest to"),
-        ("hours = 0.5", 'hours = "long"', "tokenizer: hours: expected float, found 'long'"),
+        ("hours = 0.5", 'hours = "long"', "tokenizer: hours: input should be a valid number, found 'long'"),
         ("hours = 0.5", "hours = 0", "tokenizer: hours is 0.0; give more than 0"),
         ("steps = 400", "steps = 0", "steps is 0"),
         ('name = "ball"', "", "missing fields ['name']"),
@@ -56,6 +56,13 @@ def refused(folder, capsys, old="", new=""):
         ("clip = 8", 'clip = 8\nevent = ["HEALTH"]', "HEALTH"),
         ("patch = [2, 1]", "patch = [3, 1]", "dynamics: "),
         ("clip = 8", "clip = 1", "clip is 1; give at least 2"),
+        ("clip = 8", 'clip = 8\nmemories = ["keyframe"]', "memory 'keyframe' is unknown or stands twice; there are"),
+        ("clip = 8", 'clip = 8\nmemories = ["keyframes"]', "keyframes need the streams pose, depth"),
+        (
+            "clip = 8",
+            'clip = 8\nmemories = ["recurrent"]\noptions = { recurrent = { wide = 4 } }',
+            "and it takes width, longest",
+        ),
         ('source = "gym:worldsim-tests/Ball-v0"\nsteps = 400', 'store = "nowhere"', "nowhere"),
         (
             'source = "gym:worldsim-tests/Ball-v0"\nsteps = 400',

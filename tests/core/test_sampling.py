@@ -8,6 +8,7 @@ import pytest
 import torch
 from lively import SIZES, lively_dynamics
 
+from worldsim.errors import InvalidInput
 from worldsim.sampling.sampler import (
     TEACHER_STEPS,
     Eager,
@@ -133,6 +134,24 @@ def test_the_temperature_is_the_size_of_the_noise_that_a_frame_is_drawn_from(mod
         draw(model, SamplingConfig(1, temperature))
     torch.testing.assert_close(got[1], 1.5 * got[0])
     assert got[0].std() > 0.5 and not got[2].any()
+
+
+def test_what_is_drawn_stays_within_the_range_of_the_data():
+    free = lively_dynamics().requires_grad_(False)
+    ranges = {"latent_low": (-0.1,) * SIZES.channels, "latent_high": (0.0, *(0.2,) * (SIZES.channels - 1))}
+    model = lively_dynamics(config=dataclasses.replace(SIZES, **ranges))
+    model.load_state_dict(free.state_dict())
+    model.requires_grad_(False)
+    wild, kept = (draw(m, SamplingConfig(2, 3.0)) for m in (free, model))
+    assert wild.latents.abs().max() > 0.3
+    frames = kept.latents.unflatten(1, (-1, SIZES.channels))  # the new one and those between
+    assert frames.min() == pytest.approx(-0.1) and frames[:, :, 1:].max() == pytest.approx(0.2)
+    assert frames[:, :, 0].max() == 0
+
+
+def test_a_range_of_other_channels_is_refused():
+    with pytest.raises(InvalidInput, match=r"latent_low and latent_high are of 1 and 0 channels; give 4, or none"):
+        dataclasses.replace(SIZES, latent_low=(0.0,))
 
 
 def test_the_noise_of_a_world_is_a_function_of_its_key(model):

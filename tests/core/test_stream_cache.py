@@ -54,7 +54,7 @@ def test_sound_is_mirrored_with_the_frames(store, tmp_path):
 
 
 def test_a_stream_that_nothing_encodes_is_refused(store, tmp_path):
-    with pytest.raises(InvalidInput, match="no vector or token 'audio'; it has none"):
+    with pytest.raises(InvalidInput, match="no vector or token or depth 'audio'; it has none"):
         read_streams(store, ("audio",), run=tmp_path)
-    with pytest.raises(InvalidInput, match="no vector or token or depth 'audio'"):
-        read_streams(store, ("audio",), run=tmp_path, encoders={"depth": Loudness()})
+    with pytest.raises(InvalidInput, match="no vector or token or depth or image 'audio'"):
+        read_streams(store, ("audio",), run=tmp_path, encoders={"image": Loudness()})

@@ -7,6 +7,7 @@ import pytest
 import torch
 from small_training import brief, latent_store, loss_of, narrow_dynamics_task, tokenizer_task, train
 from tiny import tiny_episodes
+from train_on_ranks import LineTask
 
 from worldsim.data.clips import ClipConfig
 from worldsim.data.latents import encode_frames, load_tokenizer
@@ -181,6 +182,15 @@ def test_every_step_and_every_process_has_random_numbers_of_its_own(store, tmp_p
     assert len(seeds) == len(set(seeds)) == 12
 
 
+def test_batches_that_make_one_step_are_those_of_as_many_processes(store, tmp_path):
+    line = LineTask()
+    train(line, brief(4, accumulate=2), tmp_path / "apart")
+    joined = LineTask(shares=2)
+    train(joined, brief(4), tmp_path / "joined")
+    torch.testing.assert_close(line.model.map.weight, joined.model.map.weight, rtol=1e-4, atol=1e-6)
+    assert (LineTask().model.map.weight - line.model.map.weight).abs().max() > 0.01
+
+
 def test_the_loss_falls(make_task, tmp_path):
     task = make_task(batch=8)
     before = loss_of(task)
@@ -234,7 +244,7 @@ def test_a_batch_that_overflows_costs_a_batch_and_not_the_run(store, tmp_path):
     before = {name: p.detach().clone() for name, p in good.model.named_parameters()}
     real = task.model.forward
     task.model.forward = lambda *args: (real(*args)[0] * float("nan"), {})
-    good._one(good.model, task.batch(2, 0), Budget(brief(9)))
+    good._one(good.model, [task.batch(2, 0)], Budget(brief(9)))
     assert good.step == 3
     assert all(torch.equal(p, before[name]) for name, p in good.model.named_parameters())
 

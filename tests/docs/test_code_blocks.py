@@ -18,7 +18,7 @@ from worldsim.cli.main import COMMANDS, main
 
 LANGUAGES = {"python", "sh", "mermaid", "text"}
 CHEAP = {"info", "worlds"}  # commands that are run; all others are only parsed
-OTHER_PROGRAMS = {"", ".", ".ci/run", "apt-get", "export", "mypy", "python3", "ruff"}
+OTHER_PROGRAMS = {"", ".", ".ci/run", "apt-get", "export", "mypy", "python3", "ray", "ruff", "torchrun"}
 OTHER_OPTIONS = {"--logdir", "--nproc-per-node"}  # of tensorboard and torchrun
 EXTRAS = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 

@@ -3,6 +3,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from places import make_world, world_of
 
 from worldsim.data.episodes import Episodes
 
@@ -35,3 +36,10 @@ def test_own_recordings_become_a_store(monkeypatch, capsys, tmp_path):
     run(monkeypatch, "own_recordings.py", tmp_path / "mine")
     assert "wrote 8 episodes, 488 rows" in capsys.readouterr().out
     assert Episodes.open(tmp_path / "mine").meta.actions.n == 2
+
+
+def test_a_place_is_remembered(monkeypatch, capsys, tmp_path):
+    world, out = tmp_path / "without-endings", tmp_path / "returned.png"
+    world_of(make_world(tmp_path)[2]).save_pretrained(world)
+    run(monkeypatch, "remember_a_place.py", world, "--steps", 3, "--turns", "LEFT", "RIGHT", "--out", out)
+    assert "dB PSNR" in capsys.readouterr().out and out.stat().st_size > 1000

@@ -1,4 +1,3 @@
-import filecmp
 import os
 import signal
 import subprocess
@@ -9,6 +8,7 @@ import counter_env
 import gymnasium as gym
 import numpy as np
 import pytest
+from recordings import same_store
 
 from worldsim.cli.main import main
 from worldsim.cli.record import record
@@ -17,12 +17,6 @@ from worldsim.envs.sources import make_source
 from worldsim.errors import InvalidInput
 
 COUNTER = f"gym:{counter_env.DISCRETE}"
-
-
-def same_store(a, b):
-    names = sorted(str(p.relative_to(a)) for p in a.rglob("*") if p.is_file())
-    others = sorted(str(p.relative_to(b)) for p in b.rglob("*") if p.is_file())
-    return names == others and not any(filecmp.cmpfiles(a, b, names, shallow=False)[1:])
 
 
 def test_a_recording_stops_at_the_end_of_an_episode(tmp_path):

@@ -136,7 +136,7 @@ def test_the_window_shows_the_sound(play, world):
     player = play(world, script=((),) * 3)
     player.until(lambda: player.status.steps >= 2)
     assert player.status.volume == 1.0
-    player.tap("m")
+    player.tap("v")
     player.until(lambda: player.status.volume == 0)
 
 

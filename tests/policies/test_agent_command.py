@@ -1,6 +1,7 @@
 """`worldsim agent train | evaluate | play | compare`."""
 
 import json
+import shutil
 import sys
 
 import pytest
@@ -84,6 +85,24 @@ def test_a_trained_agent_plays_for_a_video(trained, tmp_path):
     run("play", trained / "seed-0" / "agent.safetensors", "--real", "--decisions", 4, "--out", tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"dream.mp4", "real.mp4"}
     assert all(path.stat().st_size > 500 for path in tmp_path.iterdir())
+
+
+def test_the_agent_that_comes_with_a_world_is_named_by_the_world(world, trained, tmp_path, monkeypatch, capsys):
+    own, bare = tmp_path / "own", tmp_path / "bare"
+    for path in (own, bare):
+        world.save_pretrained(path)
+    shutil.copy(trained / "seed-0" / "agent.safetensors", own)
+    run("evaluate", own, "--episodes", 2)
+    assert "| agent |" in capsys.readouterr().out
+    monkeypatch.chdir(bare)
+    run("play", own, "--decisions", 2)
+    assert (bare / "dream.mp4").exists() and not (own / "dream.mp4").exists()
+    with pytest.raises(SystemExit):
+        run("evaluate", bare)
+    assert "comes without an agent; train one (worldsim agent train" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        run("play", "no-such-world")
+    assert "no world 'no-such-world'" in capsys.readouterr().err
 
 
 def test_policies_are_compared(folder, tmp_path, capsys):

@@ -1,7 +1,9 @@
 from dataclasses import replace
 
+import counter_env
 import numpy as np
 import pytest
+from game import counter_world
 
 from worldsim.policies.agent_envs import dream_envs, real_envs
 from worldsim.policies.baselines import Always, HeldRandom, baselines
@@ -9,6 +11,7 @@ from worldsim.policies.curves import format_stages, save_curves
 from worldsim.policies.evaluate import Score, evaluate
 from worldsim.policies.judge import TRAINED_IN, Judge, format_table, pooled
 from worldsim.policies.observation import ObservationConfig
+from worldsim.policies.rollouts import Workers
 from worldsim.spec import ActionSpec
 
 CONFIG = ObservationConfig(stack=1, hold=2)
@@ -85,6 +88,21 @@ def test_an_agent_is_also_judged_in_the_dream_that_it_was_trained_in(world):
     cells = dict(zip(*([cell.strip() for cell in line.split("|")] for line in (title, row)), strict=False))
     assert cells[f"in the {TRAINED_IN}"].startswith(f"{scores[TRAINED_IN].mean:.0f} [")
     assert title.count("over real") == 2
+
+
+def test_scores_do_not_depend_on_who_plays(world):
+    source = replace(world.config.source, name=f"gym:counter_env:{counter_env.DISCRETE}")
+    modular = counter_world(source=source)  # other processes have not registered the game
+    policy = HeldRandom(DISCRETE, mean_steps=2.0)
+    scores = []
+    for workers in (1, 2):
+        judge = Judge(modular, CONFIG, episodes=20, trust_source=True, workers=Workers(workers))
+        scores.append(judge(policy))
+        judge.close()
+    assert scores[0] == scores[1]
+    for score in scores[0].values():
+        assert len(score.returns) == 20 and sum(age.steps for age in score.ages) == sum(score.lengths)
+        assert sum(run.share for run in score.runs) == pytest.approx(1)
 
 
 def test_stages_show_the_dream_beside_the_game():

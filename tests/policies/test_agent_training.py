@@ -19,7 +19,7 @@ from worldsim.cli.main import main
 from worldsim.cli.record import record
 from worldsim.data.episodes import Episodes
 from worldsim.errors import InvalidInput
-from worldsim.policies.agent import convert_agent, load_agent
+from worldsim.policies.agent import _old_digest, convert_agent, load_agent
 from worldsim.policies.agent_envs import dream_envs, real_envs
 from worldsim.policies.judge import Judge
 from worldsim.policies.network import STEP_DISCOUNT
@@ -125,6 +125,18 @@ def test_an_agent_trains_on_in_a_world_of_the_same_tokenizer_only(world, folder,
     assert training.points[0]["steps"] == 16
     with pytest.raises(InvalidInput, match="another tokenizer"):
         start(counter_world(1), folder, tmp_path / "other", parent=trained / "agent.safetensors")
+
+
+def test_an_agent_knows_the_latents_whatever_decodes_them(world, trained):
+    agent = load_agent(trained / "agent.safetensors")
+    files = world._files
+    decoder = {name: tensor + 1 for name, tensor in files.model.items() if name.startswith("tokenizer.decoder.")}
+    repainted = World(dataclasses.replace(files, model={**files.model, **decoder}), device="cpu")
+    agent.check_world(repainted)
+    agent.tokenizer = _old_digest(world)  # as agents of 0.1.0 say it
+    agent.check_world(world)
+    with pytest.raises(InvalidInput, match="another tokenizer"):
+        agent.check_world(repainted)
 
 
 def test_a_full_disk_leaves_the_saved_agent_and_hides_no_earlier_error(world, folder, tmp_path, monkeypatch):

@@ -1,6 +1,8 @@
 """Small episode stores for tests."""
 
+import filecmp
 from dataclasses import replace
+from pathlib import Path
 
 import google_crc32c
 import numpy as np
@@ -73,3 +75,13 @@ def as_format_1(path):
     values = files.meta.to_json()
     files.group.update_attributes({"format_version": 1, "meta_sha256": meta_digest(values, 1)})
     return path
+
+
+def files(folder: Path) -> list[str]:
+    """Of a folder and those in it."""
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+def same_store(a: Path, b: Path) -> bool:
+    """Whether two stores hold the same files with the same bytes."""
+    return files(a) == files(b) and not any(filecmp.cmpfiles(a, b, files(a), shallow=False)[1:])

@@ -14,12 +14,16 @@ import tyro
 
 from worldsim.cli.output import require_writable, say
 from worldsim.errors import InvalidInput, MissingDependency
+from worldsim.io.weights import AGENT, find_world
 from worldsim.policies.config import EvaluateConfig, TrainConfig
 from worldsim.policies.observation import ObservationConfig
+from worldsim.policies.rollouts import Workers
 from worldsim.world import World
 
 if TYPE_CHECKING:
     from worldsim.policies.agent import Agent
+
+SUFFIX = ".safetensors"  # of an agent's file
 
 Flat = tyro.conf.arg(name="")  # options without a prefix
 
@@ -50,7 +54,7 @@ class TrainCommand:
 class EvaluateCommand:
     """Evaluate a trained agent by whole episodes of the world, and of the real game."""
 
-    agent: Annotated[Path, tyro.conf.Positional]  # an agent (.safetensors)
+    agent: Annotated[Path, tyro.conf.Positional]  # an agent (.safetensors), or a world that one comes with
     world: str | None = None  # a shipped name, a local folder or a hub id; without it the one that the agent names
     episodes: int = 100  # whole ones, in either place
     real: bool = False  # evaluate it in the real game, too
@@ -58,6 +62,7 @@ class EvaluateCommand:
     baselines: bool = False  # evaluate random actions and constant ones, too
     trust_source: bool = False  # let the real game be a Python module that the world's files name
     json: Path | None = None  # write the figures to this file
+    workers: Annotated[Workers, Flat] = field(default_factory=Workers)
 
     def run(self) -> None:
         """Play, print and write."""
@@ -71,7 +76,8 @@ class EvaluateCommand:
             require_writable(self.json)
         agent, world, name = _open(self.agent, self.world)
         judge = Judge(
-            world, agent.observation, episodes=self.episodes, real=self.real, trust_source=self.trust_source
+            world, agent.observation, episodes=self.episodes, real=self.real, trust_source=self.trust_source,
+            workers=self.workers,
         )  # fmt: skip
         try:
             rows = {"agent": judge(agent, deterministic=not self.stochastic)}
@@ -91,12 +97,12 @@ class EvaluateCommand:
 class PlayCommand:
     """Write a video of a trained agent in the world, and one in the real game."""
 
-    agent: Annotated[Path, tyro.conf.Positional]  # an agent (.safetensors)
+    agent: Annotated[Path, tyro.conf.Positional]  # an agent (.safetensors), or a world that one comes with
     world: str | None = None  # a shipped name, a local folder or a hub id; without it the one that the agent names
     real: bool = False  # film it in the real game, too
     decisions: int = 300  # of the agent, at most: a video ends with its episode
     trust_source: bool = False  # let the real game be a Python module that the world's files name
-    out: Path | None = None  # folder of dream.mp4 and real.mp4; without it the agent's own
+    out: Path | None = None  # folder of dream.mp4 and real.mp4; without it the agent's own, or this one
 
     def run(self) -> None:
         """Play and write."""
@@ -105,7 +111,8 @@ class PlayCommand:
         if self.decisions < 1:
             raise InvalidInput(f"--decisions is {self.decisions}; give 1 or more")
         agent, world, _ = _open(self.agent, self.world)
-        out = self.agent.parent if self.out is None else self.out
+        own = self.agent.parent if self.agent.suffix == SUFFIX else Path()
+        out = own if self.out is None else self.out
         written = film(
             agent, world, out, real=self.real, trust_source=self.trust_source, decisions=self.decisions
         )  # fmt: skip
@@ -125,6 +132,7 @@ class CompareCommand:
     policies: tuple[str, ...] = ()  # data policies that look at the frame alone (lane:0.5); none: blind policies
     periods: tuple[int, ...] = (20, 40, 60, 80)  # of blind policies: steps before turning round
     trust_source: bool = False  # let the real game be a Python module that the world's files name
+    workers: Annotated[Workers, Flat] = field(default_factory=Workers)
 
     def run(self) -> None:
         """Play, print and write."""
@@ -140,6 +148,7 @@ class CompareCommand:
             periods=self.periods,
             policies=self.policies,
             trust_source=self.trust_source,
+            workers=self.workers,
             tell=lambda line: print(line, flush=True),
         )
         say(compared.to_text())
@@ -183,15 +192,27 @@ def agent(
     action.run()
 
 
-def _open(path: Path, world: str | None) -> tuple[Agent, World, str]:
+def _open(named: Path, world: str | None) -> tuple[Agent, World, str]:
     """An agent, the world that it plays in, and that world's name; raises InvalidInput if they do not fit."""
     from worldsim.policies.agent import load_agent
 
-    agent = load_agent(path)
-    name = agent.world if world is None else world
+    file = named if named.suffix in (SUFFIX, ".zip") else _agent_of(str(named))
+    agent = load_agent(file)
+    name = world if world is not None else agent.world if file is named else str(named)
     loaded = World.from_pretrained(name)
     agent.check_world(loaded)
     return agent, loaded, name
+
+
+def _agent_of(world: str) -> Path:
+    """The file of the agent that comes with a world."""
+    path = find_world(world) / AGENT
+    if not path.exists():
+        raise InvalidInput(
+            f"world {world!r} comes without an agent; train one (worldsim agent train {world} --out runs/agent), or "
+            f"give the {SUFFIX} file of one"
+        )
+    return path
 
 
 def _check_episodes(episodes: int) -> None:

@@ -16,15 +16,18 @@ from worldsim.evaluate.effort import QUICK, Effort
 from worldsim.evaluate.metrics import require_libraries
 from worldsim.evaluate.plots import require_matplotlib, save_plots
 from worldsim.evaluate.probes import find_probes
+from worldsim.evaluate.revisits import Returns, format_returns, measure_returns
 from worldsim.evaluate.sheets import save_sheets
 from worldsim.evaluate.study import Stores, Study, run_study
 from worldsim.evaluate.table import format_report
 from worldsim.io.files import write_json
+from worldsim.io.media import contact_sheet, save_image
 from worldsim.io.weights import find_world
 from worldsim.world import World
 
 if TYPE_CHECKING:
     from worldsim.config import WorldConfig
+    from worldsim.data.episodes import Episodes
     from worldsim.evaluate.endings import DrawActions
 
 BLIND_POLICIES = ("random", "persistent", "sweep")  # data policies that do not look at the frames
@@ -43,6 +46,7 @@ class EvalOptions:
     json: Path | None = None  # write the figures here
     out: Path | None = None  # write report.json, contact sheets and plots into this folder
     quick: bool = False  # measure very little, to see whether all of it runs
+    revisit: bool = False  # measure returns to places instead: memory on and off, true and own pose
     trust_probes: bool = False  # run the probes in the world's folder, which are code; shipped worlds' always run
     device: str = "auto"  # auto, cpu or cuda
 
@@ -75,8 +79,24 @@ def evaluate(options: Annotated[EvalOptions, tyro.conf.arg(name="")]) -> None:
     policy = (stores.random or stores.held_out).meta.policy
     fresh = policy_actions(policy, config) if policy in BLIND_POLICIES else None
     effort = QUICK if options.quick else Effort()
+    if options.revisit:
+        _revisit(world, stores.held_out, options)
+        return
     study = run_study(world, stores, policy_actions(DRIFT_POLICY, config), fresh, effort, probes.probes)
     _write(study, {**_header(options, world), **study.report}, options)
+
+
+def _revisit(world: World, store: Episodes, options: EvalOptions) -> None:
+    """Measure and print returns to places, and write what the options ask for."""
+    sizes = Returns(gaps=(6,), clips=2, context=8) if options.quick else Returns()
+    report, sheet = measure_returns(world, store, sizes)
+    say(format_returns(report))
+    report = {**_header(options, world), **report}
+    if options.json is not None:
+        write_json(options.json, report)
+    if options.out is not None:
+        write_json(options.out / "revisits.json", report)
+        save_image(options.out / "revisits.png", contact_sheet(sheet, scale=2))
 
 
 def _open_stores(options: EvalOptions, config: WorldConfig) -> Stores:

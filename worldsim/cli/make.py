@@ -18,7 +18,7 @@ from worldsim.cli.make_stage import Stage
 from worldsim.cli.output import require_writable, say
 from worldsim.errors import InvalidInput
 from worldsim.io.files import read_json, write_atomically, write_json
-from worldsim.train.recipe import HELD_OUT_SHARE, DataConfig, Recipe, load_recipe
+from worldsim.train.recipe import HELD_OUT_SHARE, DataConfig, DynamicsStage, Recipe, TokenizerStage, load_recipe
 
 STATE = "state.json"  # in the folder of a making: which stages are done, and of what
 CHECKPOINT = {kind: f"run/{kind}.safetensors" for kind in ("tokenizer", "dynamics")}
@@ -76,18 +76,16 @@ class Making:
         for number, stage in enumerate(self.stages, 1):
             mark, known = self._mark(stage), self.state.get(stage.name, {})
             title = f"[{number}/{len(self.stages)}] {stage.name}"
-            if (
-                known.get("mark") == mark
-                and known.get("done")
-                and all((self.out / made).exists() for made in stage.made)
-            ):
+            more = stage.hours > known.get("hours", 0.0)
+            if known.get("mark") == mark and known.get("done") and self._is_there(stage) and not more:
                 say(f"{title}: done before")
                 continue
-            resume = known.get("mark") == mark and not known.get("done")
+            resume = known.get("mark") == mark and (more or not known.get("done"))
             if not resume:
                 self._set_aside(stage, str(known.get("mark", "unknown")))
             say(f"{title}{': going on' if resume else ''}")
-            self._note(stage, {"mark": mark, "done": False, "seconds": known.get("seconds", 0.0) if resume else 0.0})
+            seconds = known.get("seconds", 0.0) if resume else 0.0
+            self._note(stage, {"mark": mark, "done": False, "seconds": seconds, "hours": stage.hours})
             begin = time.monotonic()
             try:
                 facts = stage.run(resume)
@@ -140,10 +138,20 @@ class Making:
             *data,
             *codec,  # first: recordings that are silent are found before hours of training
             Stage(
-                "tokenizer", [asdict(r.tokenizer), r.seed], recorded, self._tokenizer, ("run/tokenizer.safetensors",)
+                "tokenizer",
+                [_but_hours(r.tokenizer), r.seed],
+                recorded,
+                self._tokenizer,
+                ("run/tokenizer.safetensors",),
+                r.tokenizer.hours,
             ),
             Stage(
-                "dynamics", [asdict(r.dynamics), r.seed], ("tokenizer",), self._dynamics, ("run/dynamics.safetensors",)
+                "dynamics",
+                [_but_hours(r.dynamics), r.seed],
+                ("tokenizer",),
+                self._dynamics,
+                ("run/dynamics.safetensors",),
+                r.dynamics.hours,
             ),
             Stage("export", [r.name, asdict(r.export)], ("dynamics",), self._export, ("world",)),
             *([Stage("calibrate", [], ("export", *apart), self._calibrate, ("calibrated",))] if r.calibrate else []),
@@ -226,7 +234,8 @@ class Making:
             "dynamics", c.hours, c.lr, c.cooldown,
             lambda loop, go_on: DynamicsCommand(
                 data=tuple(self.train_data), out=self.out / "run", batch=c.batch, clip=c.clip, patch=c.patch,
-                augment=c.augment, event=c.event, period=c.period, streams=c.streams, loss=c.loss, clips=c.clips,
+                augment=c.augment, event=c.event, period=c.period, streams=c.streams, conditions=c.conditions,
+                heads=c.heads, memories=c.memories, options=c.options, loss=c.loss, clips=c.clips,
                 resume=go_on, loop=loop,
             ),
         )  # fmt: skip
@@ -345,7 +354,8 @@ class Making:
 
     def _mark(self, stage: Stage) -> str:
         """Names the inputs of a stage, and those of all stages before it."""
-        before = [self._mark(next(s for s in self.stages if s.name == name)) for name in stage.after]
+        after = [s for s in self.stages if s.name in stage.after]
+        before = [[self._mark(s), s.hours] for s in after]  # its own hours are not among them: it trains on
         text = json.dumps([stage.name, stage.inputs, before], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -367,6 +377,10 @@ class Making:
                 record = path.with_suffix(".json")  # a training's
                 if path.suffix == ".safetensors" and record.exists():
                     record.rename(old.with_suffix(".json"))
+
+
+def _but_hours(stage: TokenizerStage | DynamicsStage) -> dict[str, Any]:
+    return {name: value for name, value in asdict(stage).items() if name != "hours"}
 
 
 def _read_state(path: Path) -> dict[str, Any]:

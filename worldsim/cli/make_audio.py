@@ -46,9 +46,10 @@ def audio_stages(making: Making, recorded: tuple[str, ...], packed: str) -> tupl
         return {}
 
     all_of_it = asdict(c)
-    of_codec = {name: all_of_it[name] for name in ("codec_hours", "lr", "cooldown", "latents", "dim", "codec_loss")}
-    rest = {name: value for name, value in all_of_it.items() if name not in ("codec_hours", "codec_loss")}
-    return [Stage("audio-codec", [of_codec, seed], recorded, codec, ("run/audio-codec.safetensors",))], [
-        Stage("audio", [rest, seed], ("tokenizer", "audio-codec"), head, ("run/audio.safetensors",)),
+    of_codec = {name: all_of_it[name] for name in ("lr", "cooldown", "latents", "dim", "codec_loss")}
+    rest = {name: value for name, value in all_of_it.items() if name not in ("codec_hours", "hours", "codec_loss")}
+    made = "run/audio-codec.safetensors", "run/audio.safetensors"
+    return [Stage("audio-codec", [of_codec, seed], recorded, codec, made[:1], c.codec_hours)], [
+        Stage("audio", [rest, seed], ("tokenizer", "audio-codec"), head, made[1:], c.hours),
         Stage("add-audio", [], (packed, "audio"), add, (SOUNDING,)),
     ]

@@ -8,8 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from worldsim.data.episodes import Episodes
+from worldsim.data.stream_cache import PLAIN_KINDS
 from worldsim.errors import InvalidInput
-from worldsim.models.dynamics import DynamicsConfig
+from worldsim.models.conditions import conditions
+from worldsim.models.dynamics import CONDITIONS, HEADS, DynamicsConfig
+from worldsim.models.heads import heads
+from worldsim.models.memories import memories
 from worldsim.models.tokenizer import TokenizerConfig
 from worldsim.spec import ActionSpec, StreamSpec
 from worldsim.train.recipe import DataConfig, Recipe
@@ -100,9 +104,7 @@ def _check_tokenizer(recipe: Recipe, recorded: Recorded) -> None:
 def _check_dynamics(recipe: Recipe, recorded: Recorded) -> None:
     c = recipe.dynamics
     usual = ("rgb", "action", "reward", "terminated", "truncated", "between")
-    known = [
-        name for name, stream in recorded.streams.items() if stream.kind in ("vector", "token") and name not in usual
-    ]
+    known = [name for name, stream in recorded.streams.items() if stream.kind in PLAIN_KINDS and name not in usual]
     missing = [name for name in c.streams if name not in known]
     if missing:
         there = f"; it gives {', '.join(known)}" if known else ", which gives none; options = { streams = true } may"
@@ -116,8 +118,18 @@ def _check_dynamics(recipe: Recipe, recorded: Recorded) -> None:
     if c.clip < 2:
         raise InvalidInput(f"dynamics: clip is {c.clip}; give at least 2")
     rows, columns = recorded.height * len(recipe.tokenizer.cameras) // 8, recorded.width // 8
+    actions = recorded.actions  # None: a table's, which is read when it is imported
+    sizes = (1, 0) if actions is None else (actions.n, len(actions.low))
     try:
-        DynamicsConfig(recipe.tokenizer.channels, rows, columns, c.patch, context_length=c.clip - 1, period=c.period)
+        config = DynamicsConfig(
+            recipe.tokenizer.channels, rows, columns, c.patch, *sizes,
+            context_length=c.clip - 1, period=c.period, conditions=c.conditions or CONDITIONS,
+            output_heads=c.heads or HEADS, memories=c.memories, options=c.options,
+            streams={name: recorded.streams[name] for name in c.streams},
+        )  # fmt: skip
+        conditions.build(config, c.conditions)
+        heads.build(config, c.heads)
+        memories.build(config, c.memories)
     except InvalidInput as error:
         raise InvalidInput(f"dynamics: {error}") from error
 

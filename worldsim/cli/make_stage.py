@@ -16,3 +16,4 @@ class Stage:
     after: tuple[str, ...]  # names of the stages that it depends on
     run: Callable[[bool], dict[str, Any]]  # -> what is worth keeping in the state
     made: tuple[str, ...]  # files and folders that it makes, in the folder of the making
+    hours: float = 0.0  # of training; with more of them than it had, what was trained is trained on

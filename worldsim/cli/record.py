@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
     from worldsim.envs.sources import Source, SourceSpec, TimeStep
     from worldsim.policies.data import DataPolicy
+    from worldsim.policies.rollouts import Rollouts
 
 EXAMPLE = '{"env_name": "reach-v3"}'
 
@@ -48,6 +51,8 @@ def record(
     env_kwargs: str | None = None,
     streams: bool = False,
     frames: str | None = None,
+    workers: int | None = None,
+    ray: str | None = None,
 ) -> None:
     """Play a real simulator with a data policy and write episodes.
 
@@ -73,6 +78,8 @@ def record(
         streams: gym: also what the environment observes: vectors, such as joints, and images of other cameras.
         frames: gym: observation or render: where frames come from (default: the observation where it is an image).
         env_kwargs: gym: what gymnasium.make is given besides the id, as a JSON object ('{"env_name": "reach-v3"}').
+        workers: play in so many processes; the episodes are the same, and so is their order.
+        ray: play in the actors of a Ray cluster: its address, auto for the one that runs here, local to start one.
     """
     flags = {"between": between, "depth": depth, "pose": pose, "sound": sound, "labels": labels, "streams": streams}
     values = {"frame_skip": frame_skip, "height": height, "width": width, "frames": frames}
@@ -80,7 +87,9 @@ def record(
     options |= {name: value for name, value in values.items() if value is not None}
     if env_kwargs is not None:
         options["env_kwargs"] = _json_object(env_kwargs)
-    record_episodes(source, options, steps=steps, out=out, seed=seed, policy=policy, resume=resume)
+    record_episodes(
+        source, options, steps=steps, out=out, seed=seed, policy=policy, resume=resume, workers=workers, ray=ray
+    )
 
 
 def record_episodes(
@@ -92,26 +101,72 @@ def record_episodes(
     seed: int = 0,
     policy: str = "mix",
     resume: bool = False,
+    workers: int | None = None,
+    ray: str | None = None,
 ) -> None:
     """As `record`; `options` are those of the source, as `worldsim.envs.sources.make_source` takes them."""
+    from worldsim.policies.rollouts import Workers, make_rollouts, one_thread
+
     if steps < 1:
         raise InvalidInput(f"--steps is {steps}; give at least 1")
     if seed < 0:
         raise InvalidInput(f"--seed is {seed}; give 0 or more")
-    made, player, unstored = prepare(source, policy, options)
+    crew = Workers(workers, ray)
+    if not crew.here and not isinstance(source, str):
+        raise InvalidInput("the source is an environment of this process; give its name, or leave out workers and ray")
+    job = Recording(source, dict(options), policy, seed)
+    player = job.open()
     try:
-        meta = store_meta(made.spec, policy=policy, seed=seed, leave_out=unstored)
-        writer = EpisodeWriter(out, meta, resume=resume)
+        writer = EpisodeWriter(out, player.meta, resume=resume)
         try:
-            with writer:
-                _record(made, player, writer, steps)
+            with writer, one_thread(crew), make_rollouts(job, crew, opened=player) as rollouts:
+                _record(rollouts, writer, steps)
         finally:
             if writer.created and not writer.ends:
                 shutil.rmtree(out)  # an empty store would only stand in the way of the next attempt
-        if made.spec.arena and writer.ends:
-            report_coverage(Episodes.open(out), made.spec.arena)
+        if player.arena and writer.ends:
+            report_coverage(Episodes.open(out), player.arena)
     finally:
-        made.close()
+        player.close()
+
+
+@dataclass(frozen=True)
+class Recording:
+    """The job of whoever plays episodes of a recording; a task is the number of one, an item is one of its rows."""
+
+    source: str | gym.Env[Any, Any]
+    options: dict[str, Any]  # of the source
+    policy: str
+    seed: int
+
+    def open(self) -> Player:
+        """Start the simulator."""
+        made, policy, unstored = prepare(self.source, self.policy, self.options)
+        return Player(made, policy, store_meta(made.spec, policy=self.policy, seed=self.seed, leave_out=unstored))
+
+
+class Player:
+    """Plays episodes of a recording; their randomness is a function of the recording's seed and their number."""
+
+    def __init__(self, source: Source, policy: DataPolicy, meta: EpisodesMeta) -> None:
+        self.meta, self.arena = meta, source.spec.arena
+        self._source, self._policy = source, policy
+
+    def run(self, task: int) -> Iterator[dict[str, Any]]:
+        """The rows of an episode, as `EpisodeWriter.append` takes them."""
+        game_seed, policy_seed = np.random.SeedSequence([self.meta.seed, task]).spawn(2)
+        self._policy.reset(np.random.default_rng(policy_seed))
+        row = self._source.reset(int(game_seed.generate_state(1)[0]))
+        actions = self.meta.actions
+        yield _columns(row, np.full(actions.shape, actions.start, actions.dtype), self.meta)
+        while not row.done:
+            action = self._policy.act(row)
+            row = self._source.step(action)
+            yield _columns(row, action, self.meta)
+
+    def close(self) -> None:
+        """Stop the simulator; may be called twice."""
+        self._source.close()
 
 
 def _json_object(text: str) -> dict[str, Any]:
@@ -172,46 +227,46 @@ def store_meta(spec: SourceSpec, *, policy: str, seed: int, leave_out: frozenset
     )
 
 
-def _record(source: Source, policy: DataPolicy, writer: EpisodeWriter, steps: int) -> None:
+def _record(rollouts: Rollouts[int, dict[str, Any]], writer: EpisodeWriter, steps: int) -> None:
     """Whole episodes until the store holds at least `steps` rows, or until a signal comes, which raises Interrupted."""
     with Interrupts() as interrupt, tqdm(total=steps, unit="step", dynamic_ncols=True) as bar:
         bar.update(writer.num_steps)
+        numbers = itertools.count(len(writer.ends)) if writer.num_steps < steps else ()
         bar.set_postfix(episodes=len(writer.ends))
-        while writer.num_steps < steps and not interrupt.seen:
-            _record_episode(source, policy, writer, bar, interrupt)
-            bar.set_postfix(episodes=len(writer.ends))
+        for rows in rollouts.run(numbers, stop=lambda: interrupt.seen):
+            if not _write_episode(rows, writer, bar, interrupt):
+                break
+            bar.set_postfix(episodes=len(writer.ends), **({"replaced": rollouts.replaced} if rollouts.replaced else {}))
+            if writer.num_steps >= steps:
+                break
     what = f"{len(writer.ends)} episodes, {writer.num_steps} steps in {writer.path}"
+    if rollouts.replaced:
+        what += f"; {rollouts.replaced} workers died or hung and were replaced"
     print(f"interrupted: kept {what}; go on with --resume" if interrupt.seen else f"recorded {what}")
     interrupt.raise_if_seen()
 
 
-def _record_episode(
-    source: Source, policy: DataPolicy, writer: EpisodeWriter, bar: tqdm[Any], interrupt: Interrupts
-) -> None:
-    """Play and commit one episode; its randomness is a function of the recording's seed and its number."""
-    game_seed, policy_seed = np.random.SeedSequence([writer.meta.seed, len(writer.ends)]).spawn(2)
-    policy.reset(np.random.default_rng(policy_seed))
-    row = source.reset(int(game_seed.generate_state(1)[0]))
-    actions = writer.meta.actions
-    writer.append(_columns(row, np.full(actions.shape, actions.start, actions.dtype), writer.meta))
-    while not row.done:
-        if interrupt.seen:
+def _write_episode(
+    rows: Iterable[Mapping[str, Any]], writer: EpisodeWriter, bar: tqdm[Any], interrupt: Interrupts
+) -> bool:
+    """Commit one episode, or drop it where a signal comes before its end; whether it was committed."""
+    for row in rows:
+        if interrupt.seen and not (row["terminated"] or row["truncated"]):
             writer.drop_episode()
-            return
-        action = policy.act(row)
-        row = source.step(action)
-        writer.append(_columns(row, action, writer.meta))
+            return False
+        writer.append(row)
         bar.update()
     writer.end_episode()
-    bar.update()  # for the row of the reset
+    return True
 
 
 def _columns(row: TimeStep, action: int | np.ndarray, meta: EpisodesMeta) -> dict[str, Any]:
+    """A row to keep: simulators may write into their arrays again."""
     return {
-        "rgb": row.rgb,
-        "action": action,
+        "rgb": row.rgb.copy(),
+        "action": np.array(action),
         "reward": np.float32(row.reward),
         "terminated": row.terminated,
         "truncated": row.truncated,
-        **{name: value for name, value in row.extras.items() if name in meta.streams},
+        **{name: np.array(value) for name, value in row.extras.items() if name in meta.streams},
     }

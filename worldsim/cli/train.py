@@ -1,6 +1,6 @@
 """`worldsim train …`: a tokenizer, then the dynamics on its latents; `export` packs a world, `unpack` undoes it.
 
-`calibrate` corrects a packed world.
+`decoder` gives a packed world a lighter decoder, `calibrate` corrects its endings.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from worldsim.errors import InvalidInput
 from worldsim.models.heads import Reads
 from worldsim.sampling.sampler import SamplingConfig
 from worldsim.train.board import logging_to, require_tensorboard
+from worldsim.train.decoder_task import DecoderLossConfig
 from worldsim.train.dynamics_loss import LossConfig
 from worldsim.train.loop import LoopConfig, Task, Trainer
 from worldsim.train.tokenizer_task import TokenizerLossConfig, TokenizerTask
@@ -65,8 +66,12 @@ class DynamicsCommand:
     augment: tuple[str, ...] = ()  # learn from changed episodes, too, where the source declares it: mirror
     event: tuple[str, ...] = ()  # VARIABLE:falls, :rises or :nonzero: recorded events that come before endings
     period: int = 1  # steps from one stroke of an episode's clock to the next, where something comes by it; 1: none
-    streams: tuple[str, ...] = ()  # recorded vectors to learn and to dream, such as proprio; a token is a task
+    streams: tuple[str, ...] = ()  # recorded sensors to learn and dream: proprio, depth, …; a token is a task
+    conditions: tuple[str, ...] = ()  # modules that a step is conditioned on; none: as the streams ask for
+    heads: tuple[str, ...] = ()  # modules that say what a step gives besides the frame; none: likewise
     head_reads: dict[str, Reads] = field(default_factory=dict)  # heads that read the new frame: ending both
+    memories: tuple[str, ...] = ()  # what is remembered for longer than a clip: keyframes, recall, recurrent, map3d
+    options: tyro.conf.Suppress[dict[str, dict[str, Any]]] = field(default_factory=dict)  # of modules, by name: recipes
     loss: LossConfig = field(default_factory=LossConfig)
     clips: ClipConfig = field(default_factory=ClipConfig)
     resume: bool = False
@@ -104,9 +109,52 @@ class DynamicsCommand:
                 kept["changed"] = setting(path, begun, "change_scale", float)
         sizes: dict[str, Any] = {"batch": self.batch, "clip": self.clip, "patch": self.patch, "period": self.period}
         recipe: dict[str, Any] = {"loss": self.loss, "clips": self.clips, "seed": self.loop.seed}
-        recipe |= modules_of(clips) | {"head_reads": self.head_reads}
+        named = {kind: names for kind in ("conditions", "heads") if (names := getattr(self, kind))}
+        recipe |= modules_of(clips) | named | {"head_reads": self.head_reads, "memories": self.memories}
+        recipe |= {"options": self.options, "cache": self.out / "contexts"}
         task = DynamicsTask(clips, tokenizer, **sizes, **recipe, **kept)
         fit(task, self.loop, self.out, self.resume)
+
+
+@dataclass(frozen=True)
+class DecoderCommand:
+    """Train a lighter decoder on the latents of a finished world, and write the world with it to the folder OUT/world.
+
+    No dynamics are trained anew: the latents, and so rewards and endings, stay the same.
+    """
+
+    world: Annotated[str, tyro.conf.Positional]  # a shipped name, a local folder or a hub id
+    data: tuple[Path, ...]  # episode stores; their latents are computed once and kept in the run's folder
+    out: Path  # folder of the run
+    decoder: str = "subpixel"  # its kind: subpixel or residual
+    widths: tuple[int, int, int] = (16, 48, 96)  # channels at 1/2, 1/4 and 1/8 of the frame
+    batch: int = 12  # pairs of successive frames
+    loss: DecoderLossConfig = field(default_factory=DecoderLossConfig)
+    resume: bool = False
+    loop: Annotated[LoopConfig, tyro.conf.arg(name="")] = field(default_factory=LoopConfig)
+
+    def run(self) -> None:
+        """Cache the latents, train, and pack the world."""
+        from worldsim.data.latents import cache_latents
+        from worldsim.train.decoder_task import DecoderTask, export_decoder, lighter
+        from worldsim.world import World
+
+        world = World.from_pretrained(self.world, device=self.loop.device)
+        tokenizer = world.tokenizer.float()  # as its weights are bf16, of which float32 holds all
+        config = lighter(tokenizer.config, self.decoder, self.widths)
+        stores = open_stores(self.data)
+        check_cameras(stores[0].meta, config.cameras)
+        found = (stores[0].meta.height * len(config.cameras), stores[0].meta.width)
+        if found != (config.height, config.width):
+            raise InvalidInput(
+                f"episode store {self.data[0]} makes frames of {found[0]}x{found[1]}, world {self.world!r} has "
+                f"{config.height}x{config.width}; record its source with the world's settings"
+            )
+        clips = [cache_latents(tokenizer, store, self.out, self.loop.device) for store in stores]
+        task = DecoderTask(clips, tokenizer, config, batch=self.batch, loss=self.loss, seed=self.loop.seed)
+        if fit(task, self.loop, self.out, self.resume).rank == 0:
+            export_decoder(self.world, self.out, self.out / "world")
+            print(f"wrote {self.out / 'world'}")
 
 
 @dataclass(frozen=True)
@@ -172,6 +220,7 @@ def train(
         | Annotated[AudioCodecCommand, tyro.conf.subcommand("audio-codec")]
         | Annotated[AudioCommand, tyro.conf.subcommand("audio")]
         | Annotated[AddAudioCommand, tyro.conf.subcommand("add-audio")]
+        | Annotated[DecoderCommand, tyro.conf.subcommand("decoder")]
         | Annotated[CalibrateCommand, tyro.conf.subcommand("calibrate")]
         | Annotated[ExportCommand, tyro.conf.subcommand("export")]
         | Annotated[UnpackCommand, tyro.conf.subcommand("unpack")],

@@ -20,6 +20,7 @@ from worldsim.data.latents import LatentEpisodes
 from worldsim.errors import check_bounds
 
 STREAM = "stream."  # before the name of a recorded stream in a batch
+CONTEXT = "context."  # before what a memory says, in a batch
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class Clips:
             "valid": (clip < end) & (clip > row if changing else True),
             "weight": np.ones(len(rows), np.float32) if changing else self._weights[number][rows],
             **{f"{STREAM}{name}": values[rows] for name, values in store.streams.items()},
+            **{f"{CONTEXT}{name}": values[rows] for name, values in store.contexts.items()},
         }  # fmt: skip
 
     def _row(self, number: int, rng: np.random.Generator, *, changing: bool, event: bool) -> int:

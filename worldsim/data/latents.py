@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from tqdm import tqdm
 from worldsim.data.augment import Streams, augment
 from worldsim.data.episodes import Episodes
 from worldsim.data.events import EventSpec, find_events
-from worldsim.data.stream_cache import Encoders, cached, read_streams, rows_digest
+from worldsim.data.stream_cache import Encoders, cached_in_shards, read_streams, rows_digest
 from worldsim.errors import DamagedCheckpoint, InvalidInput
 from worldsim.models.tokenizer import Tokenizer, TokenizerConfig, to_images
 from worldsim.runtime.devices import autocast_dtype, choose_device
@@ -36,6 +36,7 @@ class LatentEpisodes:
     ends: np.ndarray  # (episodes,) int64
     store: Episodes
     streams: dict[str, np.ndarray] = field(default_factory=dict)  # (T, ...) of those that are learned, encoded or plain
+    contexts: dict[str, np.ndarray] = field(default_factory=dict)  # (T, ...), "MEMORY.guide", "MEMORY.mask" at each row
 
 
 def load_tokenizer(run: Path, device: str = "auto") -> Tokenizer:
@@ -85,9 +86,9 @@ def cache_latents(
 
     `events` come before endings; `augmentation` names one that the episodes are seen through; `streams` names the
     recorded streams that come with them, of which `encoders` encode those that are no vectors and tokens
-    (`worldsim.data.stream_cache`). Of several processes on one machine, the first one encodes and the others wait for
-    it. Raises InvalidInput for variables and streams that the store does not have and for augmentations that its source
-    does not declare.
+    (`worldsim.data.stream_cache`). The processes of a torchrun share the work, on one machine or on several with a
+    common disk. Raises InvalidInput for variables and streams that the store does not have and for augmentations that
+    its source does not declare.
     """
     event, rows = find_events(store, events), store.num_steps
     actions = store.read("action", 0, rows)
@@ -99,9 +100,9 @@ def cache_latents(
     }  # fmt: skip
     name = f"{store.path.name}-{made_of['tokenizer']}-{rows}"
     folder = run / "latents" / (name if augmentation is None else f"{name}-{augmentation}")
-    latents = cached(folder, made_of, lambda path: _encode_store(tokenizer, store, path, augmentation))
+    encode = _encoder(tokenizer, store, augmentation)
     return LatentEpisodes(
-        latents=latents,
+        latents=cached_in_shards(folder, made_of, rows, encode),
         actions=actions,
         rewards=store.read("reward", 0, rows),
         terminated=store.read("terminated", 0, rows),
@@ -112,21 +113,35 @@ def cache_latents(
     )
 
 
-def _encode_store(tokenizer: Tokenizer, store: Episodes, path: Path, augmentation: str | None) -> None:
-    c, between = tokenizer.config, store.meta.streams["between"].shape[0] if "between" in store.streams else 0
-    shape = (store.num_steps, 1 + between, c.channels, c.latent_height, c.latent_width)
-    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
+def latent_range(episodes: LatentEpisodes) -> tuple[np.ndarray, np.ndarray]:
+    """The smallest and the largest latent of each channel, (C,) float32 each."""
+    latents, low, high = episodes.latents, [], []
+    for start in range(0, len(latents), 4096):  # the array may be larger than memory
+        part = np.asarray(latents[start : start + 4096], np.float32)
+        low.append(part.min((0, 1, 3, 4)))
+        high.append(part.max((0, 1, 3, 4)))
+    return np.min(low, axis=0), np.max(high, axis=0)
+
+
+def _encoder(tokenizer: Tokenizer, store: Episodes, augmentation: str | None) -> Callable[[int, int], np.ndarray]:
+    """What encodes rows [start, stop) of a store: -> (rows, 1 + between, C, h, w) float16."""
+    between = "between" in store.streams
     named = f"latents of {store.path.name}" + (f", {augmentation}" if augmentation else "")
-    for start in tqdm(range(0, store.num_steps, ROWS), desc=named, unit_scale=ROWS, unit="row"):
-        stop = min(start + ROWS, store.num_steps)
-        streams: Streams = {"rgb": store.frames(c.cameras, start, stop)}
-        if between:
-            streams["between"] = store.read("between", start, stop)
-        if augmentation is not None:
-            streams = augment(augmentation, store.meta, streams)
-        frames = streams["rgb"][:, None]  # (B, 1 + between, H, W, 3)
-        if between:
-            frames = np.concatenate([frames, streams["between"]], axis=1)
-        encoded = encode_frames(tokenizer, frames.reshape(-1, *frames.shape[2:]))
-        array[start:stop] = encoded.cpu().numpy().reshape(stop - start, *shape[1:])
-    array.flush()
+
+    def encode(first: int, last: int) -> np.ndarray:
+        parts = []
+        for start in tqdm(range(first, last, ROWS), desc=named, unit_scale=ROWS, unit="row"):
+            stop = min(start + ROWS, last)
+            streams: Streams = {"rgb": store.frames(tokenizer.config.cameras, start, stop)}
+            if between:
+                streams["between"] = store.read("between", start, stop)
+            if augmentation is not None:
+                streams = augment(augmentation, store.meta, streams)
+            frames = streams["rgb"][:, None]  # (B, 1 + between, H, W, 3)
+            if between:
+                frames = np.concatenate([frames, streams["between"]], axis=1)
+            encoded = encode_frames(tokenizer, frames.reshape(-1, *frames.shape[2:])).cpu().numpy()
+            parts.append(encoded.reshape(*frames.shape[:2], *encoded.shape[1:]).astype(np.float16))
+        return np.concatenate(parts)
+
+    return encode

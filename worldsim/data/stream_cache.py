@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -20,11 +21,14 @@ from tqdm import tqdm
 
 from worldsim.data.augment import augment
 from worldsim.data.episodes import REQUIRED_STREAMS, Episodes
+from worldsim.data.shards import Make, make_together
 from worldsim.errors import InvalidInput
 from worldsim.io.files import read_json, write_json
 
 LATENTS, DONE = "latents.npy", "done.json"  # the second one is written last
-PLAIN_KINDS = ("vector", "token")  # streams that are learned as they were recorded
+PLAIN_KINDS = ("vector", "token", "depth")  # streams that are learned as they were recorded
+LARGE_ROW = 1024  # bytes of a row from which such a stream is mapped into memory instead of read
+ROWS = 256  # read at a time
 
 
 class StreamEncoder(Protocol):
@@ -53,12 +57,13 @@ def read_streams(
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """Streams of a store as numbers to learn from, (T, ...) each.
 
-    Vectors and tokens are read as recorded. Those of another kind are encoded by what `encoders` has for it, as the
-    `augmentation` shows them, and kept in the folder `run`. Raises InvalidInput for a stream that is absent, of a kind
-    that nothing encodes, or not finite.
+    Vectors, tokens and depth are taken as recorded; those of large rows are kept in the folder `run`, since a store's
+    chunks are slow to draw clips from. Those of another kind are encoded by what `encoders` has for it, as the
+    `augmentation` shows them, and kept there, too. Raises InvalidInput for a stream that is absent, of a kind that
+    nothing encodes, or not finite.
     """
     encoders = encoders or {}
-    kinds = (*PLAIN_KINDS, *encoders)
+    kinds = tuple(dict.fromkeys((*PLAIN_KINDS, *encoders)))
     known = [
         name for name, spec in store.meta.streams.items() if spec.kind in kinds and name not in REQUIRED_STREAMS
     ]  # fmt: skip
@@ -73,10 +78,32 @@ def read_streams(
             assert run is not None
             values[name] = _encoded(store, name, encoders[kind], run, augmentation)
             continue
-        values[name] = store.read(name, 0, store.num_steps)
-        if not np.isfinite(values[name]).all():
-            raise InvalidInput(f"stream {name!r} of episode store {store.path} is not finite; record it again")
+        large = run is not None and store.meta.streams[name].row_bytes >= LARGE_ROW
+        values[name] = _mapped(store, name, run) if large else _finite(store, name, 0, store.num_steps)
     return values
+
+
+def _finite(store: Episodes, name: str, start: int, stop: int) -> np.ndarray:
+    """Rows of a stream; raises InvalidInput where they are not finite."""
+    rows = store.read(name, start, stop)
+    if not np.isfinite(rows).all():
+        raise InvalidInput(f"stream {name!r} of episode store {store.path} is not finite; record it again")
+    return rows
+
+
+def _mapped(store: Episodes, name: str, run: Path) -> np.ndarray:
+    """A stream of large rows, copied once to an array that is mapped into memory."""
+    spec, rows = store.meta.streams[name], store.num_steps
+
+    def fill(path: Path) -> None:
+        array = np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(spec.dtype), shape=(rows, *spec.shape))
+        for start in range(0, rows, ROWS):
+            stop = min(start + ROWS, rows)
+            array[start:stop] = _finite(store, name, start, stop)
+        array.flush()
+
+    made_of = {"rows": rows, "store": rows_digest(store), "stream": name}
+    return cached(run / "latents" / f"{store.path.name}-{name}-{rows}", made_of, fill)
 
 
 def _encoded(
@@ -113,15 +140,38 @@ def cached(folder: Path, made_of: Mapping[str, Any], fill: Callable[[Path], None
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.parent / ".lock"):
         if not _is_whole(folder, made_of):
-            if folder.exists():
-                tqdm.write(
-                    f"the latents in {folder} are not whole, or of another store: computing them", file=sys.stderr
-                )
+            _tell_of_damage(folder)
             shutil.rmtree(folder, ignore_errors=True)  # an interrupted attempt has no done.json
             folder.mkdir()
             fill(folder / LATENTS)
-            write_json(folder / DONE, {**made_of, "sha256": _file_digest(folder / LATENTS)})
+            _finish(folder, made_of)
     return np.asarray(np.load(folder / LATENTS, mmap_mode="r"))
+
+
+def cached_in_shards(folder: Path, made_of: Mapping[str, Any], rows: int, make: Make) -> np.ndarray:
+    """As `cached`, for an array of `rows` rows each of which `make` computes by itself.
+
+    The processes of a torchrun share the work, without a lock (`worldsim.data.shards`).
+    """
+    if not _is_whole(folder, made_of):
+        _tell_of_damage(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        digest = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:12]
+        shards = folder.with_name(f"{folder.name}.{digest}.shards")
+        place = {"rank": int(os.environ.get("RANK", 0)), "world": int(os.environ.get("WORLD_SIZE", 1))}
+        if make_together(folder / LATENTS, shards, rows, make, lambda: _is_whole(folder, made_of), **place):
+            _finish(folder, made_of)
+            shutil.rmtree(shards, ignore_errors=True)
+    return np.asarray(np.load(folder / LATENTS, mmap_mode="r"))
+
+
+def _tell_of_damage(folder: Path) -> None:
+    if folder.exists():
+        tqdm.write(f"the latents in {folder} are not whole, or of another store: computing them", file=sys.stderr)
+
+
+def _finish(folder: Path, made_of: Mapping[str, Any]) -> None:
+    write_json(folder / DONE, {**made_of, "sha256": _file_digest(folder / LATENTS)})
 
 
 def rows_digest(store: Episodes) -> str:
@@ -133,7 +183,9 @@ def rows_digest(store: Episodes) -> str:
 def _is_whole(folder: Path, made_of: Mapping[str, Any]) -> bool:
     """Whether an array of just this is there and has the checksum that was noted; caches of old have none."""
     try:
-        return bool(read_json(folder / DONE) == {**made_of, "sha256": _file_digest(folder / LATENTS)})
+        note = read_json(folder / DONE)
+        same = isinstance(note, dict) and note == {**made_of, "sha256": note.get("sha256")}
+        return same and bool(note["sha256"] == _file_digest(folder / LATENTS))
     except (OSError, ValueError):
         return False
 

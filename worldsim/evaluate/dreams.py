@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from worldsim.models.registry import Streams
 from worldsim.models.tokenizer import to_frames, to_images
 from worldsim.rollout import advance, finish, start
 from worldsim.spec import WorldStep
@@ -35,19 +36,20 @@ class Dreams:
     """A batch of dreams that are stepped together; the dreams of one seed are the same in any batch."""
 
     def __init__(
-        self, world: World, context: Tensor, actions: np.ndarray, ages: np.ndarray, seeds: Sequence[int]
-    ) -> None:
+        self, world: World, context: Tensor, actions: np.ndarray, ages: np.ndarray, seeds: Sequence[int],
+        known: Streams | None = None,
+    ) -> None:  # fmt: skip
         """Read `context` (B, T, C, h, w), T >= 1, and the `actions` (B, T - 1, ...) between its rows.
 
-        `ages` (B,): steps from the beginning of the episode to the first row.
+        `ages` (B,): steps from the beginning of the episode to the first row. `known` (B, T, ...) or (B, 1, ...) are
+        recorded values of other sensors; without them the recording's are not looked at.
         """
         self.world = world
         taken = torch.as_tensor(np.ascontiguousarray(actions))
         ages_of = torch.as_tensor(ages)
-        usual = world.usual_streams(len(context))  # what the recording says of other sensors is not looked at
-        streams = {
-            name: values[:, None].expand(-1, context.shape[1], *values.shape[1:]) for name, values in usual.items()
-        }
+        usual = world.usual_streams(len(context))
+        streams = {name: values[:, None] for name, values in usual.items()}  # of the first frame; heads say the rest
+        streams |= known or {}
         self._state = start(
             world.engine, context, taken, ages=ages_of, seeds=seeds, episodes=[0] * len(seeds), streams=streams
         )
@@ -66,18 +68,23 @@ class Dreams:
         self._advance(actions, frame)
         return step
 
-    def step(self, actions: np.ndarray) -> Dreamed:
-        """Advance every dream by one action, (B,) int64 or (B, A) float32."""
-        latents, step = self._advance(actions)
+    def step(self, actions: np.ndarray, streams: Streams | None = None) -> Dreamed:
+        """Advance every dream by one action, (B,) int64 or (B, A) float32.
+
+        `streams` (B, ...) are true values at the new frame, which count instead of what the world foresees.
+        """
+        latents, step = self._advance(actions, streams=streams)
         return Dreamed(latents, step.extras["termination_probability"], step.terminated, step.reward)
 
     def keep(self, rows: Sequence[int]) -> None:
         """Go on with only these rows of the batch."""
         self._state = select_rows(self._state, rows)
 
-    def _advance(self, actions: np.ndarray, frame: Tensor | None = None) -> tuple[Tensor, WorldStep]:
+    def _advance(
+        self, actions: np.ndarray, frame: Tensor | None = None, streams: Streams | None = None
+    ) -> tuple[Tensor, WorldStep]:
         keys, taken = self._state.keys, torch.as_tensor(np.ascontiguousarray(actions), device=self.world.device)
-        self._state, output = finish(advance(self.world.engine, self._state, taken, given=frame))
+        self._state, output = finish(advance(self.world.engine, self._state, taken, given=frame, streams=streams))
         return output.latents, self.world.result(keys, output)
 
 

@@ -29,6 +29,7 @@ from worldsim.models.tokenizer import Tokenizer
 
 MODEL, STARTS, CONFIG, CARD = "model.safetensors", "starts.safetensors", "config.json", "README.md"
 AUDIO = "audio.safetensors"  # of the head that makes the sound, in worlds that have one
+AGENT = "agent.safetensors"  # a trained agent that a world may come with
 PROBES = ("probes.py", "probes/*.py")  # code, which `worldsim.evaluate.probes` runs only for those who trust it
 WEIGHT_BYTES, CARD_BYTES = 16 * 2**30, 4 * 2**20  # the largest files that are read
 SHIPPED = Path(__file__).parents[1] / "worlds"
@@ -73,7 +74,7 @@ def _download(hub_id: str) -> Path:
             f'no folder {hub_id!r}; to load it from the hub instead, pip install "worldsim[hub]"'
         ) from error
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=[MODEL, STARTS, AUDIO, CONFIG, CARD, *PROBES]))
+        return Path(snapshot_download(hub_id, allow_patterns=[MODEL, STARTS, AUDIO, CONFIG, CARD, AGENT, *PROBES]))
     except Exception as error:  # the hub client raises many types: offline, not found, not allowed
         raise UnknownWorld(
             f"no folder {hub_id!r}, and the hub gave no world of that id ({error}); check the name and the network"

@@ -23,7 +23,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import add
-from typing import cast, get_args
+from typing import Any, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -81,8 +81,11 @@ class DynamicsConfig:
     output_heads: tuple[str, ...] = HEADS  # names in `worldsim.models.heads`
     head_reads: dict[str, Reads] = field(default_factory=dict)  # by head: what it reads, where it is not its default
     memories: tuple[str, ...] = ()  # names in `worldsim.models.memories`
+    options: dict[str, dict[str, Any]] = field(default_factory=dict)  # of conditions, heads and memories, by name
     streams: dict[str, StreamSpec] = field(default_factory=dict)  # that conditions and heads read and predict
     scales: dict[str, Scale] = field(default_factory=dict)  # of these
+    latent_low: tuple[float, ...] = ()  # by channel, the smallest latent of the data; none: not known
+    latent_high: tuple[float, ...] = ()  # the largest
 
     def __post_init__(self) -> None:
         sides, widths, blocks = (1, 1024), (1, 8192), (0, 128)
@@ -109,9 +112,18 @@ class DynamicsConfig:
                     f"what it reads: {', '.join(get_args(Reads))}"
                 )
         memories.check(self.memories)
+        modules = (*self.conditions, *self.output_heads, *self.memories)
+        for name in self.options:
+            if name not in modules:
+                raise InvalidInput(f"dynamics options has {name!r}; name one of {', '.join(modules)}")
         if len(self.action_scale.mean) not in (0, self.action_dim):
             raise InvalidInput(
                 f"dynamics action_scale is of {len(self.action_scale.mean)} numbers, actions are of {self.action_dim}"
+            )
+        if {len(self.latent_low), len(self.latent_high)} not in ({0}, {self.channels}):
+            raise InvalidInput(
+                f"dynamics latent_low and latent_high are of {len(self.latent_low)} and {len(self.latent_high)} "
+                f"channels; give {self.channels}, or none"
             )
         if self.height % self.patch[0] or self.width % self.patch[1]:
             raise InvalidInput(
@@ -244,6 +256,9 @@ class Dynamics(nn.Module):
         self.denoiser_mods = Modulation(c.cond_dim, d, DenoiserBlock.PARTS, c.denoiser_blocks)
         self.latent_decoder = LatentDecoder(c)
         self.memories = Memories(c) if c.memories else None
+        limits = torch.tensor([c.latent_low, c.latent_high]) if c.latent_low else torch.empty(0)
+        self.limits: Tensor  # (2, C), or of no entries
+        self.register_buffer("limits", limits, persistent=False)
 
     # -- shapes -------------------------------------------------------------------------------------------------
 
@@ -338,3 +353,13 @@ class Dynamics(nn.Module):
         film_input = self.to_grid(self.latent_decoder.film_input(F.layer_norm(x, x.shape[-1:])))
         change = self.latent_decoder(film_input, canvas.past, noisy)
         return canvas.previous.repeat(1, 1 + self.config.between, 1, 1) + change
+
+    def limited(self, clean: Tensor) -> Tensor:
+        """Clean latents (F, drawn, h, w) within the range of the data (static thresholding; Saharia et al., 2022).
+
+        Beyond it, neither the next steps nor the tokenizer's decoder know what they do.
+        """
+        if not self.config.latent_low:
+            return clean
+        low, high = self.limits.to(clean.dtype).repeat(1, 1 + self.config.between)[:, :, None, None]
+        return torch.minimum(torch.maximum(clean, low), high)

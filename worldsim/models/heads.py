@@ -65,6 +65,7 @@ class Head(nn.Module):
     outputs = 1  # numbers of the shared last layer that it reads
     weight = 1.0  # of its loss
     reads: Reads = "history"  # where the config's `head_reads` does not name it
+    reads_off = False  # whether it needs nothing but a frame, and so can say what a given one shows
 
     def __init__(self, config: DynamicsConfig, stream: str) -> None:
         super().__init__()
@@ -83,7 +84,7 @@ class Head(nn.Module):
         return {}
 
 
-heads: Registry[Head] = Registry("head")
+heads: Registry[Head] = Registry("head", {"depth": "worldsim.models.places", "pose": "worldsim.models.places"})
 
 
 @heads.register("reward")
@@ -248,6 +249,25 @@ class Heads(nn.Module):
             for name, part in zip(names, trunk(frame, previous, tokens, keep), strict=True):
                 said[name] = self._head(name)(Features(part, seen, inputs, frame, previous))
         return said
+
+    def read_off(self, frame: Tensor) -> Streams:
+        """What heads that need nothing but a frame say of latents (F, C, h, w): streams as recorded; {} without such.
+
+        Of a frame that none came before, which stands for itself in the trunk.
+        """
+        names = [name for name in self.of["frame"] if self._head(name).reads_off]
+        if not names:
+            return {}
+        level, count = frame.new_zeros(len(frame), dtype=torch.float32), frame.new_zeros(len(frame), dtype=torch.int64)
+        parts = self.late["frame"](frame, frame, frame, 1.0)
+        read = dict(zip(self.of["frame"], parts, strict=True))
+        inputs = StepInputs(count, level, count)
+        return self.sample({n: self._head(n)(Features(read[n], None, inputs, frame, frame)) for n in names})
+
+    @property
+    def streams_read_off(self) -> set[str]:
+        """The streams that `read_off` gives."""
+        return {self._head(name).stream for name in self.of["frame"] if self._head(name).reads_off}
 
     def _head(self, name: str) -> Head:
         return cast(Head, self.each[name])

@@ -8,7 +8,7 @@ All of these begin at zero (as in ControlNet; Zhang et al., 2023): memory does n
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -23,8 +23,18 @@ from worldsim.state.tree import map_named
 if TYPE_CHECKING:
     from worldsim.models.dynamics import ContextFeatures, DynamicsConfig
 
-memories: Registry[nn.Module] = Registry("memory")
+# Kinds that come with worldsim are imported where a world names them: the core knows none of them.
+memories: Registry[nn.Module] = Registry(
+    "memory",
+    {
+        "keyframes": "worldsim.memory.keyframes",
+        "recurrent": "worldsim.memory.recurrent",
+        "recall": "worldsim.memory.recall",
+        "map3d": "worldsim.memory.map3d",
+    },
+)
 Trees = dict[str, Tree]  # one a memory, by its name
+Held = list[tuple[Tensor, Tensor]]  # guides (B, C, h, w) and their gates (B, 1, h, w): latents that a frame keeps
 
 
 class Entry(nn.Module):
@@ -34,12 +44,19 @@ class Entry(nn.Module):
         super().__init__()
         c, cells = config, config.patch[0] * config.patch[1]
         self.name, self.spec, self.patch, self.grid = name, spec, c.patch, (c.height, c.width)
-        if spec.guide < 0 or spec.condition < 0 or not spec.guide + spec.condition:
-            raise InvalidInput(f"memory {name!r} has {spec}; let it give a guide or a condition")
+        sizes = (spec.guide, spec.condition, spec.tokens)
+        if min(sizes) < 0 or not sum(sizes):
+            raise InvalidInput(f"memory {name!r} has {spec}; let it give a guide, tokens or a condition")
+        if spec.gate and spec.guide != c.channels:
+            raise InvalidInput(f"memory {name!r} has {spec}; a guide with a gate has {c.channels} channels, as latents")
         if spec.guide:
             self.features = nn.Conv2d(spec.guide + 1, c.local, 3, padding=1)  # of the guide and its mask
             self.local = _zero(nn.Conv2d(c.local, c.local, 3, padding=1))
             self.tokens = _zero(nn.Linear(c.local * cells, c.dim))
+        if spec.tokens:
+            self.heads = c.heads
+            self.key_value = nn.Linear(spec.tokens, 2 * c.dim)
+            self.query, self.attended = nn.Linear(c.dim, c.dim), _zero(nn.Linear(c.dim, c.dim))
         if spec.condition:
             self.condition = _zero(nn.Linear(spec.condition, c.cond_dim))
 
@@ -55,10 +72,26 @@ class Entry(nn.Module):
             features = nn.functional.silu(self.features(both))  # (F, local, h, w)
             local = local + self.local(features)
             tokens = tokens + self.tokens(patches(features, self.patch))
+        if self.spec.tokens:
+            tokens = tokens + self._attend(seen.tokens, context)
         if self.spec.condition:
             condition = self._checked("condition", context.condition, (batch, self.spec.condition))
             cond = cond + self.condition(condition.to(self.condition.weight.dtype))
         return dataclasses.replace(seen, local=local, tokens=tokens, cond=cond)
+
+    def _attend(self, tokens: Tensor, context: Context) -> Tensor:
+        """What the history's tokens (F, N, D) read of the recalled ones; nothing where there are none."""
+        count = -1 if context.tokens is None else context.tokens.shape[1]
+        recalled = self._checked("tokens", context.tokens, (len(tokens), count, self.spec.tokens))
+        keys_values = self.key_value(recalled.to(self.key_value.weight.dtype))
+        queries = self.query(torch.nn.functional.layer_norm(tokens, tokens.shape[-1:]))
+        q, k, v = (a.unflatten(-1, (self.heads, -1)).transpose(1, 2) for a in (queries, *keys_values.chunk(2, -1)))
+        logits = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5  # (F, heads, N, M)
+        if context.heard is not None:
+            logits = logits.masked_fill(~context.heard[:, None, None], -1e4)
+            v = v * context.heard[:, None, :, None]
+        read = (torch.softmax(logits, dim=-1).to(v.dtype) @ v).transpose(1, 2).flatten(2)
+        return self.attended(read)
 
     def _checked(self, what: str, given: Tensor | None, shape: tuple[int, ...]) -> Tensor:
         """What the memory gave, if it is what its spec says."""
@@ -103,11 +136,15 @@ class Memories(nn.Module):
             trees[name] = map_named(place, memory.empty(batch), name=f"/memory/{name}")
         return trees
 
-    def recall(self, trees: Trees, seen: ContextFeatures, query: Query) -> ContextFeatures:
-        """The history's output of a step with what all memories say of it; F = B."""
+    def recall(self, trees: Trees, seen: ContextFeatures, query: Query) -> tuple[ContextFeatures, Held]:
+        """The history's output of a step with what all memories say of it, and what the frame is to keep; F = B."""
+        held: Held = []
         for name, memory in self._named():
-            seen = self.entries[name](seen, memory.read(trees[name], query))
-        return seen
+            context = memory.read(trees[name], query)
+            seen = self.entries[name](seen, context)
+            if memory.spec.gate and context.gate is not None and context.guide is not None:
+                held.append((context.guide, context.gate))
+        return seen, held
 
     def write(self, trees: Trees, observed: Observed) -> Trees:
         """The states with these frames. Raises InvalidInput where one has other leaves than before: it would grow."""
@@ -125,26 +162,64 @@ class Memories(nn.Module):
     def recall_clip(
         self, seen: ContextFeatures, frames: Tensor, actions: Tensor, ages: Tensor, streams: Streams,
         predicted: Streams, generator: torch.Generator,
+        *, known: Mapping[str, Context] | None = None, dropout: float = 0.0,
     ) -> ContextFeatures:  # fmt: skip
         """As `recall`, of every step of whole clips, for training: each is read before the frame after it is written.
 
         `seen` is of F = B * T steps, `predicted` (F, ...) what its heads say of the streams. Latents `frames`
         (B, T, C, h, w), `actions` (B, T, ...), `ages` (B, T) and `streams` (B, T, ...) are of the last frames.
+        `known` are contexts (F, ...) of memories that were gone through before; a share `dropout` of the clips is
+        without any.
         """
         batch, steps = ages.shape
-        trees, contexts = self.empty(batch), []
+        known, before = known or {}, seen
+        contexts = self._step_through(seen, frames, actions, ages, streams, predicted, generator, known)
+        for name, entry in self.entries.items():
+            seen = entry(seen, known[name] if name in known else _joined([context[name] for context in contexts]))
+        if not dropout:
+            return seen
+        kept = torch.rand(batch, generator=generator, device=generator.device) >= dropout
+        rows = kept.to(seen.tokens.device).repeat_interleave(steps)
+        parts = {n: (getattr(seen, n), getattr(before, n)) for n in ("tokens", "local", "cond")}
+        mixed = {n: torch.where(rows.view(-1, *[1] * (a.ndim - 1)), a, b.to(a.dtype)) for n, (a, b) in parts.items()}
+        return dataclasses.replace(seen, **mixed)
+
+    def _step_through(
+        self, seen: ContextFeatures, frames: Tensor, actions: Tensor, ages: Tensor, streams: Streams,
+        predicted: Streams, generator: torch.Generator, known: Mapping[str, Context],
+    ) -> list[dict[str, Context]]:  # fmt: skip
+        """What each memory that is not `known` says at each step of clips."""
+        batch, steps = ages.shape
+        active = [(name, memory) for name, memory in self._named() if name not in known]
+        if not active:
+            return []
+        trees = {name: tree for name, tree in self.empty(batch).items() if name not in known}
+        contexts = []
         ahead = {name: values.unflatten(0, (batch, steps)) for name, values in predicted.items()}
         tokens = seen.tokens.unflatten(0, (batch, steps))
         for t in range(steps):
             now = {name: values[:, t] for name, values in streams.items()}
             led = actions[:, t - 1] if t else None
-            trees = self.write(trees, Observed(frames[:, t], now, led, ages[:, t]))
+            observed = Observed(frames[:, t], now, led, ages[:, t])
+            trees = {name: memory.write(trees[name], observed) for name, memory in active}
             said = {name: values[:, t] for name, values in ahead.items()}
             query = Query(frames[:, t], actions[:, t], ages[:, t], now, said, tokens[:, t], generator)
-            contexts.append({name: memory.read(trees[name], query) for name, memory in self._named()})
-        for name, entry in self.entries.items():
-            seen = entry(seen, _joined([context[name] for context in contexts]))
-        return seen
+            contexts.append({name: memory.read(trees[name], query) for name, memory in active})
+        return contexts
+
+    def without_weights(self) -> list[tuple[str, Memory]]:
+        """The memories that learn nothing, by name: what they say of recordings can be computed before training."""
+        return [(name, memory) for name, memory in self._named() if not list(self.each[name].parameters())]
+
+
+def keep(latents: Tensor, held: Held) -> Tensor:
+    """Drawn latents (B, C, h, w) with those that memories are sure of; of several memories the first one counts.
+
+    The gate is fixed, not learned: one that was learned overwrote what the guide knew.
+    """
+    for guide, gate in reversed(held):
+        latents = torch.where(gate, guide.to(latents.dtype), latents)
+    return latents
 
 
 def _zero(layer: nn.Conv2d | nn.Linear) -> Any:
@@ -163,7 +238,10 @@ def _joined(contexts: list[Context]) -> Context:
             raise InvalidInput("a memory read something at some steps and None at others; return a mask of 0 instead")
         return torch.stack(given, dim=1).flatten(0, 1) if given else None
 
-    return Context(join(lambda c: c.guide), join(lambda c: c.mask), join(lambda c: c.condition))
+    return Context(
+        join(lambda c: c.guide), join(lambda c: c.mask), join(lambda c: c.condition), join(lambda c: c.tokens),
+        join(lambda c: c.heard), join(lambda c: c.gate),
+    )  # fmt: skip
 
 
 def _layout(tree: Tree) -> dict[str, str]:

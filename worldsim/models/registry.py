@@ -1,9 +1,10 @@
-"""Conditions, heads and memories by name: `Registry`, and what these have in common."""
+"""Conditions, heads, memories and decoders by name: `Registry`, and what these have in common."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from worldsim.models.dynamics import DynamicsConfig
 
 M = TypeVar("M", bound=nn.Module)
+T = TypeVar("T")
 Streams = dict[str, Tensor]  # values of recorded streams at the last frame of F frames, (F, ...), as recorded
 
 
@@ -67,12 +69,29 @@ class Normalise(nn.Module):
         return values.float() * self.std + self.mean if len(self.mean) else values.float()
 
 
-class Registry(Generic[M]):
-    """Modules by name. A name "kind:stream" builds the module `kind` for a stream; "kind" alone one for "kind"."""
+def options_of(config: DynamicsConfig, kind: str, stream: str, options: type[T]) -> T:
+    """What the config's `options` say of the module "kind:stream", as the dataclass that lists what it takes.
 
-    def __init__(self, what: str) -> None:
-        self._what = what
-        self._kinds: dict[str, Callable[[DynamicsConfig, str], M]] = {}
+    Raises InvalidInput for an option that the module does not take, or a value that the dataclass refuses.
+    """
+    name = kind if stream == kind else f"{kind}:{stream}"
+    given = {key: tuple(v) if isinstance(v, list) else v for key, v in config.options.get(name, {}).items()}
+    try:
+        return options(**given)
+    except TypeError as error:
+        known = ", ".join(getattr(options, "__dataclass_fields__", {}))
+        raise InvalidInput(f"options of {name!r} are {given}, and it takes {known} ({error})") from error
+
+
+class Registry(Generic[M]):
+    """Modules by name. A name "kind:stream" builds the module `kind` for a stream; "kind" alone one for "kind".
+
+    `elsewhere` says which module registers a kind when it is imported, for kinds that few worlds need.
+    """
+
+    def __init__(self, what: str, elsewhere: Mapping[str, str] | None = None) -> None:
+        self._what, self._elsewhere = what, dict(elsewhere or {})
+        self._kinds: dict[str, Callable[[Any, str], M]] = {}
 
     def register(self, kind: str) -> Callable[[type[M]], type[M]]:
         """A decorator for a class that is built with (config, stream); one in a module of your own is as good."""
@@ -89,13 +108,17 @@ class Registry(Generic[M]):
     def check(self, names: Sequence[str]) -> None:
         """Raise InvalidInput for a name that nothing is registered under, or that stands twice."""
         for name in names:
-            if name.partition(":")[0] not in self._kinds or names.count(name) > 1 or "." in name:
+            kind = name.partition(":")[0]
+            if kind not in self._kinds and kind in self._elsewhere:
+                import_module(self._elsewhere[kind])
+            if kind not in self._kinds or names.count(name) > 1 or "." in name:
                 raise InvalidInput(
-                    f"{self._what} {name!r} is unknown or stands twice; there are {', '.join(sorted(self._kinds))}; "
+                    f"{self._what} {name!r} is unknown or stands twice; there are "
+                    f"{', '.join(sorted({*self._kinds, *self._elsewhere}))}; "
                     "import the module that registers another before the world is loaded"
                 )
 
-    def kind(self, name: str) -> Callable[[DynamicsConfig, str], M]:
+    def kind(self, name: str) -> Callable[[Any, str], M]:
         """The class that is registered for a name; raises InvalidInput where there is none."""
         self.check([name])
         return self._kinds[name.partition(":")[0]]

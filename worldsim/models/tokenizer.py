@@ -11,10 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from worldsim.errors import InvalidInput, check_bounds
+from worldsim.models.decoders import ResidualBlock, decoders, stack
 
 STRIDE = 8  # image pixels to a latent, in both directions
 
@@ -30,6 +30,7 @@ class TokenizerConfig:
     decoder_widths: tuple[int, int, int] = (32, 64, 128)
     blocks: int = 2  # residual blocks at 1/4 and 1/8; the decoder has one more at 1/8
     cameras: tuple[str, ...] = ("rgb",)  # image streams of one size that make a frame, one above the other
+    decoder: str = "residual"  # name in `worldsim.models.decoders`
 
     def __post_init__(self) -> None:
         if self.height % STRIDE or self.width % STRIDE:
@@ -40,6 +41,7 @@ class TokenizerConfig:
             raise InvalidInput(
                 f"frames of {self.height} rows are of the cameras {self.cameras}; give equal shares of rows to each"
             )
+        decoders.check([self.decoder])
         sides, widths = (STRIDE, 8192), (1, 4096)
         check_bounds(
             "tokenizer", self, height=sides, width=sides, channels=(1, 512),
@@ -57,33 +59,9 @@ class TokenizerConfig:
         return self.width // STRIDE
 
 
-class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions; the second starts at zero, so that a deep stack begins as the identity, without norms."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(width, width, 3, padding=1)
-        self.second = nn.Conv2d(width, width, 3, padding=1)
-        nn.init.zeros_(self.second.weight)
-        nn.init.zeros_(self.second.bias)  # type: ignore[arg-type]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, width, h, w) -> the same."""
-        return x + self.second(F.silu(self.first(F.silu(x))))
-
-
-def _stack(width: int, blocks: int) -> nn.Sequential:
-    return nn.Sequential(*(ResidualBlock(width) for _ in range(blocks)))
-
-
 def _down(width: int, wider: int) -> list[nn.Module]:
     """Halve the resolution. On CPUs a strided 3x3 convolution's backward pass costs ten times this."""
     return [nn.PixelUnshuffle(2), nn.Conv2d(4 * width, wider, 1)]
-
-
-def _up(width: int, narrower: int) -> list[nn.Module]:
-    """Double the resolution."""
-    return [nn.Conv2d(width, 4 * narrower, 1), nn.PixelShuffle(2)]
 
 
 class Tokenizer(nn.Module):
@@ -96,17 +74,11 @@ class Tokenizer(nn.Module):
         self.encoder = nn.Sequential(
             nn.PixelUnshuffle(2),
             nn.Conv2d(12, half, 3, padding=1), nn.SiLU(),
-            *_down(half, quarter), _stack(quarter, config.blocks), nn.SiLU(),
-            *_down(quarter, eighth), _stack(eighth, config.blocks), nn.SiLU(),
+            *_down(half, quarter), stack(ResidualBlock, quarter, config.blocks), nn.SiLU(),
+            *_down(quarter, eighth), stack(ResidualBlock, eighth, config.blocks), nn.SiLU(),
             nn.Conv2d(eighth, config.channels, 1),
         )  # fmt: skip
-        half, quarter, eighth = config.decoder_widths
-        self.decoder = nn.Sequential(
-            nn.Conv2d(config.channels, eighth, 1), _stack(eighth, config.blocks + 1), nn.SiLU(),
-            *_up(eighth, quarter), _stack(quarter, config.blocks), nn.SiLU(),
-            *_up(quarter, half), _stack(half, 1), nn.SiLU(),
-            nn.Conv2d(half, 12, 3, padding=1), nn.PixelShuffle(2),
-        )  # fmt: skip
+        self.decoder = decoders.kind(config.decoder)(config, config.decoder)
         self.log_rms: Tensor  # of what the encoder says, over many images; measured, not learned
         self.register_buffer("log_rms", torch.zeros(()))
 

@@ -31,6 +31,7 @@ class SamplingConfig:
     temperature: float = 1.0  # scale of the noise that a frame is drawn from: what is rare comes more often above 1
     noise_shaping: NoiseShaping | None = None  # larger noise in some patches; None: the same everywhere
     context_noise: float = 0.05  # level of noise put on the last frames, as in training; holds drift back
+    memory: bool = True  # whether memories, where there are any, are read; they are written in any case
 
     def __post_init__(self) -> None:
         check_bounds("sampling", self, steps=(1, 1000), temperature=(0, 100), context_noise=(0, 1))
@@ -101,7 +102,7 @@ def draw(
     size = torch.full(past.shape[:1], step_size(config.steps), device=past.device)
 
     def predict(z: Tensor, t: float) -> Tensor:
-        return dynamics.denoise(canvas, z, torch.full(past.shape[:1], t, device=past.device), size)
+        return dynamics.limited(dynamics.denoise(canvas, z, torch.full(past.shape[:1], t, device=past.device), size))
 
     z = config.temperature * noise.frame
     if config.noise_shaping is not None:

@@ -26,8 +26,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from worldsim.data.clips import STREAM
+from worldsim.data.clips import CONTEXT, STREAM
 from worldsim.errors import check_bounds
+from worldsim.memory.base import Context
 from worldsim.models.dynamics import Canvas, ContextFeatures, Dynamics
 from worldsim.models.heads import SQUEEZED, Targets
 from worldsim.models.registry import StepInputs, Streams
@@ -56,6 +57,7 @@ class LossConfig:
     stream_noise: float = 0.05  # on normalised vectors at the last frame, so that a dream's own errors do not grow
     frame_noise: float = 0.3  # largest noise on recorded frames that heads read, as large as the model's own errors
     drawn_frames: float = 0.25  # share of the frames that heads read which are drawn from noise alone, as in a dream
+    memory_dropout: float = 0.15  # share of the clips that are learned without memories, where there are any
     outcome_dropout: float = 0.3  # share of the features that ending, event and reward are predicted without
 
     def __post_init__(self) -> None:
@@ -66,9 +68,20 @@ class LossConfig:
             own_frames_depth=(1, 1000),
             own_frames_error=weight, shortcuts=share, shortcut_weight=weight, ending_weight=weight,
             event_weight=weight, reward_weight=weight, stream_noise=weight, frame_noise=weight,
-            drawn_frames=share,
+            drawn_frames=share, memory_dropout=share,
             outcome_dropout=(0, 0.99),
         )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Given:
+    """What a clip's steps are given besides frames."""
+
+    actions: Tensor  # (B, T, ...)
+    ages: Tensor  # (B, T)
+    streams: Streams  # (B, T, ...) at the last frames
+    ahead: Streams  # (F, ...) at the next ones
+    recalled: dict[str, Context]  # (F, ...), what memories say that were gone through before
 
 
 class DynamicsLoss(nn.Module):
@@ -92,11 +105,12 @@ class DynamicsLoss(nn.Module):
         target = latents[:, 1:].flatten(0, 1).flatten(1, 2)  # (F, drawn, h, w), F = B * T
         actions, ages = batch["actions"][:, 1:], batch["ages"][:, :-1]
         known = {name: values[:, :-1] for name, values in self._streams(batch).items()}
-        given = actions, ages, self._noisy(known, generator)
+        ahead = {name: values[:, 1:].flatten(0, 1) for name, values in self._streams(batch).items()}
+        given = _Given(actions, ages, self._noisy(known, generator), ahead, _recalled(batch))
         context = frames
         if progress >= c.own_frames_after and step % 2:
-            context = self._own_frames(frames, target, *given, generator)
-        features = self._context_features(context, *given, generator)
+            context = self._own_frames(frames, target, given, generator)
+        features = self._context_features(context, given, generator)
         previous = context.flatten(0, 1)  # (F, C, h, w)
         canvas = self.dynamics.prepare(features, previous)
         t = self._levels(len(target), generator)
@@ -137,26 +151,31 @@ class DynamicsLoss(nn.Module):
         """Vectors at the last frames (B, T, ...) with some noise, each entry in its own unit; tokens as they are."""
         noisy = dict(known)
         for name, scale in self.dynamics.config.scales.items():
+            if self.dynamics.config.streams[name].kind != "vector":
+                continue
             values = known[name].float()
             noise = torch.randn(values.shape, generator=generator, device=values.device)
             unit = noise.new_tensor(scale.std).reshape(values.shape[2:])
             noisy[name] = values + self.config.stream_noise * noise * unit
         return noisy
 
-    def _context_features(
-        self, context: Tensor, actions: Tensor, ages: Tensor, known: Streams, generator: torch.Generator
-    ) -> ContextFeatures:
+    def _context_features(self, context: Tensor, given: _Given, generator: torch.Generator) -> ContextFeatures:
         """Run the history over noised frames (B, T, C, h, w), and the memories over these frames."""
         shape = context.shape[:2]
         level = self.config.context_noise * torch.rand(shape, generator=generator, device=context.device).square()
         noise = torch.randn(context.shape, generator=generator, device=context.device)
         noisy = context + level[..., None, None, None] * noise
         before = torch.cat([noisy[:, :1], noisy[:, :-1]], dim=1)
+        actions, ages, known = given.actions, given.ages, given.streams
         features = self.dynamics.forward(noisy, before, actions, level, ages, known)
         if self.dynamics.memories is None:
             return features
-        ahead = {name: values.detach() for name, values in self.dynamics.heads.sample(features.heads).items()}
-        return self.dynamics.memories.recall_clip(features, context, actions, ages, known, ahead, generator)
+        # What heads of the history foresee is what came, with the memories' own noise: early guesses are far off.
+        ahead = {name: given.ahead[name] for name in self.dynamics.heads.sample(features.heads)}
+        return self.dynamics.memories.recall_clip(
+            features, context, actions, ages, known, ahead, generator,
+            known=given.recalled, dropout=self.config.memory_dropout,
+        )  # fmt: skip
 
     def _draw(self, canvas: Canvas, target: Tensor, t: Tensor, generator: torch.Generator) -> Tensor:
         noise = torch.randn(target.shape, generator=generator, device=target.device)
@@ -190,15 +209,13 @@ class DynamicsLoss(nn.Module):
         return torch.where(take_drawn[:, None, None, None], drawn[:, : true.shape[1]], noisy)
 
     @torch.no_grad()
-    def _own_frames(
-        self, frames: Tensor, target: Tensor, actions: Tensor, ages: Tensor, known: Streams, generator: torch.Generator
-    ) -> Tensor:
+    def _own_frames(self, frames: Tensor, target: Tensor, given: _Given, generator: torch.Generator) -> Tensor:
         """The clip's frames, most of them replaced by what the model draws for them, some steps on."""
         c, longest = self.config, self.config.own_frames_error * (self.change_scale * frames.shape[2]) ** 0.5
         depth = int(torch.randint(1, c.own_frames_depth + 1, (), generator=generator, device=frames.device))
         own = frames
         for _ in range(depth):
-            features = self._context_features(own, actions, ages, known, generator)
+            features = self._context_features(own, given, generator)
             canvas = self.dynamics.prepare(features, own.flatten(0, 1))
             told = c.own_frames_from * torch.rand(len(target), generator=generator, device=target.device)
             drawn = self._draw(canvas, target, told, generator)
@@ -210,11 +227,11 @@ class DynamicsLoss(nn.Module):
         return own
 
     def _outcome(
-        self, batch: dict[str, Tensor], features: ContextFeatures, given: tuple[Tensor, Tensor, Streams],
+        self, batch: dict[str, Tensor], features: ContextFeatures, given: _Given,
         pair: tuple[Tensor, Tensor] | None, generator: torch.Generator,
     ) -> dict[str, Tensor]:  # fmt: skip
         """The loss of each head; `pair` are the new frames and those before (F, C, h, w), where a head reads them."""
-        actions, ages, known = given
+        actions, ages, known = given.actions, given.ages, given.streams
         shape, dropout = (*features.tokens.shape[:2], SQUEEZED), self.config.outcome_dropout
         kept = torch.rand(shape, generator=generator, device=features.tokens.device) >= dropout
         level = torch.zeros_like(ages, dtype=torch.float32)  # no head needs that of the context
@@ -231,6 +248,16 @@ class DynamicsLoss(nn.Module):
             streams={name: values[:, 1:].flatten(0, 1) for name, values in self._streams(batch).items()},
         )
         return {name: head.loss(said[name], targets) for name, head in self.dynamics.heads.named()}
+
+
+def _recalled(batch: dict[str, Tensor]) -> dict[str, Context]:
+    """The contexts (F, ...) in a batch, by the names of memories."""
+    parts: dict[str, dict[str, Tensor]] = {}
+    for key, values in batch.items():
+        if key.startswith(CONTEXT):
+            name, _, part = key.removeprefix(CONTEXT).rpartition(".")
+            parts.setdefault(name, {})[part] = values[:, :-1].flatten(0, 1).float()
+    return {name: Context(**of) for name, of in parts.items()}
 
 
 def _shorten(error: Tensor, longest: float) -> Tensor:

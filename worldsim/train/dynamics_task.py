@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from worldsim.data.clips import STREAM, ClipConfig, Clips, change_scale
-from worldsim.data.latents import LatentEpisodes, weights_digest
+from worldsim.data.contexts import with_contexts
+from worldsim.data.latents import LatentEpisodes, latent_range, weights_digest
 from worldsim.errors import InvalidInput
 from worldsim.io.media import contact_sheet
 from worldsim.memory.base import Codec
@@ -23,7 +25,8 @@ from worldsim.sampling.sampler import SamplingConfig
 from worldsim.train.dream import dream
 from worldsim.train.dynamics_loss import DynamicsLoss, LossConfig
 
-STATISTICS = ("max_time", "action_scale", "scales")  # fields of `DynamicsConfig` that say something of the data
+# Fields of `DynamicsConfig` that say something of the data.
+STATISTICS = ("max_time", "action_scale", "scales", "latent_low", "latent_high")
 SELDOM_OLDER = 0.99  # share of the rows up to an age beyond which a world is told no more of it
 
 
@@ -39,10 +42,13 @@ class DynamicsTask:
         reward_scale: float | None = None, changed: float | None = None, begun: DynamicsConfig | None = None,
         conditions: tuple[str, ...] = CONDITIONS, heads: tuple[str, ...] = HEADS, period: int = 1,
         head_reads: dict[str, Reads] | None = None, memories: tuple[str, ...] = (),
+        options: dict[str, dict[str, Any]] | None = None, cache: Path | None = None,
     ) -> None:  # fmt: skip
         """`conditions`, `heads` and `memories` name the modules of the model; their streams come with the stores.
 
-        `head_reads` says what a head reads, where that is not the history alone, or the head's own choice.
+        `head_reads` says what a head reads, where that is not the history alone, or the head's own choice; `options`
+        are those of modules, by name. In the folder `cache` is kept what memories without weights say of the stores;
+        without it they are gone through in every clip.
 
         With a `period` above 1 the model is also told the phase of a clock that strikes every so many steps.
 
@@ -59,13 +65,16 @@ class DynamicsTask:
             if len(shapes) > 1:
                 raise InvalidInput(f"stream {name!r} has shapes {sorted(shapes)}; train on stores of one kind")
         grid = tokenizer.config
-        statistics = _statistics(stores) if begun is None else {name: getattr(begun, name) for name in STATISTICS}
+        statistics = _statistics(stores)
+        if begun is not None:
+            kept = {name: getattr(begun, name) for name in STATISTICS}
+            statistics |= {name: value for name, value in kept.items() if value != ()}  # weights of old know no limits
         self.settings = DynamicsConfig(
             channels=grid.channels, height=grid.latent_height, width=grid.latent_width, patch=patch,
             actions=meta.actions.n, action_dim=len(meta.actions.low), between=between, context_length=clip - 1,
             action_start=meta.actions.start, output_heads=heads, period=period,
             conditions=(*conditions, "episode_phase") if period > 1 else conditions,
-            head_reads=dict(head_reads or {}), memories=memories,
+            head_reads=dict(head_reads or {}), memories=memories, options=dict(options or {}),
             streams={name: meta.streams[name] for name in stores[0].streams}, **statistics,
         )  # fmt: skip
         torch.manual_seed(seed)  # the initial weights only
@@ -76,8 +85,12 @@ class DynamicsTask:
         self.change_scale = change_scale(stores) if changed is None else changed
         scales = self.reward_scale, self.change_scale
         self.model = DynamicsLoss(Dynamics(self.settings), *scales, loss or LossConfig())
-        if self.model.dynamics.memories is not None:
-            self.model.dynamics.memories.bind(Codec(tokenizer.encode, tokenizer.decode))
+        recall = self.model.dynamics.memories
+        if recall is not None:
+            recall.bind(Codec(tokenizer.encode, tokenizer.decode))
+            if cache is not None:
+                digest, said = weights_digest(tokenizer), self.settings.options
+                stores = [with_contexts(one, recall, said, digest, cache) for one in stores]
         self.frames_per_batch = batch * clip
         self._clips = Clips(stores, clip, clips or ClipConfig())
 
@@ -127,11 +140,20 @@ def _statistics(stores: list[LatentEpisodes]) -> dict[str, Any]:
     ages = np.concatenate([np.arange(length) for s in stores for length in s.store.lengths])
     meta = stores[0].store.meta
     led = np.concatenate([np.delete(s.actions, s.ends - s.store.lengths, axis=0) for s in stores])  # not to a reset
-    vectors = {name: np.concatenate([s.streams[name] for s in stores]) for name in stores[0].streams}
+    scales = {}
+    for name in stores[0].streams:
+        kind, parts = meta.streams[name].kind, [s.streams[name] for s in stores]
+        if kind == "vector":
+            scales[name] = _scale(np.concatenate(parts))
+        elif kind == "depth":
+            scales[name] = _log_scale(parts)
+    ranges = [latent_range(s) for s in stores]
     return {
+        "latent_low": tuple(np.min([low for low, _ in ranges], axis=0).tolist()),
+        "latent_high": tuple(np.max([high for _, high in ranges], axis=0).tolist()),
         "max_time": max(int(np.quantile(ages, SELDOM_OLDER)), 1),
         "action_scale": Scale() if meta.actions.discrete or not len(led) else _scale(led),
-        "scales": {name: _scale(values) for name, values in vectors.items() if meta.streams[name].kind == "vector"},
+        "scales": scales,
     }
 
 
@@ -142,11 +164,24 @@ def _scale(values: np.ndarray) -> Scale:
     return Scale(tuple(flat.mean(axis=0).tolist()), tuple(np.where(std > 1e-6, std, 1.0).tolist()))
 
 
+def _log_scale(parts: list[np.ndarray]) -> Scale:
+    """Mean and deviation of the logarithm of depths (T, H, W), all pixels alike, of some thousand rows."""
+    some = np.concatenate([rows[:: max(len(rows) // 2000, 1)] for rows in parts]).astype(np.float64)
+    logs = np.log(some.clip(1e-3))
+    return Scale((float(logs.mean()),), (max(float(logs.std()), 1e-3),))
+
+
 def modules_of(stores: list[LatentEpisodes]) -> dict[str, tuple[str, ...]]:
-    """The conditions and heads of a model that learns the stores' streams: vectors are predicted, tokens are tasks."""
+    """The conditions and heads of a model that learns the stores' streams.
+
+    Vectors are predicted and conditions of the next step, depth is read off the drawn frame, tokens are tasks.
+    """
     specs = stores[0].store.meta.streams
     vectors = [name for name in stores[0].streams if specs[name].kind == "vector"]
     tasks = [name for name in stores[0].streams if specs[name].kind == "token"]
     proprio = tuple(name if name == "proprio" else f"proprio:{name}" for name in vectors)
+    depth = tuple(
+        name if name == "depth" else f"depth:{name}" for name in stores[0].streams if specs[name].kind == "depth"
+    )
     task = tuple(name if name == "task" else f"task:{name}" for name in tasks)
-    return {"conditions": (*CONDITIONS, *proprio, *task), "heads": (*HEADS, *proprio)}
+    return {"conditions": (*CONDITIONS, *proprio, *task), "heads": (*HEADS, *proprio, *depth)}

@@ -74,6 +74,7 @@ class LoopConfig:
     weight_decay: float = 0.01
     max_norm: float = 1.0  # of the gradient
     ema: float = 0.999  # of the averaged weights, the ones that are used
+    accumulate: int = 1  # batches of each process that make one step; memory is that of one of them
     seed: int = 0
     save_minutes: float = 5.0  # between checkpoints
     preview_minutes: float = 5.0  # between sample images
@@ -82,6 +83,7 @@ class LoopConfig:
     def __post_init__(self) -> None:
         for name, good, wanted in (
             ("hours", self.hours > 0, "more than 0"),
+            ("accumulate", self.accumulate >= 1, "1 or more"),
             ("steps", self.steps is None or self.steps >= 0, "0 or more"),
             ("lr", self.lr > 0, "more than 0"),
             ("warmup", self.warmup >= 0, "0 or more"),
@@ -214,7 +216,7 @@ class Trainer:
         self.record.begin_call(self.step)
         bar = tqdm(unit="frame", unit_scale=True, disable=self.rank > 0, desc=self.task.kind, mininterval=2.0)
         saved = shown = time.monotonic()
-        batches = Prefetch(lambda step: self.task.batch(step, self.rank), self.step)
+        batches = Prefetch(lambda step: [self.task.batch(step, share) for share in self._shares()], self.step)
         hidden: tuple[type[Exception], ...] = ()  # errors of the last saving, where an earlier one is to be told
         with Interrupts() as interrupts:
             try:
@@ -255,17 +257,40 @@ class Trainer:
         dist.broadcast(number, 0)
         return float(number.item())
 
-    def _one(self, ddp: nn.Module, batch: dict[str, Tensor], budget: Budget) -> dict[str, Tensor]:
-        generator = torch.Generator(device=self.device)
-        generator.manual_seed((self.config.seed * 1_000_003 + self.step) * 1_009 + self.rank)
+    def _shares(self) -> range:
+        """The batches of a step that are this process's.
+
+        They and their noise are numbered over all processes: 2 processes learn from what 1 does that accumulates 2.
+        """
+        return range(self.rank, self.rank + self.world * self.config.accumulate, self.world)
+
+    def _one(self, ddp: nn.Module, batches: list[dict[str, Tensor]], budget: Budget) -> dict[str, Tensor]:
         for group in self.optimizer.param_groups:
             group["lr"] = budget.lr(self.step)
+        progress = self._shared(budget.progress(self.step))
+        self.optimizer.zero_grad(set_to_none=True)
+        parts: list[dict[str, Tensor]] = []
+        for share, batch in zip(self._shares(), batches, strict=True):
+            # Gradients are averaged over processes with the last batch only.
+            last = len(parts) + 1 == len(batches)
+            apart = isinstance(ddp, DistributedDataParallel) and not last
+            with ddp.no_sync() if apart else contextlib.nullcontext():  # type: ignore[operator]
+                parts.append(self._learn(ddp, batch, share, progress))
+        return self._update({name: torch.stack([part[name] for part in parts]).mean(0) for name in parts[0]})
+
+    def _learn(self, ddp: nn.Module, batch: dict[str, Tensor], share: int, progress: float) -> dict[str, Tensor]:
+        """Add the gradients of one batch; returns its loss and metrics."""
+        generator = torch.Generator(device=self.device)
+        generator.manual_seed((self.config.seed * 1_000_003 + self.step) * 1_009 + share)
         batch = {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
         dtype = autocast_dtype(self.device)
         with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
-            loss, metrics = ddp(batch, self.step, generator, self._shared(budget.progress(self.step)))
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+            loss, metrics = ddp(batch, self.step, generator, progress)
+        (loss / self.config.accumulate).backward()
+        return {"loss": loss.detach(), **metrics}
+
+    def _update(self, metrics: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Take the step that the gradients say."""
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_norm)
         self._whole = False
         if torch.isfinite(norm):  # a rare overflow loses one batch, not the run
@@ -278,7 +303,7 @@ class Trainer:
         self._whole = True
         if self._skipped == MOST_SKIPPED:
             self._give_up()
-        return {"loss": loss.detach(), "gradient_norm": norm, **metrics}
+        return {"gradient_norm": norm, **metrics}
 
     def _give_up(self) -> None:
         """Go back to the last step that was learned from, whose weights these still are, and raise TrainingError."""
@@ -293,7 +318,7 @@ class Trainer:
     def _report(
         self, bar: Any, metrics: dict[str, Tensor], budget: Budget, log: Callable[[dict[str, float], int], None]
     ) -> None:
-        bar.update(self.task.frames_per_batch * self.world)
+        bar.update(self.task.frames_per_batch * self.world * self.config.accumulate)
         if self.step % 20:
             return
         values = {name: float(value) for name, value in metrics.items()}

@@ -75,7 +75,11 @@ class DynamicsStage:
     augment: tuple[str, ...] = ()  # augmentations that the source declares, such as mirror
     event: tuple[str, ...] = ()  # VARIABLE:falls, :rises or :nonzero: recorded events that come before endings
     period: int = 1  # steps of an episode's clock, where something comes by it; 1: none
-    streams: tuple[str, ...] = ()  # recorded vectors to learn and to predict, such as proprio; a token is a task
+    streams: tuple[str, ...] = ()  # recorded sensors to learn and predict: proprio, depth, …; a token is a task
+    conditions: tuple[str, ...] = ()  # modules that a step is conditioned on; none: as the streams ask for
+    heads: tuple[str, ...] = ()  # modules that say what a step gives besides the frame; none: as the streams ask for
+    memories: tuple[str, ...] = ()  # what is remembered for longer than a clip: keyframes, recall, recurrent, map3d
+    options: dict[str, Any] = field(default_factory=dict)  # of these modules, by name, a table each
     loss: LossConfig = field(default_factory=LossConfig)  # weights of its parts, and noise
     clips: ClipConfig = field(default_factory=ClipConfig)  # which clips are drawn how often
 

@@ -57,13 +57,19 @@ class TokenizerLoss(nn.Module):
         noise = torch.randn(said.shape, generator=generator, device=said.device)
         decoded = self.tokenizer.decoder(said + noise).float()
         rate = 0.5 * torch.log1p(said.square()).mean()
-        runs = images.unflatten(0, frames.shape[:2])
-        moved = (runs[:, 0] - runs[:, 1]).abs().amax(1, keepdim=True)  # (B, 1, H, W)
-        weight = 1 + c.moving * (2 * moved).clamp(max=1).repeat_interleave(RUN, dim=0)
-        error = decoded - images
-        squared = error.square()
-        loss = (weight * (c.absolute * error.abs() + c.squared * squared)).mean() + c.gradient * _gradient_loss(error)
-        return loss + c.rate * rate, {"psnr": psnr(squared.mean().detach()), "rate": rate.detach()}
+        loss = reconstruction_loss(decoded, images, images.unflatten(0, frames.shape[:2]), c)
+        squared = (decoded - images).detach().square()
+        return loss + c.rate * rate, {"psnr": psnr(squared.mean()), "rate": rate.detach()}
+
+
+def reconstruction_loss(decoded: Tensor, goal: Tensor, runs: Tensor, config: TokenizerLossConfig) -> Tensor:
+    """The cost of images (B * RUN, 3, H, W) against `goal`; what moves in `runs` (B, RUN, 3, H, W) costs more."""
+    c = config
+    moved = (runs[:, 0] - runs[:, 1]).abs().amax(1, keepdim=True)  # (B, 1, H, W)
+    weight = 1 + c.moving * (2 * moved).clamp(max=1).repeat_interleave(RUN, dim=0)
+    error = decoded - goal
+    weighted = (weight * (c.absolute * error.abs() + c.squared * error.square())).mean()
+    return weighted + c.gradient * _gradient_loss(error)
 
 
 def _gradient_loss(error: Tensor) -> Tensor:
@@ -74,6 +80,42 @@ def _gradient_loss(error: Tensor) -> Tensor:
 def psnr(mean_square: Tensor) -> Tensor:
     """Peak signal-to-noise ratio in dB of images in [-1, 1]."""
     return 10 * torch.log10(4.0 / mean_square)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run of two frames is."""
+
+    store: int
+    row: int  # of the first frame
+    between: bool  # the second one is the last frame before the next row, not the next row's own
+
+
+class Runs:
+    """Runs of RUN frames from random places of episode stores, in which successive frames show what moves."""
+
+    def __init__(self, stores: list[Episodes], cameras: tuple[str, ...]) -> None:
+        self.stores, self.cameras = stores, cameras
+        # Rows that the next row of the same game follows.
+        self._rows = [np.setdiff1d(np.arange(store.num_steps), store.ends - 1) for store in stores]
+        counts = np.array([len(rows) for rows in self._rows])
+        if not counts.sum():
+            raise InvalidInput(f"no game in {stores[0].path} has two images; record longer ones")
+        self._shares = counts / counts.sum()
+
+    def draw(self, rng: np.random.Generator) -> Place:
+        """A place, any row as likely as another."""
+        index = int(rng.choice(len(self.stores), p=self._shares))
+        row = int(rng.choice(self._rows[index]))
+        return Place(index, row, "between" in self.stores[index].streams and bool(rng.random() < 0.5))
+
+    def frames(self, place: Place) -> np.ndarray:
+        """The frames there, (RUN, H, W, 3) uint8."""
+        store, row = self.stores[place.store], place.row
+        if not place.between:
+            return store.frames(self.cameras, row, row + RUN)
+        first = store.frames(self.cameras, row, row + 1)[0]
+        return np.stack([first, store.read("between", row + 1, row + 2)[0, -1]])
 
 
 class TokenizerTask:
@@ -89,17 +131,12 @@ class TokenizerTask:
         torch.manual_seed(seed)  # the initial weights only
         self.model = TokenizerLoss(Tokenizer(config), loss or TokenizerLossConfig())
         self.frames_per_batch = batch * RUN
-        # Rows that the next row of the same game follows.
-        self._rows = [np.setdiff1d(np.arange(store.num_steps), store.ends - 1) for store in stores]
-        counts = np.array([len(rows) for rows in self._rows])
-        if not counts.sum():
-            raise InvalidInput(f"no game in {stores[0].path} has two images; record longer ones")
-        self._shares = counts / counts.sum()
+        self._runs = Runs(stores, config.cameras)
 
     def config(self) -> dict[str, Any]:
         """What a resumed run must share."""
         return {
-            "model": _jsonable(asdict(self.settings)), "batch": self.runs, "seed": self.seed,
+            "model": plain(asdict(self.settings)), "batch": self.runs, "seed": self.seed,
             "loss": asdict(self.model.config),
         }  # fmt: skip
 
@@ -110,12 +147,7 @@ class TokenizerTask:
         return {"frames": torch.from_numpy(np.stack(runs))}
 
     def _run(self, rng: np.random.Generator) -> np.ndarray:
-        index = rng.choice(len(self.stores), p=self._shares)
-        store, row = self.stores[index], int(rng.choice(self._rows[index]))
-        frames = store.frames(self.settings.cameras, row, row + RUN)
-        if "between" in store.streams and rng.random() < 0.5:  # (RUN, k - 1, H, W, 3)
-            frames = np.stack([frames[0], store.read("between", row + 1, row + 2)[0, -1]])
-        return frames
+        return self._runs.frames(self._runs.draw(rng))
 
     def measure(self, averaged: nn.Module) -> None:
         """Make latents of RMS 1: set `log_rms` from a sample of the data, the same one for a seed.
@@ -142,8 +174,8 @@ class TokenizerTask:
         return contact_sheet([frames, decoded.cpu().numpy()])
 
 
-def _jsonable(value: Any) -> Any:
-    """Tuples as lists, as they come back from JSON."""
+def plain(value: Any) -> Any:
+    """JSON-able settings: tuples as lists, as they come back from JSON."""
     if isinstance(value, dict):
-        return {k: _jsonable(v) for k, v in value.items()}
-    return [_jsonable(v) for v in value] if isinstance(value, list | tuple) else value
+        return {k: plain(v) for k, v in value.items()}
+    return [plain(v) for v in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,183 @@
+"""A world that remembers places: trained with its memories, exported, stepped; what it keeps, saves and forks."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from exactness import Pair, assert_same
+from places import KINDS, MODULES, latents_of, make_world, world_of
+from small_training import FRAMES, brief, loss_of, narrow_dynamics_task, train
+
+from worldsim.envs import WorldEnv, WorldVectorEnv
+from worldsim.errors import InvalidInput
+from worldsim.evaluate.revisits import Returns, find_ways, format_returns, measure_returns
+from worldsim.models.places import moved
+from worldsim.speculation import Speculation
+from worldsim.state.tree import clone, map_named
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return make_world(tmp_path_factory.mktemp("room"))
+
+
+@pytest.fixture(scope="module")
+def store(made):
+    return made[0]
+
+
+@pytest.fixture(scope="module", params=[(kind,) for kind in KINDS] + [KINDS], ids="+".join)
+def world(made, request):
+    return world_of(made[2], request.param)
+
+
+# -- training
+
+
+def test_contexts_of_whole_episodes_are_computed_once_and_enter_the_clips(made, store):
+    _, task, folder = made
+    batch = task.batch(0, 0)
+    assert batch["context.keyframes.guide"].shape[2:] == (FRAMES.channels, 2, 4)
+    assert batch["context.keyframes.mask"][:, :-1].float().mean() > 0.6
+    files = sorted((folder.parent / "contexts").glob("*/*.npy"))
+    stamps = [file.stat().st_mtime_ns for file in files]
+    with pytest.MonkeyPatch.context() as patch:
+        latents = latents_of(store, folder.parent)
+        narrow_dynamics_task([latents], patch, cache=folder.parent / "contexts", **MODULES)
+    assert [file.stat().st_mtime_ns for file in files] == stamps and len(files) == 1
+    last = np.load(files[0])[store.ends - 1, -1]
+    assert not last.any()
+
+
+def test_motion_is_learned_and_memories_with_weights_are_trained(store, tmp_path, monkeypatch):
+    task = narrow_dynamics_task([latents_of(store, tmp_path)], monkeypatch, cache=tmp_path / "contexts", **MODULES)
+    before = {n: p.clone() for n, p in task.model.dynamics.memories.named_parameters()}
+    error = loss_of(task, batches=2, metric="pose")
+    train(task, brief(25, lr=1e-2), tmp_path)
+    assert loss_of(task, batches=2, metric="pose") < 0.8 * error
+    same = {n for n, p in task.model.dynamics.memories.named_parameters() if torch.equal(p, before[n])}
+    assert not same
+
+
+def test_a_share_of_the_clips_is_learned_without_memories(made):
+    model = made[1].model.dynamics
+    features = model.forward(*(torch.zeros(2, 3, 4, 2, 4) for _ in range(2)), *_three_steps(), _streams())
+    random = torch.Generator().manual_seed(0)
+    given = (torch.zeros(2, 3, 4, 2, 4), *_actions_and_ages(), _streams())
+    ahead = {n: v.flatten(0, 1) for n, v in _streams().items()}
+    dropped = model.memories.recall_clip(features, *given, ahead, random, dropout=1.0)
+    kept = model.memories.recall_clip(features, *given, ahead, random, dropout=0.0)
+    assert torch.equal(dropped.tokens, features.tokens) and not torch.equal(kept.tokens, features.tokens)
+
+
+def _actions_and_ages():
+    return torch.zeros(2, 3, dtype=torch.int64), torch.arange(3).expand(2, 3)
+
+
+def _three_steps():
+    actions, ages = _actions_and_ages()
+    return actions, torch.zeros(2, 3), ages
+
+
+def _streams():
+    return {"pose": torch.zeros(2, 3, 4), "motion": torch.zeros(2, 3, 3), "depth": torch.full((2, 3, 16, 32), 50.0)}
+
+
+# -- dreams
+
+
+def test_poses_follow_from_motions():
+    pose = moved(torch.tensor([[1.0, 2.0, 3.0, np.pi / 2]]), torch.tensor([[10.0, 1.0, 0.5]]))
+    torch.testing.assert_close(pose, torch.tensor([[0.0, 12.0, 3.0, np.pi / 2 + 0.5]]))
+
+
+def test_a_step_depends_on_what_is_remembered_unless_memory_is_off(world):
+    off = world.with_sampling(dataclasses.replace(world.sampling, memory=False))
+    state = world.reset([0, 1])
+    for _ in range(6):
+        state, _ = world.step(state, np.array([1, 1]))
+
+    def other(name, leaf):
+        return leaf.flip(1) + 1 if leaf.dtype in (torch.uint8, torch.float32) and "pose" not in name else leaf
+
+    changed = dataclasses.replace(clone(state), memory=map_named(other, clone(state).memory))
+    frames = {w: [w.step(clone(s), np.array([2, 2]))[1].frame for s in (state, changed)] for w in (world, off)}
+    if "recall" in state.memory and len(state.memory) == 1:  # whose frames are float16
+        changed.memory["recall"]["latents"] += 1
+        frames[world][1] = world.step(clone(changed), np.array([2, 2]))[1].frame
+    assert not np.array_equal(*frames[world]) and np.array_equal(*frames[off])
+    written = off.step(clone(state), np.array([2, 2]))[0].memory
+    assert any(not torch.equal(a, b) for a, b in zip(_leaves(written), _leaves(state.memory), strict=True))
+
+
+def _leaves(tree):
+    found = []
+    map_named(lambda name, leaf: found.append(leaf) or leaf, tree)
+    return found
+
+
+def test_states_do_not_grow_and_are_saved_restored_and_forked_to_the_bit(world, tmp_path):
+    env = WorldEnv(world, max_episode_steps=None)
+    env.reset(seed=0)
+    shapes = [leaf.shape for leaf in _leaves(env.save_state().tree.memory)]
+    for t in range(14):  # beyond the capacities
+        env.step(t % 3)
+    assert [leaf.shape for leaf in _leaves(env.save_state().tree.memory)] == shapes
+    saved = env.save_state()
+    saved.save(tmp_path / "state.safetensors")
+    fork = env.fork(1)[0]
+    first = [env.step(a)[0] for a in (1, 1, 0, 2)]
+    env.restore_state(type(saved).load(tmp_path / "state.safetensors", world))
+    assert_same([env.step(a)[0] for a in (1, 1, 0, 2)], first)
+    assert_same([fork.step(a)[0] for a in (1, 1, 0, 2)], first)
+
+
+def test_guessed_steps_give_the_same_bytes(world):
+    render = {"render_mode": "rgb_array"}
+    pair = Pair(WorldEnv(world, speculate=Speculation(), **render), WorldEnv(world, **render), seed=0)
+    pair.play(25, lambda rng: int(rng.integers(3)))
+    pair.on.close()
+
+
+def test_a_world_in_a_batch_is_the_world_alone(world):
+    envs = WorldVectorEnv(world, 3)
+    envs.reset(seed=[5, 6, 7])
+    rows = [envs.step(np.array([1, 2, 0]))[0] for _ in range(8)]
+    alone = WorldEnv(world)
+    alone.reset(seed=6)
+    for many in rows:
+        np.testing.assert_allclose(alone.step(2)[0].astype(int), many[1].astype(int), atol=2)
+
+
+def test_given_frames_need_no_poses(made, store):
+    world = world_of(made[2])
+    frames, actions = store.read("rgb", 0, 5)[None], store.read("action", 1, 5)[None]
+    one = world.reset([0], frames=frames, actions=actions)
+    assert one.memory["keyframes"]["step"].max() == 4 and one.heads["pose"].abs().max() > 0
+    told = world.reset([0], frames=frames, actions=actions, streams={"pose": store.read("pose", 0, 5)[None]})
+    assert np.array_equal(world.streams(told)["pose"][0], store.read("pose", 4, 5)[0])
+
+
+# -- the benchmark
+
+
+def test_returns_are_found_where_a_way_leads_off_and_back(store):
+    sizes = Returns(gaps=(24,), clips=3, context=6, near=20.0, turn=0.6)
+    ways = find_ways(store, 24, sizes)
+    assert 1 <= len(ways) <= 3
+    for way in ways:
+        poses = store.read("pose", way.first, way.first + way.back + 1)
+        turn = np.abs((poses[:6, 3] - poses[-1, 3] + np.pi) % (2 * np.pi) - np.pi)
+        assert ((np.linalg.norm(poses[:6, :2] - poses[-1, :2], axis=1) < 20) & (turn < 0.6)).any()
+
+
+def test_memory_on_and_off_are_measured_along_recorded_ways(made, store):
+    sizes = Returns(gaps=(24,), clips=2, context=6, near=20.0, turn=0.6)
+    report, sheet = measure_returns(world_of(made[2]), store, sizes)
+    figures = report["returns"]["24"]
+    assert {"memory, true pose", "memory, own pose", "no memory", "tokenizer"} <= figures.keys()
+    assert figures["memory, true pose"]["psnr"] != figures["no memory"]["psnr"]
+    assert "24 steps" in format_returns(report) and sheet[0].shape[1:] == (16, 32, 3)
+    with pytest.raises(InvalidInput, match="comes back"):
+        measure_returns(world_of(made[2]), store, dataclasses.replace(sizes, gaps=(1000,)))
