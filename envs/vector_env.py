@@ -67,6 +67,7 @@ class WorldVectorEnv(worlds.ServesWorld, VectorEnv[Any, np.ndarray, np.ndarray])
         speculate: bool | Speculation | None = None,
         compiled: bool = False,
         clip_actions: bool = False,
+        audio: bool = False,
         device: str = "auto",
     ) -> None:
         if isinstance(num_envs, bool) or not isinstance(num_envs, int) or num_envs < 1:
@@ -74,7 +75,7 @@ class WorldVectorEnv(worlds.ServesWorld, VectorEnv[Any, np.ndarray, np.ndarray])
         self.render_mode = worlds.check_render_mode(render_mode, self.metadata["render_modes"])
         self.autoreset_mode = _autoreset_mode(autoreset_mode)
         self.world = worlds.load_world(
-            world, device, start=start, temperature=temperature, compiled_for=num_envs if compiled else 0
+            world, device, start=start, temperature=temperature, compiled_for=num_envs if compiled else 0, audio=audio
         )
         spec = self.world.spec
         self.num_envs = num_envs

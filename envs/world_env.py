@@ -45,6 +45,8 @@ class WorldEnv(worlds.ServesWorld, gym.Env[Any, Any]):
     faster steps.
     `clip_actions` clips continuous actions to their bounds, as the continuous environments of gymnasium do; without it
     those out of bounds are refused. NaN is refused either way.
+    `audio` puts the sound of each step into the info, (samples, channels) int16, for worlds that have sound; frames are
+    the same with it and without.
     `gym.make(..., max_episode_steps=n)` puts gymnasium's own wrapper on top, which can only shorten episodes.
 
     A seeded `reset` begins episode 0 of that seed, each `reset` without a seed the next one, so that a seed
@@ -75,10 +77,13 @@ class WorldEnv(worlds.ServesWorld, gym.Env[Any, Any]):
         speculate: bool | Speculation | None = None,
         compiled: bool = False,
         clip_actions: bool = False,
+        audio: bool = False,
         device: str = "auto",
     ) -> None:
         self.render_mode = worlds.check_render_mode(render_mode, self.metadata["render_modes"])
-        self.world = worlds.load_world(world, device, start=start, temperature=temperature, compiled_for=int(compiled))
+        self.world = worlds.load_world(
+            world, device, start=start, temperature=temperature, compiled_for=int(compiled), audio=audio
+        )
         spec = self.world.spec
         self.start = start
         self.between = between

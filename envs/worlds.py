@@ -58,11 +58,12 @@ def load_world(
     start: str = "beginning",
     temperature: float | None = None,
     compiled_for: int = 0,
+    audio: bool = False,
 ) -> WorldProtocol:
     """The world itself, or the one of that name (shipped, local folder, or hub id) loaded onto `device`.
 
-    Raises InvalidInput if it cannot begin where `start` says, be drawn at another `temperature` or be compiled for a
-    number of worlds, 0 for as it is.
+    Raises InvalidInput if it cannot begin where `start` says, be drawn at another `temperature`, be compiled for a
+    number of worlds, 0 for as it is, or make sound, where `audio` asks for it.
     """
     if isinstance(world, str):
         from worldsim.world import World  # here, so that a user's own world needs none of the shipped models
@@ -81,6 +82,11 @@ def load_world(
         if sampling is None or with_sampling is None:
             raise InvalidInput(f"world {world.spec.name!r} has no temperature; leave temperature out")
         world = with_sampling(dataclasses.replace(sampling, temperature=temperature))
+    if audio and world.spec.audio is None:
+        with_audio = getattr(world, "with_audio", None)
+        if with_audio is None:
+            raise InvalidInput(f"world {world.spec.name!r} has no sound; leave out audio=True")
+        world = cast(WorldProtocol, with_audio())
     if compiled_for:
         compile_it = getattr(world, "compiled", None)
         if compile_it is None:

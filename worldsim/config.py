@@ -18,6 +18,7 @@ from pydantic_core import ErrorDetails
 from worldsim.errors import DamagedWorld, InvalidInput, check_bounds
 from worldsim.io.files import is_name, read_json
 from worldsim.migration import WORLD_FORMAT, migrate_config
+from worldsim.models.audio import AudioConfig
 from worldsim.models.dynamics import DynamicsConfig
 from worldsim.models.endings import EndingConfig
 from worldsim.models.tokenizer import TokenizerConfig
@@ -66,6 +67,7 @@ class WorldConfig:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     endings: EndingConfig = field(default_factory=EndingConfig)
     reward_scale: float = 1.0
+    audio: AudioConfig | None = None  # of the head that makes its sound; None: it has none
     sha256: dict[str, str] = field(default_factory=dict)  # of the weight files
     format_version: int = WORLD_FORMAT
 
@@ -75,6 +77,12 @@ class WorldConfig:
         check_bounds("world", self, reward_scale=(1e-12, 1e12))
         if not all(low <= high for low, high in zip(a.low, a.high, strict=False)):
             raise InvalidInput(f"actions have bounds from {a.low} to {a.high}; give numbers, none above its other one")
+        per_second = None if self.audio is None else self.audio.codec.samples * self.source.fps
+        if per_second is not None and abs(per_second - self.audio.codec.rate) > 1e-3 * per_second:
+            raise InvalidInput(
+                f"the sound of world {self.name!r} has {self.audio.codec.rate:g} samples a second, its steps have "
+                f"{per_second:g}; give the rate that was recorded"
+            )
         rows = self.sampling.noise_shaping.rows if self.sampling.noise_shaping else None
         if rows is not None and rows[1] > d.height:
             raise InvalidInput(f"noise shaping of world {self.name!r} has rows {rows}; give some of {d.height}")
@@ -94,8 +102,11 @@ class WorldConfig:
                 )
 
     def to_json(self) -> str:
-        """The text of `config.json`."""
-        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+        """The text of `config.json`; of a world without sound as it was before there was any."""
+        values = dataclasses.asdict(self)
+        if self.audio is None:
+            del values["audio"]
+        return json.dumps(values, indent=2) + "\n"
 
     @classmethod
     def read(cls, path: Path) -> WorldConfig:

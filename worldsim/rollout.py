@@ -5,7 +5,8 @@ A step has these stages, in this order:
     history    reads the last frames and the action; its keys and values go into the cache
     memory     reads what is remembered for longer; only in worlds that have a memory
     drawing    denoises the new frame's latents; skipped where the frame is given
-    heads      reward and ending; a head may read the history's features, the new frame, or both. Memories are written
+    heads      reward and ending; a head may read the history's features, the new frame, or both. Then heads that carry
+               something of their own, such as sound. Memories are written
     decoding   latents to pixels, for those who want pixels
 
 Environments, the window, evaluation, calibration and the samples of training all step through here.
@@ -23,11 +24,13 @@ from torch import Tensor
 
 from worldsim.errors import InvalidInput, InvalidState
 from worldsim.memory.base import Observed, Query
+from worldsim.models.carried import Drawn
 from worldsim.models.dynamics import ContextFeatures, Dynamics
 from worldsim.models.layers import KVCache
 from worldsim.models.memories import Held, Memories, keep
 from worldsim.models.registry import StepInputs, Streams
 from worldsim.runtime.ambient import isolated, refuse_if_forked
+from worldsim.sampling.noise import normal
 from worldsim.sampling.sampler import Engine, empty_cache, step_noise
 from worldsim.spec import Decoding, Stages, WorldProtocol, WorldSpec, WorldStep
 from worldsim.state.tree import clone
@@ -54,7 +57,7 @@ class WorldState:
     cache: KVCache  # the history's keys and values
     keys: Keys
     memory: dict[str, Any] = field(default_factory=dict)  # one tree a kind of memory, by its name
-    heads: dict[str, Tensor] = field(default_factory=dict)  # (B, ...), the streams' values at the last frame
+    heads: dict[str, Any] = field(default_factory=dict)  # (B, ...), streams' values at the last frame; trees of heads
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ class StepOutput:
     end_logit: Tensor  # (B,)
     streams: Streams  # new values of the streams that heads predict, (B, ...); empty where there are none
     frames: Frames | None  # None where nothing was decoded
+    said: Streams = field(default_factory=dict)  # (B, ...) of heads that carry something, by their names
 
 
 # Yields the name of each stage before it begins, and returns the new state and what the step gives.
@@ -95,7 +99,8 @@ def start(
     if memories is not None:
         first = Observed(latents[:, 0], at[0], None, cache.ages)
         memory = memories.write(memories.empty(len(seed)), first)
-    state = WorldState(past, cache, Keys(seed, episode, torch.zeros_like(seed)), memory, at[0])
+    carried = {name: head.empty(len(seed)) for name, head in engine.carried.items()}
+    state = WorldState(past, cache, Keys(seed, episode, torch.zeros_like(seed)), memory, at[0] | carried)
     for t in range(actions.shape[1]):
         state, _ = finish(advance(engine, state, actions[:, t], given=latents[:, t + 1], streams=at[t + 1]))
     return state
@@ -140,6 +145,9 @@ def advance(
     outcome = predict_outcomes(dynamics, history, latents[:, 0], past[:, 0], actions, state.heads, streams)
     sampled = dynamics.heads.sample(outcome.heads) | (streams or {})
     carried = {name: sampled.get(name, values) for name, values in state.heads.items()}  # what was there at the start
+    inputs = StepInputs(actions, torch.zeros_like(history.ages, dtype=torch.float32), history.ages, state.heads)
+    trees, said = carry(engine, state, latents, inputs)
+    carried |= trees
     memory = state.memory
     if dynamics.memories is not None:
         observed = Observed(latents[:, 0], {**carried, **sampled}, actions, history.ages + 1)
@@ -152,7 +160,7 @@ def advance(
     if decode is not None:
         yield "decoding"
         frames = decode(latents)
-    return new, StepOutput(latents, outcome.reward, outcome.end_logit, sampled, frames)
+    return new, StepOutput(latents, outcome.reward, outcome.end_logit, sampled, frames, said)
 
 
 def recall(
@@ -179,6 +187,18 @@ def predict_outcomes(
     ahead = dynamics.heads.sample(history.heads) | (given or {})
     said = dynamics.heads.of_frame(frame, previous, history.tokens, inputs, ahead=ahead)
     return replace(history, heads=history.heads | said)
+
+
+def carry(engine: Engine, state: WorldState, latents: Tensor, inputs: StepInputs) -> tuple[dict[str, Any], Streams]:
+    """What the heads that carry something say of a step (B, 1 + between, C, h, w), and what they carry on."""
+    trees: dict[str, Any] = {}
+    said: Streams = {}
+    keys = (state.keys.seed.tolist(), state.keys.episode.tolist(), state.keys.time.tolist())
+    for name, head in engine.carried.items():
+        drawn = Drawn(latents, state.past[:, 0], inputs)
+        noise = torch.as_tensor(normal(*keys, head.noise_stream, head.noise_shape)).to(latents.device)
+        trees[name], said[name] = head.step(state.heads[name], drawn, noise)
+    return trees, said
 
 
 def finish(stages: Generator[str, None, Result]) -> Result:

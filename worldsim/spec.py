@@ -31,7 +31,13 @@ class WorldSpec:
     starts: tuple[str, ...] = ()  # kinds of recorded starts that `reset(start=...)` takes; empty: it has no `start`
     streams: dict[str, StreamSpec] = field(default_factory=dict)  # what a `StreamWorld` gives besides its frames
     cameras: tuple[str, ...] = ()  # of a frame that several make, one above the other, with as many rows each
+    audio: StreamSpec | None = None  # of the sound that every step gives in its extras, int16; None: it gives none
     ages: bool = False  # whether it is told how late in an episode given frames are: `reset(frames=..., age=...)`
+
+    @property
+    def audio_rate(self) -> int:
+        """Samples of its sound in a second of the game's time; 0 without sound."""
+        return 0 if self.audio is None else round(self.audio.shape[0] * self.steps_per_second)
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,8 @@ class WorldStep:
     terminated: np.ndarray  # (B,) bool
     extras: dict[str, np.ndarray] = field(default_factory=dict)
     # extras have the batch first. Keys in use: "non_finite" (B,) bool; "termination_probability" (B,) float32;
-    # "between" (B, frames_per_step - 1, H, W, 3) uint8, the frames before `frame`, oldest first.
+    # "between" (B, frames_per_step - 1, H, W, 3) uint8, the frames before `frame`, oldest first; "audio" (B, samples,
+    # channels) int16, the sound of the step, where `WorldSpec.audio` says so.
 
 
 # Of one step: yields the name of each stage before it begins, and returns the new state and what the step gives.

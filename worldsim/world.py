@@ -18,8 +18,9 @@ from worldsim.actions import check_actions
 from worldsim.config import WorldConfig
 from worldsim.errors import InvalidInput, InvalidState
 from worldsim.io.starts import Starts
-from worldsim.io.weights import MODEL, WorldFiles, find_world, load_strictly, read_world, write_world
+from worldsim.io.weights import AUDIO, MODEL, WorldFiles, find_world, load_strictly, read_world, write_world
 from worldsim.memory.base import Codec, FromAbove, PlacesMemory
+from worldsim.models.audio import AudioHead
 from worldsim.models.dynamics import Dynamics
 from worldsim.models.registry import Scale
 from worldsim.models.tokenizer import Tokenizer, to_frames, to_images
@@ -28,8 +29,10 @@ from worldsim.runtime.ambient import isolated, new_weights, refuse_if_forked
 from worldsim.runtime.devices import autocast_dtype, choose_device
 from worldsim.sampling import noise
 from worldsim.sampling.sampler import Eager, Engine, SamplingConfig
-from worldsim.spec import Decoding, Stages, WorldSpec, WorldStep
+from worldsim.spec import Decoding, Stages, StreamSpec, WorldSpec, WorldStep
 from worldsim.state.tree import put_rows
+
+AUDIO_HEAD = "audio"  # its part of the state, and the extra of a step
 
 
 class World:
@@ -51,6 +54,7 @@ class World:
         with new_weights():
             self.tokenizer = Tokenizer(self.config.tokenizer)
             self.dynamics = Dynamics(self.config.dynamics)
+        self._audio: AudioHead | None = None  # made by `with_audio`
         modules: dict[str, torch.nn.Module] = {"tokenizer.": self.tokenizer, "dynamics.": self.dynamics}
         load_strictly(modules, files.model, where)
         for module in modules.values():
@@ -96,6 +100,31 @@ class World:
         other.engine = self.engine.with_sampling(sampling)
         return other
 
+    def with_audio(self) -> World:
+        """This world with its sound: every step's extras have "audio", (B, samples, channels) int16.
+
+        Frames, rewards and endings are the same to the bit. `config.audio.codec` has the sound's `rate` in Hz, its
+        `samples` a step and `channels`, `spec.audio` the same as a `StreamSpec`. Raises InvalidInput for a world that
+        has no sound.
+        """
+        c = self.config.audio
+        if c is None:
+            raise InvalidInput(
+                f"world {self.config.name!r} has no sound; leave out audio=True, or train it with "
+                "`worldsim train audio` (docs/sound.md)"
+            )
+        other = copy.copy(self)
+        if other._audio is None:
+            with new_weights():
+                head = AudioHead(c, self.config.dynamics)
+            load_strictly({"": head}, {name: t.float() for name, t in self._files.audio.items()}, "its sound")
+            other._audio = head.to(self.device).eval().requires_grad_(False)
+        other.engine = self.engine.with_heads({AUDIO_HEAD: other._audio})
+        sound = StreamSpec("audio", (c.codec.samples, c.codec.channels), "int16", per_step=c.codec.samples)
+        weights = f"{self.spec.weights}+{self.config.sha256.get(AUDIO, '')[:8]}"
+        other.spec = dataclasses.replace(self.spec, audio=sound, weights=weights)
+        return other
+
     def compiled(self, *numbers: int) -> World:
         """This world, its steps compiled to machine code: the same weights and sampling, faster steps.
 
@@ -108,7 +137,7 @@ class World:
         from worldsim.runtime.compiled import Compiled  # here: most worlds need no compiler
 
         other = copy.copy(self)
-        other.engine = Compiled(self.dynamics, self.config.sampling)
+        other.engine = Compiled(self.dynamics, self.config.sampling, self.engine.carried)
         for number in numbers:
             other.step(other.reset(range(number)), self.config.actions.lowest(number), decode="none")
         return other
@@ -251,7 +280,8 @@ class World:
         advancing = advance(self.engine, state, torch.as_tensor(taken, device=self.device), decode=decoder)
         new, output = yield from advancing
         result = self.result(state.keys, output)
-        return new, self._with_streams(result, new) if output.streams else result
+        result = self._with_streams(result, new) if output.streams else result
+        return new, _with_audio(result, output) if output.said else result
 
     def rewind(self, state: WorldState) -> None:
         """Take `state`, the last one that was stepped, for the current one again: that step counts as not taken.
@@ -289,7 +319,8 @@ class World:
     def _with_streams(self, result: WorldStep, state: WorldState) -> WorldStep:
         """The result with what the other sensors give at the state that it led to."""
         finite = [
-            torch.isfinite(values).reshape(len(values), -1).all(1).cpu().numpy() for values in state.heads.values()
+            torch.isfinite(state.heads[name]).reshape(len(state.heads[name]), -1).all(1).cpu().numpy()
+            for name in self.spec.streams
         ]
         broken = result.extras["non_finite"] | ~np.logical_and.reduce(finite)
         return dataclasses.replace(result, extras={**self.streams(state), **result.extras, "non_finite": broken})
@@ -351,6 +382,12 @@ class World:
         finite = torch.isfinite(decoded.flatten(1).sum(1)).view(latents.shape[:2]).all(1)
         frames = to_frames(decoded).cpu().numpy().reshape(*latents.shape[:2], *self._frame_shape)
         return frames, finite.cpu().numpy()
+
+
+def _with_audio(result: WorldStep, output: StepOutput) -> WorldStep:
+    """The result with what heads that carry something say."""
+    said = {name: values.cpu().numpy().copy() for name, values in output.said.items()}
+    return dataclasses.replace(result, extras={**said, **result.extras})
 
 
 def _spec(config: WorldConfig, starts: Starts) -> WorldSpec:

@@ -53,13 +53,16 @@ def killing(kill: Callable[[], None], kills: int, seed: int = 0) -> tuple[thread
 
 
 def kill_a_process(rollouts: Any) -> None:
-    """One of the workers that compute."""
+    """One of the workers, once the last one that was killed has its successor."""
+    while rollouts._opening:
+        time.sleep(0.1)
     processes = [process for process, _ in rollouts._crew._processes.values()]
     os.kill(random.choice(processes).pid, signal.SIGKILL)
 
 
 def nodes() -> Iterator[Any]:
     """A Ray cluster of a head without CPUs and two nodes of one CPU each, on this machine."""
+    os.environ.setdefault("RAY_worker_niceness", "0")  # as the processes have it that it is compared with
     import ray
     from ray.cluster_utils import Cluster
 

@@ -43,6 +43,7 @@ class Game:
         self.ending = ""  # why the episode is over; empty while it is not
         self.ending_chance: float | None = None  # the model's own, for the last step, where the world tells it
         self.non_finite = False  # whether the last step held a value that is not finite
+        self.sound: np.ndarray | None = None  # of the last step, (samples, channels) int16, where the world has sound
         self._actions: list[np.ndarray] | None = None
 
     def start(self, seed: int) -> View:
@@ -139,3 +140,4 @@ class Game:
         self.seed, self.steps = info["seed"], info["step"]
         self.ending_chance = info.get("termination_probability")
         self.non_finite = info.get("non_finite", False)
+        self.sound = info.get("audio")

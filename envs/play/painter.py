@@ -88,7 +88,8 @@ class Painter:
             draw_bar(screen, layout, status, message, self._keys, lit)
             changed.append(layout.bar)
         if layout.panel is not None and self._differs(
-            "panel", (measured, status.phase, status.seed, status.speed, status.memory, id(status.plan))
+            "panel",
+            (measured, status.phase, status.seed, status.speed, status.volume, status.memory, id(status.plan)),
         ):
             draw_panel(screen, layout, self._spec, sections(self._spec, status, measured), status.plan)
             changed.append(layout.panel)

@@ -64,6 +64,9 @@ def sections(spec: WorldSpec, status: Status, measured: Measured) -> list[Sectio
     ]
     if status.hit_rate is not None:
         speed_rows.insert(2, ("guessed in time", f"{status.hit_rate:.0%} of steps"))
+    if status.volume is not None:
+        loud = "off" if status.volume == 0 else f"{status.volume:.0%}"
+        speed_rows.append(("sound", f"{loud}, {status.underruns} gap{'s' * (status.underruns != 1)}"))
     episode_rows = [
         ("seed", str(status.seed)),
         ("step", f"{status.steps}  ({status.steps / spec.steps_per_second:.1f} s)"),

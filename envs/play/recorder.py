@@ -12,7 +12,7 @@ import numpy as np
 
 from worldsim.envs.play.feed import View
 from worldsim.errors import InvalidInput
-from worldsim.io.media import VideoWriter
+from worldsim.io.media import VideoWriter, sound_track
 from worldsim.io.text import file_stem
 from worldsim.spec import WorldSpec
 
@@ -32,7 +32,9 @@ class Recorder:
         """Raises InvalidInput for a path that does not end in .mp4 or cannot be written."""
         self.path = path
         self._across, self._down = pixel_size(spec, math.ceil(MIN_HEIGHT / spec.height))
-        self._writer = VideoWriter(path, spec.steps_per_second * spec.frames_per_step)
+        self._writer = VideoWriter(path, spec.steps_per_second * spec.frames_per_step, sound=sound_track(spec))
+        self._step = None if spec.audio is None else spec.audio.shape
+        self._per_step = spec.frames_per_step
         self.frames = 0
 
     def write(self, view: View) -> None:
@@ -44,6 +46,12 @@ class Recorder:
             shown += [gap, large] if shown else [large]
         self._writer.write(np.concatenate(shown, axis=1))
         self.frames += 1
+
+    def write_sound(self, sound: np.ndarray | None, views: int) -> None:
+        """Append the sound of a step, (samples, channels) int16; None is silence, as long as so many views are."""
+        if self._step is not None:
+            silence = np.zeros((self._step[0] * views // self._per_step, self._step[1]), np.int16)
+            self._writer.write_sound(silence if sound is None else sound)
 
     def close(self) -> None:
         """Put the file in its place, unless nothing was recorded; may be called twice."""
@@ -81,13 +89,14 @@ class Clips:
         else:
             self.start(Path(f"{file_stem(self._spec.name, 'clip')}-{time.strftime('%Y%m%d-%H%M%S')}.mp4"))
 
-    def write(self, views: Sequence[View]) -> None:
-        """Append views to the clip, if there is one."""
+    def write(self, views: Sequence[View], sound: np.ndarray | None = None) -> None:
+        """Append views to the clip, if there is one, and the sound that goes with them, if the world has any."""
         if self._recorder is None:
             return
         with self._going_on(self._recorder.path):
             for view in views:
                 self._recorder.write(view)
+            self._recorder.write_sound(sound, len(views))
 
     def stop(self) -> None:
         """Finish the clip, if there is one."""

@@ -10,6 +10,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,6 +24,9 @@ from worldsim.envs.play.recorder import Clips
 from worldsim.envs.play.status import Settings, Status
 from worldsim.errors import InvalidInput, MissingDependency
 from worldsim.memory.base import FromAbove
+
+if TYPE_CHECKING:
+    from worldsim.envs.play.sound import Speaker
 
 PLAN_SECONDS = 0.25  # between two drawings of what is remembered
 RESTART_AFTER = 1.5  # seconds between the end of an episode and the next one
@@ -53,10 +57,13 @@ class Session:
         self._seen: FromAbove | None = None
         self._plan_at = -math.inf
         self.clips = Clips(game.spec, self._say)
+        self.speaker: Speaker | None = None  # of a world with sound, where there is a device
         self.trace = Trace(game.spec.name, game.spec.steps_per_second)
 
     def open(self) -> None:
         """Begin: the first episode, and what the settings ask for."""
+        if self.game.spec.audio is not None and self._settings.audio:
+            self._open_speaker()
         if self._settings.real:
             self.game.real = self._open_real()
         if self._settings.record is not None:
@@ -67,6 +74,8 @@ class Session:
         """Finish the clip and the trace, stop the real game; may be called twice."""
         self.clips.stop()
         self.game.close()
+        if self.speaker is not None:
+            self.speaker.close()
         if self._settings.trace is not None:
             self.trace.save(self._settings.trace)
 
@@ -102,6 +111,8 @@ class Session:
                 self._toggle_memory()
             case "slower" | "faster":
                 self._change_speed(job)
+            case "mute" | "quieter" | "louder":
+                self._change_volume(job)
             case _:
                 raise ValueError(f"no command {job!r}")
 
@@ -118,6 +129,8 @@ class Session:
             speed=self._speed,
             step_ms=self._step_times.milliseconds(50),
             recording=self.clips.path,
+            volume=None if self.speaker is None else self.speaker.volume,
+            underruns=0 if self.speaker is None else self.speaker.ring.underruns,
             hit_rate=stats.hit_rate if (stats := game.speculation_stats) is not None and stats.steps else None,
             side_by_side=game.real is not None,
             real_ended=game.real is not None and game.real.ended,
@@ -153,7 +166,11 @@ class Session:
         dues = spread(start, finish, self._pace.deadline, len(views))
         presses = [pressed_at] + [None] * (len(views) - 1)
         self.feed.put([QueuedFrame(*shot) for shot in zip(views, dues, presses, strict=True)])
-        self.clips.write(views)
+        self.clips.write(views, self.game.sound)
+        if self.speaker is not None and self.game.sound is not None:
+            self.speaker.play(self.game.sound, self._speed)
+            if self.game.ending or self._paused:
+                self.speaker.ring.drain()
         if self.game.non_finite:
             self._say("the model made a value that is not finite; its frame cannot be trusted")
         if self.game.ending:
@@ -171,6 +188,8 @@ class Session:
         self._restart_clock()
 
     def _restart_clock(self) -> None:
+        if self.speaker is not None:
+            self.speaker.ring.drain()
         now = time.perf_counter()
         self._pace.rebase(now + self._pace.period)
         self._still_since = now
@@ -236,6 +255,22 @@ class Session:
         else:
             self._speed = max((s for s in SPEEDS if s < self._speed), default=self._speed)
         self._pace.rebase(time.perf_counter(), 1.0 / (self.game.spec.steps_per_second * self._speed))
+
+    def _open_speaker(self) -> None:
+        from worldsim.envs.play.sound import Speaker  # here: most worlds are silent, and need no device
+
+        try:
+            self.speaker = Speaker(self.game.spec)
+        except MissingDependency as error:
+            self._say(str(error))
+
+    def _change_volume(self, how: str) -> None:
+        if self.speaker is None:
+            self._say("this world is played without sound")
+        elif how == "mute":
+            self.speaker.muted = not self.speaker.muted
+        else:
+            self.speaker.turn(1 if how == "louder" else -1)
 
     def _say(self, message: str) -> None:
         self._message, self._message_at = message, time.perf_counter()

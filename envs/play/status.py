@@ -22,6 +22,7 @@ class Settings:
     trace: Path | None = None  # where to write the actions that were played, at the end
     speculate: bool = False  # whether the player's next action is guessed and computed between the steps
     real: bool = False  # whether the real game runs beside the dream from the start
+    audio: bool = True  # whether the sound of a world that has any is played
     open_real: Callable[[], RealGame] | None = None  # None: this world names no real game
 
 
@@ -39,6 +40,8 @@ class Status:
     step_ms: float | None = None  # median time of the model
     hit_rate: float | None = None  # of the guesses; None where nothing is guessed
     recording: Path | None = None
+    volume: float | None = None  # of the sound, 0 to 1; None where none is played
+    underruns: int = 0  # times that the sound ran dry
     side_by_side: bool = False
     real_ended: bool = False
     keys: tuple[str, ...] = ()  # that a script holds down

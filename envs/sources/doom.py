@@ -46,7 +46,7 @@ class DoomSource:
     (nearest sample, 7 units a level), `pose` (map units, radians), `sound` (22,050 Hz stereo), `labels`: the
     boxes of fireballs in pixels of the frame, NaN where there is none (for measuring, never for training).
     The variables are always there. When a game ends ViZDoom gives no frame: the last one is repeated, which
-    is the last of the `between` frames where these are on.
+    is the last of the `between` frames where these are on. It is silent then.
     """
 
     def __init__(
@@ -109,6 +109,8 @@ class DoomSource:
         if finished and shots:
             frame = shots[-1]
         extras = dict(last.extras) if state is None else self._extras(state)
+        if state is None and "audio" in extras:
+            extras["audio"] = np.zeros_like(extras["audio"])
         if self._between:
             extras["between"] = np.stack(shots)
         truncated = not finished and self._steps == self.spec.max_episode_steps

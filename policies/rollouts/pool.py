@@ -15,7 +15,8 @@ from worldsim.errors import WorldsimError
 from worldsim.policies.rollouts.base import never
 
 AHEAD = 2  # tasks a worker that are begun or wait to be taken: more would only fill the memory
-MOST_TRIES = 3  # workers that a task, or the opening of the job, may cost
+MOST_TRIES = 3  # workers that a task may cost
+MOST_STARTS = 10  # workers in a row that are lost before any is ready
 OPENING = 300.0  # seconds that a worker may take at least to get ready: it loads PyTorch, and worlds
 POLL = 0.5  # seconds between looks at the clock
 BATCH_SECONDS, BATCH_ITEMS = 1.0, 2000  # of a task, after which what is there is sent: it is a sign of life, too
@@ -164,11 +165,15 @@ class Pool:
             self._never_opened += 1
         if errand is not None:
             errand.lost += 1
-        if max(self._never_opened, errand.lost if errand else 0) >= MOST_TRIES:
-            what = f"task {errand.task!r}" if errand else "the workers' start"
+        if errand is not None and errand.lost >= MOST_TRIES:
             raise WorldsimError(
-                f"{what} was lost {MOST_TRIES} times, as a worker {how} each time; run it with one worker to see why, "
-                "or with fewer of them if the memory was too small"
+                f"task {errand.task!r} was lost {MOST_TRIES} times, as a worker {how} each time; run it with one "
+                "worker to see why, or with fewer of them if the memory was too small"
+            )
+        if self._never_opened >= MOST_STARTS:
+            raise WorldsimError(
+                f"{MOST_STARTS} workers were lost before one was ready, the last one as it {how}; run this with one "
+                "worker to see why, or with fewer of them if the memory was too small"
             )
         self.replaced += 1
         self._start()

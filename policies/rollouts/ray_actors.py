@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 from collections.abc import Iterator
 from typing import Any
 
 from worldsim.errors import InvalidInput, MissingDependency
 from worldsim.policies.rollouts.pool import Report, in_batches
 from worldsim.policies.rollouts.processes import portable
+
+SECONDS = 10.0  # that a cluster may take to answer
 
 
 def require_ray() -> Any:
@@ -18,6 +21,19 @@ def require_ray() -> Any:
     except ImportError as error:
         raise MissingDependency('--ray needs Ray, which is not installed; pip install "worldsim[ray]"') from error
     return ray
+
+
+def _require_answer(address: str) -> None:
+    """Raise InvalidInput for a host that does not answer, where Ray would try for many minutes."""
+    host, _, port = address.rpartition("/")[2].rpartition(":")
+    if not host:
+        return  # "auto", "local"
+    try:
+        socket.create_connection((host, int(port)), timeout=SECONDS).close()
+    except (OSError, ValueError) as error:
+        raise InvalidInput(
+            f"no Ray cluster answers at {address!r} ({error}); start one with `ray start --head`, or give --ray local"
+        ) from error
 
 
 class Worker:
@@ -49,6 +65,7 @@ class RayCrew:
     def __init__(self, job: Any, address: str) -> None:
         self._ray = ray = require_ray()
         if not ray.is_initialized():
+            _require_answer(address)
             try:
                 ray.init(None if address == "local" else address, log_to_driver=False, logging_level="ERROR")
             except (ConnectionError, RuntimeError, ValueError, OSError) as error:

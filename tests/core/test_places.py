@@ -27,8 +27,10 @@ def store(made):
     return made[0]
 
 
-@pytest.fixture(scope="module", params=[(kind,) for kind in KINDS] + [KINDS], ids="+".join)
+@pytest.fixture(scope="module", params=[(kind,) for kind in (*KINDS, "map3d")] + [KINDS], ids="+".join)
 def world(made, request):
+    if "map3d" in request.param:
+        pytest.importorskip("open3d", reason='needs pip install "worldsim[spatial]"')
     return world_of(made[2], request.param)
 
 

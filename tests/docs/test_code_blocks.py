@@ -114,7 +114,7 @@ def options():
     """All the options that there are, of commands and scripts, from their own help."""
     texts = [help_of("worldsim", name) for name in COMMANDS]
     for name in ("train", "agent", "robot"):
-        parts = re.findall(r"\w+", re.search(r"\{([a-z,]+)\}", help_of("worldsim", name))[1])
+        parts = re.findall(r"[\w-]+", re.search(r"\{([a-z,-]+)\}", help_of("worldsim", name))[1])
         texts += [help_of("worldsim", name, part) for part in parts]
     scripts = [path for folder in ("examples", "docs/tools") for path in sorted((REPOSITORY / folder).glob("*.py"))]
     texts += [help_of(path) for path in scripts if "argparse" in path.read_text(encoding="utf-8")]

@@ -21,6 +21,7 @@ from worldsim.models.heads import heads
 from worldsim.models.registry import Scale
 from worldsim.spec import StreamSpec
 from worldsim.train import export
+from worldsim.train.dynamics_loss import LossConfig
 from worldsim.train.dynamics_task import modules_of
 from worldsim.world import World
 
@@ -73,6 +74,26 @@ def test_depth_is_learned(latents, tmp_path, monkeypatch):
     before = loss_of(task, batches=2, metric="depth")
     train(task, brief(60), tmp_path)
     assert loss_of(task, batches=2, metric="depth") < 0.9 * before
+
+
+def test_single_frames_teach_what_is_read_off_them(latents, monkeypatch):
+    task = task_of(latents, monkeypatch, loss=LossConfig(single_frames=8))
+    batch = task.batch(0, 0)
+    assert batch["alone.latents"].shape == (8, 4, 2, 4) and batch["alone.depth"].shape == (8, 16, 32)
+    other = batch | {"alone.depth": batch["alone.depth"] * 3}
+    one, two = (task.model(b, 0, torch.Generator().manual_seed(0))[1] for b in (batch, other))
+    assert one["depth"] != two["depth"] and one["frame"] == two["frame"]
+
+
+def test_some_steps_learn_from_single_frames_alone(latents, tmp_path, monkeypatch):
+    task = task_of(latents, monkeypatch, loss=LossConfig(single_frames=8, single_steps=0.9))
+    alone = [set(task.batch(step, 0)) == {"alone.latents", "alone.depth"} for step in range(20)]
+    assert 14 <= sum(alone) < 20
+    before = loss_of(task_of(latents, monkeypatch), batches=1, metric="depth")
+    train(task, brief(60), tmp_path)
+    plain = task_of(latents, monkeypatch)
+    plain.model.load_state_dict(task.model.state_dict())
+    assert loss_of(plain, batches=1, metric="depth") < before
 
 
 def test_a_world_shows_depth_of_every_frame(store, latents, tmp_path, monkeypatch):

@@ -24,6 +24,7 @@ def cluster():
     with pytest.MonkeyPatch.context() as patch:  # what nodes start with, and so their workers
         patch.setenv("PYTHONPATH", os.pathsep.join([SUPPORT, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep))
         patch.setenv("RAY_worker_register_timeout_seconds", "280")
+        patch.setenv("RAY_worker_niceness", "0")  # else workers starve beside other tests
         made = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
         made.nodes = [made.add_node(num_cpus=1) for _ in range(2)]
         ray.init(made.address, log_to_driver=False, logging_level="ERROR")
@@ -53,3 +54,9 @@ def test_the_error_of_a_task_is_raised_here(cluster):
     rollouts = make_rollouts(Counting(), Workers(1, ray=cluster.address))
     with rollouts, pytest.raises(InvalidInput, match="task -1 is below 0"):
         list(rollouts.run([-1]))
+
+
+def test_an_address_where_nothing_answers_is_refused_at_once():
+    ray.shutdown()
+    with pytest.raises(InvalidInput, match=r"no Ray cluster answers at '127.0.0.1:1'"):
+        make_rollouts(Counting(), Workers(1, ray="127.0.0.1:1"))

@@ -9,7 +9,7 @@ from small_training import brief, fixed_tokenizer, narrow_dynamics_task, train
 
 from worldsim.data.latents import cache_latents
 from worldsim.io.weights import read_world
-from worldsim.models.dynamics import CONDITIONS
+from worldsim.models.dynamics import CONDITIONS, Dynamics
 from worldsim.models.endings import EndingConfig
 from worldsim.train import export
 from worldsim.world import World
@@ -43,9 +43,12 @@ def make_world(folder):
 def world_of(folder, memories=KINDS):
     """The world with some of its memories, none of its weights zero, without endings."""
     files = read_world(folder)
-    options = {name: one for name, one in files.config.dynamics.options.items() if name in memories}
+    known = {**files.config.dynamics.options, "map3d": {"focal": list(FOCAL), "capacity": 24, "voxel": 10.0}}
+    options = {name: one for name, one in known.items() if name in memories}
     dynamics = dataclasses.replace(files.config.dynamics, memories=memories, options=options)
     config = dataclasses.replace(files.config, endings=EndingConfig(shift=-1000.0), dynamics=dynamics)
-    parts = [f".{kind}." for kind in memories]
-    model = {n: t for n, t in files.model.items() if ".memories." not in n or any(part in n for part in parts)}
+    fresh = {f"dynamics.{n}": t for n, t in Dynamics(dynamics).state_dict().items()}  # of kinds that were not trained
+    model = {
+        n: files.model.get(n, t) for n, t in ({**files.model, **fresh}).items() if n in fresh or "dynamics" not in n
+    }
     return World(dataclasses.replace(files, config=config, model=enliven(model)), device="cpu")

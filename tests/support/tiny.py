@@ -73,6 +73,7 @@ def tiny_episodes(
     between: int = 1,
     seed: int = 0,
     audio: int = 0,
+    loudness: float = 1.0,
 ) -> Episodes:
     """A store that fits the tiny world: a dark room in which a bright ball moves as the actions say.
 
@@ -100,7 +101,7 @@ def tiny_episodes(
                 if between:
                     row["between"] = np.stack([_room((before + place) // 2)] * between)
                 if audio:
-                    row["audio"] = _hum(place, t, audio)
+                    row["audio"] = (loudness * _hum(place, t, audio)).astype(np.int16)
                 writer.append(row)
             writer.end_episode()
     return Episodes.open(path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -47,6 +47,8 @@ class EvalOptions:
     out: Path | None = None  # write report.json, contact sheets and plots into this folder
     quick: bool = False  # measure very little, to see whether all of it runs
     revisit: bool = False  # measure returns to places instead: memory on and off, true and own pose
+    gaps: tuple[int, ...] = Returns().gaps  # with --revisit: steps after which a way comes back
+    ways: int = Returns().clips  # with --revisit: ways of each gap
     trust_probes: bool = False  # run the probes in the world's folder, which are code; shipped worlds' always run
     device: str = "auto"  # auto, cpu or cuda
 
@@ -88,7 +90,8 @@ def evaluate(options: Annotated[EvalOptions, tyro.conf.arg(name="")]) -> None:
 
 def _revisit(world: World, store: Episodes, options: EvalOptions) -> None:
     """Measure and print returns to places, and write what the options ask for."""
-    sizes = Returns(gaps=(6,), clips=2, context=8) if options.quick else Returns()
+    sizes = Returns(options.gaps, options.ways)
+    sizes = replace(sizes, gaps=(min(options.gaps),), clips=2, context=8) if options.quick else sizes
     report, sheet = measure_returns(world, store, sizes)
     say(format_returns(report))
     report = {**_header(options, world), **report}

@@ -7,12 +7,14 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
+from dataclasses import MISSING, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
+from worldsim.cli.make_audio import SOUNDING, audio_stages
+from worldsim.cli.make_stage import Stage
 from worldsim.cli.output import require_writable, say
 from worldsim.errors import InvalidInput
 from worldsim.io.files import read_json, write_atomically, write_json
@@ -50,18 +52,6 @@ def make(
     if scale < 1:
         for sentence in made.outlook(whole):
             say(sentence)
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One stage: what it depends on, and how it is run, with `resume` where it was begun."""
-
-    name: str
-    inputs: Any  # of the recipe; as JSON
-    after: tuple[str, ...]  # names of the stages that it depends on
-    run: Callable[[bool], dict[str, Any]]  # -> what is worth keeping in the state
-    made: tuple[str, ...]  # files and folders that it makes, in the folder of the making
-    hours: float = 0.0  # of training; with more of them than it had, what was trained is trained on
 
 
 class Making:
@@ -118,7 +108,7 @@ class Making:
         steps = sum(d.steps for d in (*self.recipe.data, *self.recipe.held_outs()) if d.source)
         wanted = sum(d.steps for d in (*whole.data, *whole.held_outs()) if d.source)
         recording = took / steps * wanted / 3600 if steps else 0.0
-        training = whole.tokenizer.hours + whole.dynamics.hours
+        training = whole.training_hours
         clips = whole.evaluate.clips / self.recipe.evaluate.clips
         measuring = sum(self.state[s]["seconds"] for s in ("calibrate", "evaluate") if s in self.state) * clips / 3600
         record = TrainingRecord(self.out / "run" / "dynamics.json")
@@ -141,8 +131,12 @@ class Making:
         recorded = tuple(stage.name for stage in data if stage.name.startswith("record"))
         apart = tuple(stage.name for stage in data if stage.name not in recorded)
         packed = "calibrate" if r.calibrate else "export"
+        codec, sounding = audio_stages(self, recorded, packed)
+        if sounding:
+            packed = sounding[-1].name
         return [
             *data,
+            *codec,  # first: recordings that are silent are found before hours of training
             Stage(
                 "tokenizer",
                 [_given(r.tokenizer, without="hours"), r.seed],
@@ -161,6 +155,7 @@ class Making:
             ),
             Stage("export", [r.name, _given(r.export)], ("dynamics",), self._export, ("world",)),
             *([Stage("calibrate", [], ("export", *apart), self._calibrate, ("calibrated",))] if r.calibrate else []),
+            *sounding,
             Stage("evaluate", _given(r.evaluate), (packed, *apart), self._evaluate, ("report",)),
             Stage("card", _given(r.card), ("evaluate",), self._card, ("world/recipe.toml",)),
         ]
@@ -223,7 +218,7 @@ class Making:
         from worldsim.cli.train import TokenizerCommand
 
         c = self.recipe.tokenizer
-        return self._train(
+        return self.train(
             "tokenizer", c.hours, c.lr, c.cooldown,
             lambda loop, go_on: TokenizerCommand(
                 data=tuple(self.train_data), out=self.out / "run", batch=c.batch, channels=c.channels,
@@ -235,7 +230,7 @@ class Making:
         from worldsim.cli.train import DynamicsCommand
 
         c = self.recipe.dynamics
-        return self._train(
+        return self.train(
             "dynamics", c.hours, c.lr, c.cooldown,
             lambda loop, go_on: DynamicsCommand(
                 data=tuple(self.train_data), out=self.out / "run", batch=c.batch, clip=c.clip, patch=c.patch,
@@ -245,7 +240,7 @@ class Making:
             ),
         )  # fmt: skip
 
-    def _train(self, kind: str, hours: float, lr: float, cooldown: float, command: Any) -> dict[str, Any]:
+    def train(self, kind: str, hours: float, lr: float, cooldown: float, command: Any) -> dict[str, Any]:
         """Train for what is left of the budget."""
         from worldsim.train.loop import LoopConfig
         from worldsim.train.record import TrainingRecord
@@ -315,8 +310,8 @@ class Making:
         from worldsim.world import World
 
         folder = self.out / "world"
-        if self.recipe.calibrate:
-            shutil.copytree(self.out / "calibrated", folder, dirs_exist_ok=True)
+        if self._world() != folder:
+            shutil.copytree(self._world(), folder, dirs_exist_ok=True)
         world = World.from_pretrained(folder, device=self.device)
         where = {**machine(world), "matmul_gflops": matmul_gflops(world.device, world.dtype)}
         where_text = f"{describe_machine(where)}, a matrix product of {where['matmul_gflops']:.0f} GFLOP/s"
@@ -333,6 +328,12 @@ class Making:
     # -- state ------------------------------------------------------------------------------------------------------
 
     def _world(self) -> Path:
+        if self.recipe.audio is not None:
+            return self.out / SOUNDING
+        return self.silent_world()
+
+    def silent_world(self) -> Path:
+        """The world's folder before it is given sound."""
         return self.out / ("calibrated" if self.recipe.calibrate else "world")
 
     def _facts(self, name: str) -> dict[str, Any]:

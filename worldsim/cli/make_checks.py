@@ -47,6 +47,8 @@ def check_recipe(recipe: Recipe) -> None:
                 )
     _check_tokenizer(recipe, first)
     _check_dynamics(recipe, first)
+    if recipe.audio is not None:
+        _check_audio(recipe, found)
 
 
 def _check_libraries() -> None:
@@ -132,3 +134,31 @@ def _check_dynamics(recipe: Recipe, recorded: Recorded) -> None:
         memories.build(config, c.memories)
     except InvalidInput as error:
         raise InvalidInput(f"dynamics: {error}") from error
+
+
+def _check_audio(recipe: Recipe, found: list[Recorded]) -> None:
+    from worldsim.evaluate.hearing import require_mir_eval
+    from worldsim.models.audio_codec import fitting_frames
+
+    require_mir_eval()
+    assert recipe.audio is not None
+    formats = []
+    for recorded in found:
+        spec = recorded.streams.get("audio")
+        if spec is None or spec.kind != "audio":
+            raise InvalidInput(
+                f"audio: {recorded.name} is recorded without sound; add options = {{ sound = true }} to its [[data]] "
+                "where the simulator has any, or leave out [audio]"
+            )
+        formats.append((spec.shape[0] * (recorded.fps or 0), *spec.shape[1:]))
+    for recorded, format in zip(found, formats, strict=True):
+        if format != formats[0]:
+            raise InvalidInput(
+                f"audio: {found[0].name} and {recorded.name} have sound of {formats[0][0]:g} and {format[0]:g} samples "
+                f"a second in {formats[0][1]} and {format[1]} channels; record them alike"
+            )
+    audio = found[0].streams["audio"]
+    fitting_frames(audio.shape[0], recipe.audio.latents)
+    absent = [name for name in recipe.audio.augment if name not in found[0].augmentations]
+    if absent:
+        raise InvalidInput(f"audio: {found[0].name} declares no augmentation {', '.join(absent)}; leave it out")

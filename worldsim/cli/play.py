@@ -35,6 +35,7 @@ class PlayOptions:
     trace: Path | None = None
     speculate: bool = True  # guess the next keys and compute what they lead to between the steps; same frames
     compiled: bool = False  # compile the world's steps to machine code, which takes half a minute, once
+    audio: bool = True  # play the sound of a world that has any
     max_seconds: float | None = None  # close the window after this long
 
     def __post_init__(self) -> None:
@@ -59,6 +60,8 @@ def play(options: Annotated[PlayOptions, tyro.conf.arg(name="")]) -> None:
     from worldsim.world import World
 
     world = World.from_pretrained(options.world)
+    if options.audio and world.config.audio is not None:
+        world = world.with_audio()
     if options.compiled:
         world = world.compiled(1)  # before there is a window to wait in
     settings = _settings(world, options)
@@ -99,7 +102,7 @@ def _settings(world: World, options: PlayOptions) -> Settings:
     keys = ActionKeys(world.spec.actions)
     source = world.config.source
     return Settings(
-        **{name: getattr(options, name) for name in ("seed", "speed", "real", "record", "trace", "speculate")},
+        **{name: getattr(options, name) for name in ("seed", "speed", "real", "record", "trace", "speculate", "audio")},
         script=tuple(parse_script(options.script, keys.names)),
         open_real=lambda: open_real(
             source.name, source.frame_skip, world.spec, source.parameters, trust_source=options.trust_source

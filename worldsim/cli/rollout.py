@@ -16,7 +16,7 @@ from tqdm import trange
 from worldsim.cli.output import require_writable, say
 from worldsim.errors import InvalidInput
 from worldsim.io.files import write_json
-from worldsim.io.media import VideoWriter, contact_sheet, save_image
+from worldsim.io.media import VideoWriter, contact_sheet, save_image, sound_track
 from worldsim.spec import ActionSpec, WorldSpec
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def rollout(
     scale: int = 3,
     json: Path | None = None,
     compiled: bool = False,
+    audio: bool = False,
     device: str = "auto",
 ) -> None:
     """Run a world without a display: writes a video and a contact sheet, prints how fast it ran.
@@ -55,12 +56,13 @@ def rollout(
         scale: pixels of the video down to one of the world.
         json: also write the numbers to this file.
         compiled: compile the world's steps to machine code, which takes half a minute, once.
+        audio: give the video a sound track, of a world that has sound.
         device: auto, cpu or cuda.
     """
     _check(steps, scale, out, json)
     from worldsim.envs import WorldEnv
 
-    env = WorldEnv(world, between=True, compiled=compiled, device=device)
+    env = WorldEnv(world, between=True, compiled=compiled, audio=audio, device=device)
     spec = env.world.spec
     with Clip(out, spec, scale) as clip:
         tally = run(env, choose_actions(spec.actions, policy, seed), steps, seed, clip)
@@ -133,6 +135,7 @@ def run(env: WorldEnv, actions: Iterator[int | np.ndarray], steps: int, seed: in
     tally = Tally()
     observation, _ = env.reset(seed=seed)
     clip.add([observation], sheet=True)
+    clip.add_silence()
     on_sheet = {round(i) for i in np.linspace(0, steps, SHEET_COLUMNS * SHEET_ROWS)}
     for step in trange(1, steps + 1, unit="step", dynamic_ncols=True):
         action = next(actions)
@@ -144,9 +147,12 @@ def run(env: WorldEnv, actions: Iterator[int | np.ndarray], steps: int, seed: in
         tally.truncated += truncated
         tally.non_finite += info["non_finite"]
         clip.add([*info.get("between", ()), observation], sheet=step in on_sheet)
+        if "audio" in info:
+            clip.add_sound(info["audio"])
         if terminated or truncated:
             observation, _ = env.reset()
             clip.add([observation])
+            clip.add_silence()
     return tally
 
 
@@ -158,8 +164,11 @@ class Clip:
         self.frames = 0
         self._across, self._down = max(1, round(scale * spec.pixel_aspect)), scale
         self._waiting: list[np.ndarray] = []
+        self._heard: list[np.ndarray] = []
+        self._audio, self._between = spec.audio, spec.frames_per_step
         self._kept: list[np.ndarray] = []
-        self._writer = VideoWriter(out, spec.steps_per_second * spec.frames_per_step)
+        fps = spec.steps_per_second * spec.frames_per_step
+        self._writer = VideoWriter(out, fps, sound=sound_track(spec))
 
     def add(self, frames: Sequence[np.ndarray], *, sheet: bool = False) -> None:
         """Append frames (H, W, 3) uint8, oldest first; `sheet` puts the last one on the contact sheet."""
@@ -170,10 +179,23 @@ class Clip:
         if len(self._waiting) >= BLOCK:
             self._encode()
 
+    def add_sound(self, samples: np.ndarray) -> None:
+        """Append the sound of a step, (samples, channels) int16."""
+        self._heard.append(samples)
+
+    def add_silence(self) -> None:
+        """The sound of a frame that no step made, such as the first one of an episode."""
+        if self._audio is not None:
+            count, channels = self._audio.shape
+            self._heard.append(np.zeros((count // self._between, channels), np.int16))
+
     def _encode(self) -> None:
         for frame in self._waiting:
             self._writer.write(self._enlarge(frame))
+        for samples in self._heard:
+            self._writer.write_sound(samples)
         self._waiting.clear()
+        self._heard.clear()
 
     def _enlarge(self, frames: np.ndarray) -> np.ndarray:
         """(..., H, W, 3) at the video's size: whole numbers near the shape that pixels are shown in."""

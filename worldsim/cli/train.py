@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from worldsim.cli.train_audio import AddAudioCommand, AudioCodecCommand, AudioCommand
 from worldsim.data.clips import ClipConfig
 from worldsim.data.episodes import Episodes, EpisodesMeta
 from worldsim.data.events import EventSpec
@@ -235,6 +236,9 @@ def train(
     stage: Annotated[
         Annotated[TokenizerCommand, tyro.conf.subcommand("tokenizer")]
         | Annotated[DynamicsCommand, tyro.conf.subcommand("dynamics")]
+        | Annotated[AudioCodecCommand, tyro.conf.subcommand("audio-codec")]
+        | Annotated[AudioCommand, tyro.conf.subcommand("audio")]
+        | Annotated[AddAudioCommand, tyro.conf.subcommand("add-audio")]
         | Annotated[DecoderCommand, tyro.conf.subcommand("decoder")]
         | Annotated[CalibrateCommand, tyro.conf.subcommand("calibrate")]
         | Annotated[ExportCommand, tyro.conf.subcommand("export")]

@@ -12,6 +12,7 @@ A clip is one of three kinds, by chance:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,7 @@ from worldsim.errors import check_bounds
 
 STREAM = "stream."  # before the name of a recorded stream in a batch
 CONTEXT = "context."  # before what a memory says, in a batch
+ALONE = "alone."  # before what belongs to single frames, in a batch: "latents", and streams by their names
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,14 @@ class Clips:
             **{f"{STREAM}{name}": values[rows] for name, values in store.streams.items()},
             **{f"{CONTEXT}{name}": values[rows] for name, values in store.contexts.items()},
         }  # fmt: skip
+
+    def draw_frames(self, count: int, rng: np.random.Generator, streams: Sequence[str]) -> dict[str, np.ndarray]:
+        """Single frames from anywhere: `latents` (count, C, h, w) and the values of streams, (count, ...) by name."""
+        picks = [(number := _pick(self._rows, rng), int(rng.integers(self._rows[number]))) for _ in range(count)]
+        frames = {"latents": np.stack([self.stores[number].latents[row, 0] for number, row in picks])}
+        for name in streams:
+            frames[name] = np.stack([self.stores[number].streams[name][row] for number, row in picks])
+        return frames
 
     def _row(self, number: int, rng: np.random.Generator, *, changing: bool, event: bool) -> int:
         """The row of a store that a clip is chosen for; of a plain one, any row of its episode."""

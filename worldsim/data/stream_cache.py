@@ -78,8 +78,10 @@ def read_streams(
             assert run is not None
             values[name] = _encoded(store, name, encoders[kind], run, augmentation)
             continue
-        large = run is not None and store.meta.streams[name].row_bytes >= LARGE_ROW
-        values[name] = _mapped(store, name, run) if large else _finite(store, name, 0, store.num_steps)
+        if run is not None and store.meta.streams[name].row_bytes >= LARGE_ROW:
+            values[name] = _mapped(store, name, run)
+        else:
+            values[name] = _finite(store, name, 0, store.num_steps)
     return values
 
 

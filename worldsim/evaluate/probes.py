@@ -87,10 +87,20 @@ def find_probes(folder: Path, config: WorldConfig, *, trust: bool = False) -> Fo
     A world without probes that run has those of the world that ships of the same source: a copy that was trained
     further is measured as the original is.
     """
+    common = _common_probes(config)
     own = _probe_file(folder)
     if own is not None and (trust or folder.resolve().parent == SHIPPED.resolve()):
-        return FoundProbes(_load(own))
-    return FoundProbes(probes_of_source(config.source.name), untrusted=own)
+        return FoundProbes((*common, *_load(own)))
+    return FoundProbes((*common, *probes_of_source(config.source.name)), untrusted=own)
+
+
+def _common_probes(config: WorldConfig) -> tuple[Probe, ...]:
+    """Probes of every world that can do something: of sound."""
+    if config.audio is None:
+        return ()
+    from worldsim.evaluate.sound import SoundProbe  # which is a probe itself
+
+    return (SoundProbe(),)
 
 
 def probes_of_source(source: str) -> tuple[Probe, ...]:

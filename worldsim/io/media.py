@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,10 @@ from worldsim.io.files import Draft, write_atomically, writing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from worldsim.spec import WorldSpec
+
+AAC_RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 64_000, 88_200, 96_000)
 
 
 def enlarge(images: np.ndarray, scale: int) -> np.ndarray:
@@ -56,6 +61,24 @@ def save_figure(path: Path | str, figure: Figure, *, dpi: int = 100) -> None:
     write_atomically(path, data.getvalue())
 
 
+@dataclass(frozen=True)
+class Sound:
+    """What the sound track of a clip is made of."""
+
+    rate: int  # samples a second
+    channels: int
+
+
+def _aac_rate(rate: int) -> int:
+    """The rate of a track: that of the sound, or the next one above it that AAC knows, to which it is resampled."""
+    return next((known for known in AAC_RATES if known >= rate), AAC_RATES[-1])
+
+
+def sound_track(spec: WorldSpec) -> Sound | None:
+    """The sound track of a clip of this world; None where it gives no sound."""
+    return None if spec.audio is None else Sound(spec.audio_rate, spec.audio.shape[1])
+
+
 class VideoWriter:
     """Write images (H, W, 3) uint8 to an MP4 as they come; use as a context manager.
 
@@ -63,7 +86,8 @@ class VideoWriter:
     MP4 or cannot be written, and for a image that does not fit the clip.
     """
 
-    def __init__(self, path: Path | str, fps: float, *, scale: int = 1) -> None:
+    def __init__(self, path: Path | str, fps: float, *, scale: int = 1, sound: Sound | None = None) -> None:
+        """`sound` gives the clip a track of that rate and so many channels, which `write_sound` fills."""
         self.path = Path(path)
         if self.path.suffix != ".mp4":
             raise InvalidInput(f"video path {str(path)!r} does not end in .mp4; give it that ending")
@@ -75,6 +99,12 @@ class VideoWriter:
         self._stream = self._container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
         self._stream.pix_fmt = "yuv420p"
         self._stream.options = {"crf": "16", "preset": "veryfast"}
+        self._sound = None if sound is None else self._container.add_stream("aac", rate=_aac_rate(sound.rate))
+        if self._sound is not None and sound is not None:
+            self._sound.layout = "mono" if sound.channels == 1 else "stereo"
+            self._rate = sound.rate
+        self._channels, self._samples = (0 if sound is None else sound.channels), 0
+        self._early: list[np.ndarray] = []  # sound before the first image, which says what the file's header holds
         self._size: tuple[int, ...] | None = None
         self._finished = self._closed = False
 
@@ -94,6 +124,27 @@ class VideoWriter:
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image[:height, :width]), format="rgb24")
         with self._or_nothing():
             self._container.mux(self._stream.encode(frame))
+        early, self._early = self._early, []
+        for samples in early:
+            self.write_sound(samples)
+
+    def write_sound(self, samples: np.ndarray) -> None:
+        """Append samples (N, channels) int16 to the sound track; the clip is made with `sound` then."""
+        if self._sound is None or samples.dtype != np.int16 or samples.shape[1:] != (self._channels,):
+            raise InvalidInput(
+                f"sound has dtype {samples.dtype} and shape {samples.shape}; this clip takes int16 samples "
+                f"(N, {self._channels})"
+            )
+        if self._size is None:
+            self._early.append(samples)
+            return
+        layout = self._sound.layout.name
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples).reshape(1, -1), format="s16", layout=layout)
+        frame.sample_rate, frame.pts = self._rate, self._samples
+        frame.time_base = Fraction(1, self._rate)
+        self._samples += len(samples)
+        with self._or_nothing():
+            self._container.mux(self._sound.encode(frame))
 
     def finish(self) -> None:
         """Encode what is left, so that `close` needs no more space; may be called twice."""
@@ -102,7 +153,8 @@ class VideoWriter:
         self._finished = True
         with self._or_nothing():
             if self._size is not None:
-                self._container.mux(self._stream.encode(None))
+                for stream in filter(None, (self._stream, self._sound)):
+                    self._container.mux(stream.encode(None))
             self._container.close()
 
     def close(self) -> None:

@@ -1,5 +1,7 @@
 """A world's folder on disk: config.json, model.safetensors, starts.safetensors, README.md (the card).
 
+A world with sound also has audio.safetensors. What draws its frames is the same file as without.
+
 A folder may come from anybody: only regular files of a sensible size are read, and nothing is allocated for networks
 that the weights are not of.
 """
@@ -9,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -21,10 +23,12 @@ from worldsim.config import WorldConfig
 from worldsim.errors import DamagedWorld, InvalidInput, UnknownWorld
 from worldsim.io.files import fsync, read_bytes, replacing_folder
 from worldsim.migration import migrate_weights
+from worldsim.models.audio import AudioHead
 from worldsim.models.dynamics import Dynamics
 from worldsim.models.tokenizer import Tokenizer
 
 MODEL, STARTS, CONFIG, CARD = "model.safetensors", "starts.safetensors", "config.json", "README.md"
+AUDIO = "audio.safetensors"  # of the head that makes the sound, in worlds that have one
 AGENT = "agent.safetensors"  # a trained agent that a world may come with
 PROBES = ("probes.py", "probes/*.py")  # code, which `worldsim.evaluate.probes` runs only for those who trust it
 WEIGHT_BYTES, CARD_BYTES = 16 * 2**30, 4 * 2**20  # the largest files that are read
@@ -39,6 +43,7 @@ class WorldFiles:
     model: dict[str, Tensor]
     starts: dict[str, Tensor]
     card: str
+    audio: dict[str, Tensor] = field(default_factory=dict)  # weights of `worldsim.models.audio.AudioHead`, if any
 
 
 def shipped_worlds() -> list[str]:
@@ -69,7 +74,7 @@ def _download(hub_id: str) -> Path:
             f'no folder {hub_id!r}; to load it from the hub instead, pip install "worldsim[hub]"'
         ) from error
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=[MODEL, STARTS, CONFIG, CARD, AGENT, *PROBES]))
+        return Path(snapshot_download(hub_id, allow_patterns=[MODEL, STARTS, AUDIO, CONFIG, CARD, AGENT, *PROBES]))
     except Exception as error:  # the hub client raises many types: offline, not found, not allowed
         raise UnknownWorld(
             f"no folder {hub_id!r}, and the hub gave no world of that id ({error}); check the name and the network"
@@ -79,10 +84,11 @@ def _download(hub_id: str) -> Path:
 def read_world(folder: Path) -> WorldFiles:
     """Read and check a world's folder: version, SHA-256 of every weight file, finite weights of the right shapes."""
     config = WorldConfig.read(folder / CONFIG)
-    files = {name: _read_tensors(folder / name, config.sha256.get(name)) for name in (MODEL, STARTS)}
-    model = migrate_weights(files[MODEL])
-    _check_shapes(config, model, str(folder))
-    return WorldFiles(config, model, files[STARTS], read_card(folder))
+    names = (MODEL, STARTS) if config.audio is None else (MODEL, STARTS, AUDIO)
+    files = {name: _read_tensors(folder / name, config.sha256.get(name)) for name in names}
+    model, audio = migrate_weights(files[MODEL]), files.get(AUDIO, {})
+    _check_shapes(config, model, audio, str(folder))
+    return WorldFiles(config, model, files[STARTS], read_card(folder), audio)
 
 
 def read_card(folder: Path) -> str:
@@ -94,15 +100,19 @@ def read_card(folder: Path) -> str:
         raise DamagedWorld(f"world card {path} cannot be read ({error}); restore it, or delete it") from error
 
 
-def _check_shapes(config: WorldConfig, tensors: Mapping[str, Tensor], where: str) -> None:
+def _check_shapes(
+    config: WorldConfig, tensors: Mapping[str, Tensor], audio: Mapping[str, Tensor], where: str
+) -> None:  # fmt: skip
     """Compare the weights with networks that take no memory, so that no config makes us build others than these."""
     with torch.device("meta"):
         parts: dict[str, torch.nn.Module] = {
             "tokenizer": Tokenizer(config.tokenizer),
             "dynamics": Dynamics(config.dynamics),
         }
+        if config.audio is not None:
+            parts["audio"] = AudioHead(config.audio, config.dynamics)
     wanted = {f"{part}.{n}": tuple(t.shape) for part, module in parts.items() for n, t in module.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    found = {name: tuple(tensor.shape) for name, tensor in {**tensors, **_prefixed(audio)}.items()}
     differ = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
     if differ:
         name = differ[0]
@@ -110,6 +120,10 @@ def _check_shapes(config: WorldConfig, tensors: Mapping[str, Tensor], where: str
             f"the weights of {where} do not fit its config ({name} is {found.get(name, 'missing')} instead of "
             f"{wanted.get(name, 'absent')}, {len(differ)} differ); restore the world's folder"
         )
+
+
+def _prefixed(audio: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"audio.{name}": tensor for name, tensor in audio.items()}
 
 
 def _read_tensors(path: Path, sha256: str | None) -> dict[str, Tensor]:
@@ -149,7 +163,8 @@ def write_world(folder: Path, files: WorldFiles) -> None:
 
 def _fill(partial: Path, files: WorldFiles) -> None:
     hashes = {}
-    for name, tensors in ((MODEL, files.model), (STARTS, files.starts)):
+    parts = {MODEL: files.model, STARTS: files.starts} | ({AUDIO: files.audio} if files.audio else {})
+    for name, tensors in parts.items():
         _write_tensors(partial / name, tensors)
         hashes[name] = hashlib.sha256((partial / name).read_bytes()).hexdigest()
     (partial / CONFIG).write_text(dataclasses.replace(files.config, sha256=hashes).to_json(), encoding="utf-8")

@@ -264,7 +264,11 @@ class Heads(nn.Module):
         return self._head(name)(Features(parts[self.of["frame"].index(name)], None, inputs, frame, previous))
 
     def read_off(self, frame: Tensor) -> Streams:
-        """What heads that need nothing but a frame say of latents (F, C, h, w): streams as recorded; {} without such.
+        """What heads that need nothing but a frame say of latents (F, C, h, w): streams as recorded, or {}."""
+        return self.sample(self.said_of(frame))
+
+    def said_of(self, frame: Tensor) -> dict[str, Tensor]:
+        """What each head that needs nothing but a frame says of latents (F, C, h, w), by its name.
 
         Of a frame that none came before, which stands for itself in the trunk.
         """
@@ -275,7 +279,7 @@ class Heads(nn.Module):
         parts = self.late["frame"](frame, frame, frame, 1.0)
         read = dict(zip(self.of["frame"], parts, strict=True))
         inputs = StepInputs(count, level, count)
-        return self.sample({n: self._head(n)(Features(read[n], None, inputs, frame, frame)) for n in names})
+        return {n: self._head(n)(Features(read[n], None, inputs, frame, frame)) for n in names}
 
     @property
     def streams_read_off(self) -> set[str]:

@@ -181,7 +181,9 @@ class Memories(nn.Module):
         kept = torch.rand(batch, generator=generator, device=generator.device) >= dropout
         rows = kept.to(seen.tokens.device).repeat_interleave(steps)
         parts = {n: (getattr(seen, n), getattr(before, n)) for n in ("tokens", "local", "cond")}
-        mixed = {n: torch.where(rows.view(-1, *[1] * (a.ndim - 1)), a, b.to(a.dtype)) for n, (a, b) in parts.items()}
+        mixed: dict[str, Any] = {
+            n: torch.where(rows.view(-1, *[1] * (a.ndim - 1)), a, b.to(a.dtype)) for n, (a, b) in parts.items()
+        }
         return dataclasses.replace(seen, **mixed)
 
     def _step_through(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.nn.functional as F
@@ -134,7 +134,7 @@ class PoseHead(Head):
 
     def forward(self, features: Features) -> Tensor:
         """As `Head.forward`."""
-        inputs, dtype = features.inputs, self.net[0].weight.dtype  # type: ignore[union-attr]
+        inputs, dtype = features.inputs, cast(nn.Linear, self.net[0]).weight.dtype
         last = self.normalise(inputs.stream(self.motion).float())
         read = torch.cat([last.to(dtype), self.action(inputs).to(dtype), features.read.to(dtype)], dim=-1)
         motion = last + self.net(read).float()

@@ -44,6 +44,7 @@ from worldsim.models import conditions as conditions_source
 from worldsim.models import dynamics as dynamics_source
 from worldsim.models import heads as heads_source
 from worldsim.models import layers as layers_source
+from worldsim.models.carried import CarriedHeads
 from worldsim.models.dynamics import ContextFeatures, Dynamics
 from worldsim.models.layers import KVCache
 from worldsim.models.registry import Streams
@@ -114,8 +115,8 @@ class Compiled:
     this user and root could have put a library there: loading one runs its code.
     """
 
-    def __init__(self, dynamics: Dynamics, sampling: SamplingConfig) -> None:
-        self.eager = Eager(dynamics, sampling)
+    def __init__(self, dynamics: Dynamics, sampling: SamplingConfig, carried: CarriedHeads | None = None) -> None:
+        self.eager = Eager(dynamics, sampling, carried or {})
         self._made: dict[tuple[int, int], Programs] = {}
         self._lock = threading.Lock()
         self._name = _fingerprint(dynamics, sampling)
@@ -125,9 +126,20 @@ class Compiled:
         """The weights."""
         return self.eager.dynamics
 
+    @property
+    def carried(self) -> CarriedHeads:
+        """Heads that come after the frame; they are small, and not compiled."""
+        return self.eager.carried
+
+    def with_heads(self, carried: CarriedHeads) -> Compiled:
+        """The same, with these heads after the frame: what is compiled stays the same."""
+        other = Compiled(self.eager.dynamics, self.eager.sampling, carried)
+        other._made, other._lock = self._made, self._lock
+        return other
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Libraries do not travel to other processes, which load them themselves."""
-        return type(self), (self.eager.dynamics, self.eager.sampling)
+        return type(self), (self.eager.dynamics, self.eager.sampling, self.eager.carried)
 
     def context_step(
         self, past: Tensor, actions: Tensor, cache: KVCache, context: Tensor, streams: Streams
@@ -151,7 +163,7 @@ class Compiled:
 
     def with_sampling(self, sampling: SamplingConfig) -> Compiled:
         """One that draws otherwise; compiles anew."""
-        return Compiled(self.eager.dynamics, sampling)
+        return Compiled(self.eager.dynamics, sampling, self.eager.carried)
 
     def _programs(self, inputs: tuple[Any, ...]) -> Programs:
         kind = _kind(inputs[0])

@@ -18,6 +18,7 @@ STREAM_CONTEXT = 1  # noise added to the previous frame
 STREAM_FRAME = 3  # the noise a frame is denoised from
 STREAM_END = 4  # whether the episode ends here
 STREAM_SHAPING = 5  # where the noise of a frame is larger (`worldsim.sampling.noise_shaping`)
+STREAM_AUDIO = 6  # the noise that the sound of a step is drawn from
 
 SEED_LIMIT = 1 << 63  # states and infos keep seeds in int64 arrays
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Protocol
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from worldsim.errors import check_bounds
+from worldsim.models.carried import CarriedHeads
 from worldsim.models.dynamics import ContextFeatures, Dynamics
 from worldsim.models.layers import KVCache
 from worldsim.models.registry import Streams
@@ -166,6 +167,15 @@ class Engine(Protocol):
         """The same, as it is written: for what is computed once and pays no compiler."""
         ...
 
+    @property
+    def carried(self) -> CarriedHeads:
+        """Heads that come after the frame, with weights of their own; none in most worlds."""
+        ...
+
+    def with_heads(self, carried: CarriedHeads) -> Engine:
+        """The same, with these heads after the frame."""
+        ...
+
     def context_step(
         self, past: Tensor, actions: Tensor, cache: KVCache, context: Tensor, streams: Streams
     ) -> ContextFeatures:
@@ -187,6 +197,7 @@ class Eager:
 
     dynamics: Dynamics
     sampling: SamplingConfig
+    carried: CarriedHeads = field(default_factory=dict)
 
     @property
     def eager(self) -> Eager:
@@ -205,4 +216,8 @@ class Eager:
 
     def with_sampling(self, sampling: SamplingConfig) -> Eager:
         """One that draws otherwise."""
-        return Eager(self.dynamics, sampling)
+        return replace(self, sampling=sampling)
+
+    def with_heads(self, carried: CarriedHeads) -> Eager:
+        """The same, with these heads after the frame."""
+        return replace(self, carried=carried)

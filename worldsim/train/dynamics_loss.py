@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from worldsim.data.clips import CONTEXT, STREAM
+from worldsim.data.clips import ALONE, CONTEXT, STREAM
 from worldsim.errors import check_bounds
 from worldsim.memory.base import Context
 from worldsim.models.dynamics import Canvas, ContextFeatures, Dynamics
@@ -57,6 +57,10 @@ class LossConfig:
     stream_noise: float = 0.05  # on normalised vectors at the last frame, so that a dream's own errors do not grow
     frame_noise: float = 0.3  # largest noise on recorded frames that heads read, as large as the model's own errors
     drawn_frames: float = 0.25  # share of the frames that heads read which are drawn from noise alone, as in a dream
+    single_frames: int = 0  # more frames a step for heads that need nothing but one, as depth: these cost little
+    single_steps: float = (
+        0.0  # share of the steps that learn from single frames alone, in one process: these take little
+    )
     memory_dropout: float = 0.15  # share of the clips that are learned without memories, where there are any
     outcome_dropout: float = 0.3  # share of the features that ending, event and reward are predicted without
 
@@ -68,7 +72,7 @@ class LossConfig:
             own_frames_depth=(1, 1000),
             own_frames_error=weight, shortcuts=share, shortcut_weight=weight, ending_weight=weight,
             event_weight=weight, reward_weight=weight, stream_noise=weight, frame_noise=weight,
-            drawn_frames=share, memory_dropout=share,
+            drawn_frames=share, memory_dropout=share, single_frames=(0, 100_000), single_steps=(0, 0.999),
             outcome_dropout=(0, 0.99),
         )  # fmt: skip
 
@@ -100,6 +104,11 @@ class DynamicsLoss(nn.Module):
         self, batch: dict[str, Tensor], step: int, generator: torch.Generator, progress: float = 0.0
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """`latents` (B, T + 1, 1 + between, C, h, w); the others as in `Clips.draw`, (B, T + 1, ...)."""
+        if "latents" not in batch:
+            alone = self._single_frames(batch, generator)
+            weights = {name: head.weight for name, head in self.dynamics.heads.named()}
+            loss = torch.stack([weights[name] * value for name, value in alone.items()]).sum()
+            return loss, {name: value.detach() for name, value in alone.items()}
         c, latents = self.config, batch["latents"].float()
         frames = latents[:, :-1, 0]  # (B, T, C, h, w), what each step comes from
         target = latents[:, 1:].flatten(0, 1).flatten(1, 2)  # (F, drawn, h, w), F = B * T
@@ -130,6 +139,8 @@ class DynamicsLoss(nn.Module):
             pair = frame_read, previous, was_drawn
         heads = self._outcome(batch, features, given, pair, generator)
         loss = frame + c.shortcut_weight * shortcut
+        for name, value in self._single_frames(batch, generator).items():
+            heads[name] = (heads[name] + value) / 2
         own = {"reward": c.reward_weight, "ending": c.ending_weight, "event": c.event_weight}
         for name, head in self.dynamics.heads.named():
             loss = loss + own.get(name, head.weight) * heads[name]
@@ -196,6 +207,19 @@ class DynamicsLoss(nn.Module):
         coming = _change(difference, c.change / self.change_scale, c.change_most)
         error = ((weight[rows] + coming) * (drawn - goal).square()).mean((1, 2, 3))
         return (part[rows] * error).sum() * len(target) / count
+
+    def _single_frames(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        """The losses of heads that need nothing but a frame, on single recorded ones with some noise; often none."""
+        if f"{ALONE}latents" not in batch:
+            return {}
+        frames = batch[f"{ALONE}latents"].float()
+        size = self.config.frame_noise * torch.rand(len(frames), generator=generator, device=frames.device)
+        noise = torch.randn(frames.shape, generator=generator, device=frames.device)
+        said = self.dynamics.heads.said_of(frames + size[:, None, None, None] * noise)
+        streams = {n.removeprefix(ALONE): values for n, values in batch.items() if n.startswith(ALONE)}
+        nothing, every = frames.new_zeros(len(frames)), frames.new_ones(len(frames))
+        targets = Targets(nothing, nothing.bool(), nothing.bool(), every, streams)
+        return {name: head.loss(said[name], targets) for name, head in self.dynamics.heads.named() if name in said}
 
     @torch.no_grad()
     def _frames_to_read(

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from worldsim.data.clips import STREAM, ClipConfig, Clips, change_scale
+from worldsim.data.clips import ALONE, STREAM, ClipConfig, Clips, change_scale
 from worldsim.data.contexts import with_contexts
 from worldsim.data.latents import LatentEpisodes, latent_range, weights_digest
 from worldsim.errors import InvalidInput
@@ -112,9 +112,17 @@ class DynamicsTask:
 
         What `Clips.draw` gives, stacked.
         """
-        rng = np.random.default_rng([self.seed, step, rank])
-        clips = [self._clips.draw(rng) for _ in range(self.count)]
-        return {name: torch.from_numpy(np.stack([clip[name] for clip in clips])) for name in clips[0]}
+        rng, loss = np.random.default_rng([self.seed, step, rank]), self.model.config
+        count, streams = loss.single_frames, self.model.dynamics.heads.streams_read_off
+        batch: dict[str, np.ndarray] = {}
+        single = np.random.default_rng([self.seed, step]).random() < loss.single_steps
+        if not (count and streams and single) or torch.distributed.is_initialized():
+            clips = [self._clips.draw(rng) for _ in range(self.count)]
+            batch = {name: np.stack([clip[name] for clip in clips]) for name in clips[0]}
+        if count and streams:
+            alone = self._clips.draw_frames(count, rng, sorted(streams))
+            batch |= {f"{ALONE}{name}": values for name, values in alone.items()}
+        return {name: torch.from_numpy(values) for name, values in batch.items()}
 
     def measure(self, averaged: nn.Module) -> None:
         """Nothing: all that the dynamics knows is learned, or was measured before training."""

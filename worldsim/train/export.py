@@ -24,7 +24,7 @@ from worldsim.train.checkpoint import load_checkpoint, setting
 from worldsim.train.record import TrainingRecord, checked_record
 
 CONTEXT = 3  # frames of a start
-TRAINED = ("tokenizer", "dynamics", "decoder")  # the stages that keep a `TrainingRecord`
+TRAINED = ("tokenizer", "dynamics", "decoder", "audio-codec", "audio")  # the stages that keep a `TrainingRecord`
 RECORD = "training.json"  # how the weights came to be: time, steps, loss curves
 
 

@@ -16,6 +16,8 @@ from worldsim.data.clips import ClipConfig
 from worldsim.data.events import EventSpec
 from worldsim.errors import InvalidInput
 from worldsim.sampling.sampler import SamplingConfig
+from worldsim.train.audio_codec_task import AudioCodecLossConfig
+from worldsim.train.audio_task import AudioLossConfig
 from worldsim.train.dynamics_loss import LossConfig
 from worldsim.train.tokenizer_task import TokenizerLossConfig
 
@@ -84,6 +86,22 @@ class DynamicsStage:
 
 
 @dataclass(frozen=True)
+class AudioStage:
+    """Training of the sound: of its codec, then of the head that makes it of frames. All of [[data]] has sound then."""
+
+    codec_hours: float = 0.5  # of training, on this machine
+    hours: float = 0.5  # of training the head
+    lr: float = 1.5e-3  # learning rate of both
+    cooldown: float = 0.3  # last share of each training, over which the learning rate falls to zero
+    latents: int = 2  # a step
+    dim: int = 48  # numbers of a latent
+    augment: tuple[str, ...] = ()  # augmentations that the source declares, such as mirror, for the head
+    draw_steps: int = 8  # in which the latents of a step's sound are drawn
+    codec_loss: AudioCodecLossConfig = field(default_factory=AudioCodecLossConfig)  # weights of its parts
+    loss: AudioLossConfig = field(default_factory=AudioLossConfig)  # what is put on the clips of the head
+
+
+@dataclass(frozen=True)
 class ExportStage:
     """What is packed as a world."""
 
@@ -119,6 +137,7 @@ class Recipe:
     seed: int = 0  # of the weights and of what is drawn in training
     tokenizer: TokenizerStage = field(default_factory=TokenizerStage)  # the autoencoder of frames
     dynamics: DynamicsStage = field(default_factory=DynamicsStage)  # what predicts the next frame
+    audio: AudioStage | None = None  # what makes the sound of a frame; without it the world is silent
     export: ExportStage = field(default_factory=ExportStage)  # the world's folder
     calibrate: bool = True  # fit the chances of endings to held-out episodes, where there are endings
     evaluate: EvaluateStage = field(default_factory=EvaluateStage)  # the figures of the report and the card
@@ -130,7 +149,10 @@ class Recipe:
             raise InvalidInput("a recipe without [[data]] makes nothing; say what to record")
         for text in self.dynamics.event:
             EventSpec.parse(text)
-        for stage, hours in (("tokenizer", self.tokenizer.hours), ("dynamics", self.dynamics.hours)):
+        stages = [("tokenizer", self.tokenizer.hours), ("dynamics", self.dynamics.hours)]
+        if self.audio is not None:
+            stages += [("audio: codec", self.audio.codec_hours), ("audio", self.audio.hours)]
+        for stage, hours in stages:
             if not 0 < hours < 10_000:
                 raise InvalidInput(f"{stage}: hours is {hours}; give more than 0")
 
@@ -149,11 +171,19 @@ class Recipe:
             e, clips=max(round(e.clips * scale), min(e.clips, 16)),
             drift_steps=max(round(e.drift_steps * scale), 20), drift_worlds=min(e.drift_worlds, 2),
         )  # fmt: skip
+        a = self.audio
+        audio = a and dataclasses.replace(a, codec_hours=a.codec_hours * scale, hours=a.hours * scale)
         return dataclasses.replace(
-            self, data=less(self.data), held_out=less(self.held_outs()), evaluate=evaluate,
+            self, data=less(self.data), held_out=less(self.held_outs()), evaluate=evaluate, audio=audio,
             tokenizer=dataclasses.replace(self.tokenizer, hours=self.tokenizer.hours * scale),
             dynamics=dataclasses.replace(self.dynamics, hours=self.dynamics.hours * scale),
         )  # fmt: skip
+
+    @property
+    def training_hours(self) -> float:
+        """Of all networks."""
+        audio = 0.0 if self.audio is None else self.audio.codec_hours + self.audio.hours
+        return self.tokenizer.hours + self.dynamics.hours + audio
 
     def held_outs(self) -> tuple[DataConfig, ...]:
         """What is recorded and never trained on; recordings of one's own are split instead."""

@@ -1,0 +1,161 @@
+"""The sound of a step from its frame: `AudioHead`, a causal network that draws latents of the audio codec.
+
+One step, in order:
+
+    frame     convolutions over the new frame's latents and how they differ from those before (as in SoundReactor, the
+              difference tells what happens now), and the action
+    context   a causal stack reads this and the head's own last latents, back for some steps; its state is explicit
+    drawing   a small network draws the latents of the step's sound from noise, along a flow, in a few steps
+    codec     its decoder makes samples of them; what rings on is carried to the next step
+
+It reads nothing that comes later, so the sound is there with the frame. All of it is float32: it is small, and sound is
+finer than frames.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from worldsim.errors import check_bounds
+from worldsim.models.audio_codec import AudioCodec, AudioCodecConfig, CausalStack, to_int16
+from worldsim.models.carried import CarriedHead, Drawn
+from worldsim.models.layers import fourier_features
+from worldsim.sampling.noise import STREAM_AUDIO
+from worldsim.sampling.sampler import levels, solve_ode
+
+if TYPE_CHECKING:
+    from worldsim.models.dynamics import DynamicsConfig
+
+LEVEL_FEATURES = 32
+CONTEXT_TAPS = 4  # steps that a layer of the context sees
+
+
+@dataclass(frozen=True)
+class AudioConfig:
+    """Sizes of the head that makes the sound, and how it is drawn."""
+
+    codec: AudioCodecConfig
+    features: int = 96  # numbers that are read of a frame
+    width: int = 192  # of the context
+    dilations: tuple[int, ...] = (1, 4)  # of its layers, in steps: it looks back for 3 times their sum
+    hidden: int = 320  # of the network that draws
+    steps: int = 8  # in which a step's latents are drawn
+    temperature: float = 1.0  # scale of the noise that they are drawn from
+
+    def __post_init__(self) -> None:
+        widths = (1, 4096)
+        check_bounds(
+            "audio", self, features=widths, width=widths, dilations=(1, 1024), hidden=widths, steps=(1, 256),
+            temperature=(0, 100),
+        )  # fmt: skip
+
+
+class FrameReader(nn.Module):
+    """What is seen of a step: the new frame's latents, their change, and those between, as one vector."""
+
+    def __init__(self, config: DynamicsConfig, features: int) -> None:
+        super().__init__()
+        c, inner = config, 48
+        self.between = c.between
+        self.enter = nn.Conv2d((2 + c.between) * c.channels, inner, 3, padding=1)
+        self.shrink = nn.Conv2d(inner, 64, 3, stride=2, padding=1)
+        cells = -(-c.height // 2) * -(-c.width // 2)
+        self.leave = nn.Linear(64 * cells, features)
+        self.first = c.action_start if c.actions else None
+        self.action = nn.Embedding(c.actions, features) if c.actions else nn.Linear(c.action_dim, features)
+
+    def forward(self, latents: Tensor, previous: Tensor, actions: Tensor) -> Tensor:
+        """Latents (F, 1 + between, C, h, w), those of the frame before (F, C, h, w), actions -> (F, features).
+
+        Of a frame that was given without those between, they are taken to lie halfway.
+        """
+        frame, previous = latents[:, 0].float(), previous.float()
+        between = latents[:, 1:].float() - previous[:, None]
+        if latents.shape[1] == 1 and self.between:
+            between = ((frame - previous) / 2)[:, None].expand(-1, self.between, *frame.shape[1:])
+        grid = torch.cat([frame, frame - previous, between.flatten(1, 2)], dim=1)  # (F, (2 + between) * C, h, w)
+        x = F.silu(self.shrink(F.silu(self.enter(grid))))
+        taken = actions - self.first if self.first is not None else actions.to(self.action.weight.dtype)
+        return self.leave(x.flatten(1)) + self.action(taken)
+
+
+class Drawer(nn.Module):
+    """Predicts clean latents of noisy ones, given the context: a residual network shaped by it (FiLM)."""
+
+    def __init__(self, numbers: int, width: int, hidden: int) -> None:
+        super().__init__()
+        self.enter = nn.Linear(numbers, hidden)
+        self.cond = nn.Linear(width + LEVEL_FEATURES, 2 * hidden)
+        self.inner = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(2))
+        self.leave = nn.Linear(hidden, numbers)
+        self.guess = nn.Linear(width, numbers)  # of the context alone, which the network adds to
+
+    def forward(self, noisy: Tensor, context: Tensor, level: Tensor) -> Tensor:
+        """Noisy latents (..., numbers), context (..., width), level (...) from 0, noise, to 1 -> (..., numbers)."""
+        features = fourier_features(level, LEVEL_FEATURES).to(context.dtype)
+        scale, shift = self.cond(torch.cat([context, features], dim=-1)).chunk(2, dim=-1)
+        x = F.gelu(self.enter(noisy) * (1 + scale) + shift)
+        for layer in self.inner:
+            x = x + F.gelu(layer(x))
+        return self.guess(context) + self.leave(x)
+
+
+class SoundModel(nn.Module):
+    """From what is seen and heard to the latents of a step's sound; all but the codec."""
+
+    def __init__(self, config: AudioConfig, dynamics: DynamicsConfig) -> None:
+        super().__init__()
+        self.config, numbers = config, config.codec.numbers
+        self.reader = FrameReader(dynamics, config.features)
+        self.enter = nn.Linear(config.features + numbers, config.width)
+        self.context = CausalStack(config.width, list(config.dilations), CONTEXT_TAPS)
+        self.drawer = Drawer(numbers, config.width, config.hidden)
+
+    def read(self, seen: Tensor, heard: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """What was seen at T steps (B, T, features) and heard before each (B, T, numbers) -> context (B, T, width)."""
+        x, state = self.context(self.enter(torch.cat([F.silu(seen), heard], dim=-1)), state)
+        return F.gelu(x), state
+
+    def draw(self, context: Tensor, noise: Tensor) -> Tensor:
+        """Latents (..., numbers) from noise, given the context (..., width)."""
+        steps = self.config.steps
+
+        def predict(z: Tensor, t: float) -> Tensor:
+            return self.drawer(z, context, torch.full(z.shape[:-1], t, device=z.device))
+
+        return solve_ode(predict, self.config.temperature * noise, [*levels(steps), 1.0], small=False)
+
+
+class AudioHead(CarriedHead):
+    """Sound as a head of a world: (B, samples, channels) int16 a step."""
+
+    noise_stream = STREAM_AUDIO
+
+    def __init__(self, config: AudioConfig, dynamics: DynamicsConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.noise_shape = (config.codec.numbers,)
+        self.model = SoundModel(config, dynamics)
+        self.codec = AudioCodec(config.codec)
+
+    def empty(self, batch: int) -> dict[str, dict[str, Tensor]]:
+        """Silence: nothing was seen, heard, or rings on."""
+        heard = self.codec.log_rms.new_zeros(batch, self.config.codec.numbers)
+        context, codec = self.model.context.empty(batch), self.codec.empty_decoder(batch)
+        return {"heard": {"last": heard}, "context": context, "codec": codec}
+
+    def step(
+        self, carried: dict[str, dict[str, Tensor]], drawn: Drawn, noise: Tensor
+    ) -> tuple[dict[str, dict[str, Tensor]], Tensor]:
+        """As `CarriedHead.step`."""
+        seen = self.model.reader(drawn.latents, drawn.previous, drawn.inputs.actions)[:, None]
+        context, state = self.model.read(seen, carried["heard"]["last"][:, None], carried["context"])
+        latents = self.model.draw(context[:, 0], noise)  # (B, numbers)
+        c = self.config.codec
+        sound, ringing = self.codec.decode(latents.unflatten(1, (1, c.latents, c.dim)), carried["codec"])
+        return {"heard": {"last": latents}, "context": state, "codec": ringing}, to_int16(sound)

@@ -1,0 +1,64 @@
+"""Sound for a finished world: the trained head and codec, packed beside weights that stay as they are."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from worldsim.data.latents import load_tokenizer, weights_digest
+from worldsim.errors import InvalidInput
+from worldsim.io.files import write_json
+from worldsim.io.weights import find_world, read_world, write_world
+from worldsim.models.audio import AudioConfig
+from worldsim.models.tokenizer import TokenizerConfig
+from worldsim.train.audio_task import load_codec
+from worldsim.train.checkpoint import load_checkpoint, setting
+from worldsim.train.export import RECORD, read_records
+from worldsim.train.record import TrainingRecord
+
+STAGES = ("audio-codec", "audio")  # of the training, whose records come with the weights
+
+
+def add_audio(world: str | Path, run: Path, out: Path, *, temperature: float = 1.0) -> None:
+    """Write the world with the sound that was trained in `run`, in bf16; frames stay the same to the bit.
+
+    `temperature` is the scale of the noise that sound is drawn from: a head that was trained briefly is too quiet at 1.
+
+    `world` is a shipped name, a local folder or a hub id. Raises InvalidInput where the head was trained on another
+    tokenizer's latents, or its steps are of another length.
+    """
+    path = run / "audio.safetensors"
+    if not path.exists():
+        raise InvalidInput(f"{path} does not exist; run `worldsim train audio --out {run}` first")
+    folder = find_world(world)
+    files, codec = read_world(folder), load_codec(run)
+    tensors, meta = load_checkpoint(path)
+    _check_tokenizer(files.model, files.config.tokenizer, run, str(folder), meta["config"].get("tokenizer"))
+    prefix = "average.model."
+    audio = {f"model.{n[len(prefix) :]}": t for n, t in tensors.items() if n.startswith(prefix)}
+    audio |= {f"codec.{n}": t for n, t in codec.state_dict().items()}
+    packed = {n: t.to(torch.bfloat16) for n, t in audio.items()}
+    sound = dataclasses.replace(setting(path, meta, "model", AudioConfig), temperature=temperature)
+    config = dataclasses.replace(files.config, audio=sound)
+    write_world(out, dataclasses.replace(files, config=config, audio=packed))
+    records = {kind: TrainingRecord(run / f"{kind}.json").to_json() for kind in STAGES}
+    write_json(out / RECORD, read_records(folder / RECORD) | records, indent=None)
+
+
+def _check_tokenizer(model: Mapping[str, Tensor], config: TokenizerConfig, run: Path, where: str, trained: str) -> None:
+    """The head reads latents: they have to be the world's."""
+    mine, prefix = load_tokenizer(run, "cpu"), "tokenizer."
+    theirs = {n[len(prefix) :]: t for n, t in model.items() if n.startswith(prefix)}
+    same = mine.config == config and trained == weights_digest(mine)
+    if same:  # worlds keep weights in bf16, a run that trained them does not
+        pairs = [(t.to(torch.bfloat16), theirs[n].to(torch.bfloat16)) for n, t in mine.state_dict().items()]
+        same = all(torch.equal(*pair) for pair in pairs)
+    if not same:
+        raise InvalidInput(
+            f"the sound in {run} was trained on latents of another tokenizer than that of {where}; train it in a run "
+            f"of that world, which `worldsim train unpack {where} --out RUN` makes"
+        )
