@@ -113,7 +113,7 @@ def parse_script(args, monkeypatch):
 def options():
     """All the options that there are, of commands and scripts, from their own help."""
     texts = [help_of("worldsim", name) for name in COMMANDS]
-    for name in ("train", "agent"):
+    for name in ("train", "agent", "robot"):
         parts = re.findall(r"[\w-]+", re.search(r"\{([a-z,-]+)\}", help_of("worldsim", name))[1])
         texts += [help_of("worldsim", name, part) for part in parts]
     scripts = [path for folder in ("examples", "docs/tools") for path in sorted((REPOSITORY / folder).glob("*.py"))]

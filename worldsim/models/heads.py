@@ -5,8 +5,8 @@ both; the config's `head_reads` says which. Those that read the frame have a sec
 
 A head from outside the package is a subclass that is registered before the world is built:
 
-    @heads.register("success")
-    class Success(Head):
+    @heads.register("contact")
+    class Contact(Head):
         outputs = 1
         reads = "both"  # unless the config says otherwise
         def forward(self, features): ...
