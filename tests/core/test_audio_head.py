@@ -75,6 +75,21 @@ def test_sound_depends_on_the_frame_the_action_the_noise_and_what_was_heard():
     assert made(latents=frame[:, :1])[1].shape == (1, 40, 2)  # given without the frames between
 
 
+def test_a_head_that_does_not_listen_follows_the_frame_alone():
+    deaf = dataclasses.replace(SOUND, listens=False)
+    files, drawn = sounding_files(), []
+    for config in (SOUND, deaf):
+        head = AudioHead(config, files.config.dynamics)
+        head.load_state_dict(files.audio)
+        inputs = StepInputs(torch.tensor([1]), torch.zeros(1), torch.zeros(1, dtype=torch.int64))
+        step = Drawn(torch.ones(1, 2, 4, 2, 4), torch.zeros(1, 4, 2, 4), inputs)
+        for last in (0.0, 1.0):
+            carried = head.empty(1)
+            carried["heard"]["last"] += last
+            drawn.append(head.step(carried, step, torch.zeros(1, *head.noise_shape))[1])
+    assert not torch.equal(drawn[0], drawn[1]) and torch.equal(drawn[2], drawn[3])
+
+
 def test_sound_is_saved_restored_and_forked_with_the_state(tmp_path):
     world = sounding_world().with_audio()
     state, _ = play(world)

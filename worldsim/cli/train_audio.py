@@ -85,10 +85,13 @@ class AddAudioCommand:
     run_dir: Path  # folder of the run
     out: Path  # folder of the world with sound
     temperature: float = 1.0  # scale of the noise that sound is drawn from
+    listens: bool = True  # whether the head hears its own last latents; trained briefly, it follows frames better deaf
 
     def run(self) -> None:
         """Write the world."""
         from worldsim.train.add_audio import add_audio
 
-        add_audio(self.world, self.run_dir, self.out, temperature=self.temperature)
+        add_audio(
+            self.world, self.run_dir, self.out, temperature=self.temperature, listens=self.listens
+        )  # fmt: skip
         print(f"wrote {self.out}")

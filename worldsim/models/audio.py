@@ -46,6 +46,9 @@ class AudioConfig:
     hidden: int = 320  # of the network that draws
     steps: int = 8  # in which a step's latents are drawn
     temperature: float = 1.0  # scale of the noise that they are drawn from
+    listens: bool = (
+        True  # whether it hears its own last latents; one that was trained briefly follows frames better deaf
+    )
 
     def __post_init__(self) -> None:
         widths = (1, 4096)
@@ -154,7 +157,8 @@ class AudioHead(CarriedHead):
     ) -> tuple[dict[str, dict[str, Tensor]], Tensor]:
         """As `CarriedHead.step`."""
         seen = self.model.reader(drawn.latents, drawn.previous, drawn.inputs.actions)[:, None]
-        context, state = self.model.read(seen, carried["heard"]["last"][:, None], carried["context"])
+        heard = carried["heard"]["last"] * self.config.listens
+        context, state = self.model.read(seen, heard[:, None], carried["context"])
         latents = self.model.draw(context[:, 0], noise)  # (B, numbers)
         c = self.config.codec
         sound, ringing = self.codec.decode(latents.unflatten(1, (1, c.latents, c.dim)), carried["codec"])

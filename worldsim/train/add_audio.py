@@ -23,10 +23,11 @@ from worldsim.train.record import TrainingRecord
 STAGES = ("audio-codec", "audio")  # of the training, whose records come with the weights
 
 
-def add_audio(world: str | Path, run: Path, out: Path, *, temperature: float = 1.0) -> None:
+def add_audio(world: str | Path, run: Path, out: Path, *, temperature: float = 1.0, listens: bool = True) -> None:
     """Write the world with the sound that was trained in `run`, in bf16; frames stay the same to the bit.
 
     `temperature` is the scale of the noise that sound is drawn from: a head that was trained briefly is too quiet at 1.
+    Without `listens` it does not hear its own last latents.
 
     `world` is a shipped name, a local folder or a hub id. Raises InvalidInput where the head was trained on another
     tokenizer's latents, or its steps are of another length.
@@ -42,7 +43,7 @@ def add_audio(world: str | Path, run: Path, out: Path, *, temperature: float = 1
     audio = {f"model.{n[len(prefix) :]}": t for n, t in tensors.items() if n.startswith(prefix)}
     audio |= {f"codec.{n}": t for n, t in codec.state_dict().items()}
     packed = {n: t.to(torch.bfloat16) for n, t in audio.items()}
-    sound = dataclasses.replace(setting(path, meta, "model", AudioConfig), temperature=temperature)
+    sound = dataclasses.replace(setting(path, meta, "model", AudioConfig), temperature=temperature, listens=listens)
     config = dataclasses.replace(files.config, audio=sound)
     write_world(out, dataclasses.replace(files, config=config, audio=packed))
     records = {kind: TrainingRecord(run / f"{kind}.json").to_json() for kind in STAGES}
