@@ -23,11 +23,12 @@ ROWS = 64  # read at a time
 WARM_UP = 40  # steps, after which the history is full
 
 
-def errors(worlds: list[World], store: Episodes) -> np.ndarray:
-    """Mean square error of every frame of the store, those between rows included: (worlds, frames)."""
+def errors(worlds: list[World], store: Episodes, rows: int) -> np.ndarray:
+    """Mean square error of every frame of the first rows, those between rows included: (worlds, frames)."""
     found: list[list[np.ndarray]] = [[] for _ in worlds]
-    for start in range(0, store.num_steps, ROWS):
-        stop = min(start + ROWS, store.num_steps)
+    rows = min(rows, store.num_steps)
+    for start in range(0, rows, ROWS):
+        stop = min(start + ROWS, rows)
         frames = store.read("rgb", start, stop)
         if "between" in store.streams:
             between = store.read("between", start, stop)
@@ -62,13 +63,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("worlds", nargs=2, help="before and after")
     parser.add_argument("--data", type=Path, required=True, help="an episode store that neither was trained on")
+    parser.add_argument("--rows", type=int, default=10**9, help="of the store, at most")
     parser.add_argument("--num-envs", type=int, nargs="+", default=[1, 16])
     parser.add_argument("--steps", type=int, default=100, help="timed in every round")
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--json", type=Path, default=None)
     args = parser.parse_args()
     worlds = [World.from_pretrained(name) for name in args.worlds]
-    error = errors(worlds, Episodes.open(args.data))
+    error = errors(worlds, Episodes.open(args.data), args.rows)
     pooled = [psnr(float(one)) for one in error.mean(1)]
     by_frame = (10 * np.log10(1 / np.maximum(error, 1e-10))).mean(1)
     results: dict[str, Any] = {

@@ -67,12 +67,11 @@ def test_results_come_whole_and_in_the_order_of_the_tasks(workers):
 def test_every_task_is_there_once_whatever_dies_or_hangs():
     lost = 0
     for seed in range(50):
-        with Pool(FakeCrew(seed, die=0.15, hang=0.05), 3, 0.0005) as pool:
+        with Pool(FakeCrew(seed, die=0.15, hang=0.05), 3, 0.05) as pool:
             try:
                 assert list(pool.run(range(12))) == EXPECTED
             except WorldsimError as error:
                 assert f"lost {MOST_TRIES} times" in str(error)
-                continue
             lost += pool.replaced
     assert lost > 50
 
