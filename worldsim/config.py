@@ -77,12 +77,13 @@ class WorldConfig:
         check_bounds("world", self, reward_scale=(1e-12, 1e12))
         if not all(low <= high for low, high in zip(a.low, a.high, strict=False)):
             raise InvalidInput(f"actions have bounds from {a.low} to {a.high}; give numbers, none above its other one")
-        per_second = None if self.audio is None else self.audio.codec.samples * self.source.fps
-        if per_second is not None and abs(per_second - self.audio.codec.rate) > 1e-3 * per_second:
-            raise InvalidInput(
-                f"the sound of world {self.name!r} has {self.audio.codec.rate:g} samples a second, its steps have "
-                f"{per_second:g}; give the rate that was recorded"
-            )
+        if self.audio is not None:
+            rate, per_second = self.audio.codec.rate, self.audio.codec.samples * self.source.fps
+            if abs(per_second - rate) > 1e-3 * per_second:
+                raise InvalidInput(
+                    f"the sound of world {self.name!r} has {rate:g} samples a second, its steps have {per_second:g}; "
+                    "give the rate that was recorded"
+                )
         rows = self.sampling.noise_shaping.rows if self.sampling.noise_shaping else None
         if rows is not None and rows[1] > d.height:
             raise InvalidInput(f"noise shaping of world {self.name!r} has rows {rows}; give some of {d.height}")

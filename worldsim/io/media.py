@@ -153,7 +153,8 @@ class VideoWriter:
         self._finished = True
         with self._or_nothing():
             if self._size is not None:
-                for stream in filter(None, (self._stream, self._sound)):
+                streams: list[Any] = [self._stream, self._sound]
+                for stream in filter(None, streams):
                     self._container.mux(stream.encode(None))
             self._container.close()
 
