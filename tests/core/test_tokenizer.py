@@ -7,7 +7,7 @@ import torch
 from lively import randomise
 
 from worldsim.errors import InvalidInput
-from worldsim.models.decoders import ResidualBlock
+from worldsim.models.layers import ResidualBlock
 from worldsim.models.tokenizer import Tokenizer, TokenizerConfig, to_frames, to_images
 
 SMALL = TokenizerConfig(height=24, width=40, channels=6, encoder_widths=(4, 4, 8), decoder_widths=(4, 4, 8), blocks=1)

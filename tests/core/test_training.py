@@ -13,7 +13,7 @@ from worldsim.data.clips import change_scale
 from worldsim.errors import InvalidInput
 from worldsim.models.dynamics import Canvas
 from worldsim.train import dynamics_loss, dynamics_task
-from worldsim.train.dynamics_loss import LossConfig
+from worldsim.train.dynamics_loss import LossConfig, _Given
 
 pytestmark = pytest.mark.usefixtures("float32")
 LENGTHS = (30, 5, 25, 40)  # one is shorter than a clip
@@ -212,13 +212,17 @@ def test_a_shortcut_step_counts_more_where_it_leads_to_a_change(task, monkeypatc
         assert loss.item() == pytest.approx(0.5 * counts / (grid[2] * grid[3]))
 
 
+def given(batch):
+    return _Given(batch["actions"][:, 1:], batch["ages"][:, :-1], {}, {}, {})
+
+
 def test_own_frames_stand_where_the_frames_they_were_drawn_for_stood(task, batch, monkeypatch):
     task.model.config = LossConfig(own_frames=1.0)
     frames, target = (
         batch["latents"][:, :-1, 0].float(),
         batch["latents"][:, 1:].float().flatten(0, 1).flatten(1, 2),
     )
-    arguments = frames, target, batch["actions"][:, 1:], batch["ages"][:, :-1], {}, torch.Generator().manual_seed(0)
+    arguments = frames, target, given(batch), torch.Generator().manual_seed(0)
     own = task.model._own_frames(*arguments)
     assert torch.equal(own[:, 0], frames[:, 0]) and ((own - frames)[:, 1:].abs().amax((2, 3, 4)) > 1e-4).all()
     monkeypatch.setattr(task.model, "_draw", lambda *args: target)
@@ -229,9 +233,7 @@ def test_own_frames_know_what_happened(task, batch, monkeypatch):
     got = []
     monkeypatch.setattr(task.model, "_draw", lambda canvas, target, t, g: got.append(t) or target)
     frames, target = batch["latents"][:, :-1, 0].float(), batch["latents"][:, 1:].float().flatten(0, 1).flatten(1, 2)
-    task.model._own_frames(
-        frames, target, batch["actions"][:, 1:], batch["ages"][:, :-1], {}, torch.Generator().manual_seed(0)
-    )
+    task.model._own_frames(frames, target, given(batch), torch.Generator().manual_seed(0))
     assert 0 < torch.cat(got).mean() < torch.cat(got).max() <= task.model.config.own_frames_from
 
 
@@ -243,9 +245,7 @@ def test_own_frames_err_by_less_than_what_can_happen_in_a_place(task, batch, mon
     there[:, :, 0, 0] = 40 / target.shape[1] ** 0.5  # something that the model made up in one place
     there[:, 0, 1, 1] = longest / 2
     monkeypatch.setattr(task.model, "_draw", lambda *args: target + there)
-    own = task.model._own_frames(
-        frames, target, batch["actions"][:, 1:], batch["ages"][:, :-1], {}, torch.Generator().manual_seed(0)
-    )
+    own = task.model._own_frames(frames, target, given(batch), torch.Generator().manual_seed(0))
     error = (own - frames)[:, 1:].norm(dim=2)
     assert 0 < longest < 40
     torch.testing.assert_close(error[..., 0, 0], torch.full_like(error[..., 0, 0], longest))

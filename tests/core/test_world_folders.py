@@ -12,7 +12,19 @@ from tiny import tiny_files
 
 from worldsim.errors import DamagedWorld, InvalidInput, UnknownWorld
 from worldsim.io import weights
-from worldsim.io.weights import CARD, CONFIG, MODEL, PROBES, STARTS, find_world, read_world, shipped_worlds, write_world
+from worldsim.io.weights import (
+    AGENT,
+    AUDIO,
+    CARD,
+    CONFIG,
+    MODEL,
+    PROBES,
+    STARTS,
+    find_world,
+    read_world,
+    shipped_worlds,
+    write_world,
+)
 from worldsim.world import World
 
 
@@ -141,7 +153,7 @@ def test_a_hub_id_is_downloaded(folder, monkeypatch):
 
     hub(monkeypatch, download)
     assert World.from_pretrained("owner/name", device="cpu").spec.name == "tiny"
-    assert asked == [("owner/name", sorted([MODEL, STARTS, CONFIG, CARD, *PROBES]))]
+    assert asked == [("owner/name", sorted([MODEL, STARTS, AUDIO, CONFIG, CARD, AGENT, *PROBES]))]
 
 
 def test_a_hub_id_without_network_is_an_unknown_world(monkeypatch):

@@ -15,7 +15,7 @@ TAKE_COVER, MY_WAY_HOME = "doom-take-cover", "doom-my-way-home"
 
 
 def test_unknown_sources_and_options_are_named():
-    with pytest.raises(InvalidInput, match=r"'doom-e1m1'.*car-racing, doom-take-cover, doom-my-way-home, gym:ID"):
+    with pytest.raises(InvalidInput, match=r"'doom-e1m1'.*car-racing, .*doom-take-cover, doom-my-way-home, .*gym:ID"):
         make_source("doom-e1m1")
     with pytest.raises(InvalidInput, match="does not take height"):
         make_source(TAKE_COVER, height=64)

@@ -13,7 +13,7 @@ def toy(monkeypatch):
     """Every world's name means one toy world."""
     world = ToyWorld(steps_per_second=100)
     source = types.SimpleNamespace(name="gym:NoSuchGame-v0", frame_skip=1, parameters={})
-    world.config = types.SimpleNamespace(source=source)
+    world.config = types.SimpleNamespace(source=source, audio=None)
     module = types.ModuleType("worldsim.world")
     module.World = types.SimpleNamespace(from_pretrained=lambda name, **_: world)
     monkeypatch.setitem(sys.modules, "worldsim.world", module)

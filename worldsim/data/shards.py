@@ -52,10 +52,10 @@ def _missing(files: list[Path], rank: int, is_whole: Callable[[], bool]) -> Iter
     """Shards that do not come; waits for those of others."""
     changed, before = time.monotonic(), -1
     while missing := [index for index, file in enumerate(files) if not file.exists()]:
+        if is_whole():  # joined, and the shards cleared
+            return
         if len(missing) != before:
             changed, before = time.monotonic(), len(missing)
-            if is_whole():
-                return
         if time.monotonic() - changed > WAIT:
             yield missing[rank % len(missing)]
         else:

@@ -90,8 +90,8 @@ def find_probes(folder: Path, config: WorldConfig, *, trust: bool = False) -> Fo
     common = _common_probes(config)
     own = _probe_file(folder)
     if own is not None and (trust or folder.resolve().parent == SHIPPED.resolve()):
-        return FoundProbes((*common, *_load(own)))
-    return FoundProbes((*common, *probes_of_source(config.source.name)), untrusted=own)
+        return FoundProbes(common + _load(own))
+    return FoundProbes(common + probes_of_source(config.source.name), untrusted=own)
 
 
 def _common_probes(config: WorldConfig) -> tuple[Probe, ...]:

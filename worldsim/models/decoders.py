@@ -8,48 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
+from worldsim.models.layers import ResidualBlock, SlimBlock
 from worldsim.models.registry import Registry
 
 if TYPE_CHECKING:
     from worldsim.models.tokenizer import TokenizerConfig
 
 decoders: Registry[nn.Module] = Registry("decoder")
-
-
-class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions; the second starts at zero, so that a deep stack begins as the identity, without norms."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(width, width, 3, padding=1)
-        self.second = nn.Conv2d(width, width, 3, padding=1)
-        nn.init.zeros_(self.second.weight)
-        nn.init.zeros_(self.second.bias)  # type: ignore[arg-type]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, width, h, w) -> the same."""
-        return x + self.second(F.silu(self.first(F.silu(x))))
-
-
-class SlimBlock(nn.Module):
-    """A 3x3 and a 1x1 convolution, about half of a `ResidualBlock`; it begins as the identity, too.
-
-    Depthwise convolutions would need fewer operations still and take longer: on CPUs they wait for memory.
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(width, width, 3, padding=1)
-        self.second = nn.Conv2d(width, width, 1)
-        nn.init.zeros_(self.second.weight)
-        nn.init.zeros_(self.second.bias)  # type: ignore[arg-type]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, width, h, w) -> the same."""
-        return x + self.second(F.silu(self.first(x)))
 
 
 def stack(block: type[nn.Module], width: int, blocks: int) -> nn.Sequential:

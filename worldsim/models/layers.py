@@ -165,6 +165,39 @@ class ShapedConv(nn.Module):
         return x + self.second(F.silu(self.first(F.silu(x)) * (1 + scale) + shift))
 
 
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions; the second starts at zero, so that a deep stack begins as the identity, without norms."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+        nn.init.zeros_(self.second.weight)
+        nn.init.zeros_(self.second.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, width, h, w) -> the same."""
+        return x + self.second(F.silu(self.first(F.silu(x))))
+
+
+class SlimBlock(nn.Module):
+    """A 3x3 and a 1x1 convolution, about half of a `ResidualBlock`; it begins as the identity, too.
+
+    Depthwise convolutions would need fewer operations still and take longer: on CPUs they wait for memory.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 1)
+        nn.init.zeros_(self.second.weight)
+        nn.init.zeros_(self.second.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, width, h, w) -> the same."""
+        return x + self.second(F.silu(self.first(x)))
+
+
 def fourier_features(x: Tensor, count: int, finest: float = 100.0) -> Tensor:
     """Sines and cosines of a level in [0, 1], from half a turn to `finest` half turns: (...,) -> (..., count)."""
     frequencies = torch.exp(torch.linspace(0.0, math.log(finest), count // 2, device=x.device))

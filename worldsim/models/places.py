@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from worldsim.errors import InvalidInput
 from worldsim.models.conditions import ActionCondition, stream_spec
 from worldsim.models.heads import Features, Head, Reads, Targets, heads
+from worldsim.models.layers import ResidualBlock
 from worldsim.models.registry import Normalise, Scale, Streams, options_of
-from worldsim.models.tokenizer import ResidualBlock
 
 if TYPE_CHECKING:
     from worldsim.models.dynamics import DynamicsConfig

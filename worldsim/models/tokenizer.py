@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from worldsim.errors import InvalidInput, check_bounds
-from worldsim.models.decoders import ResidualBlock, decoders, stack
+from worldsim.models.decoders import decoders, stack
+from worldsim.models.layers import ResidualBlock
 
 STRIDE = 8  # image pixels to a latent, in both directions
 
