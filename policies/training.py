@@ -203,11 +203,12 @@ class Course(BaseCallback):
         point = self._add_point()
         self._bar.set_postfix_str(", ".join(f"{k} {v:.0f}" for k, v in point.items() if k.startswith("return")))
         if self._measure is not None and used < 1 and used * self._stages >= self._judged + 1:
-            self._judged = int(used * self._stages)
+            self._judged, began = int(used * self._stages), time.monotonic()
             scores = self._measure(self._training.agent)
             for name, score in scores.items():
                 self.logger.record(f"{name}/return", score.mean)
             self._training.note(scores)
+            self._began += time.monotonic() - began  # to be judged is no training
 
     def _add_point(self) -> dict[str, Any]:
         minutes = self._before + (time.monotonic() - self._began) / 60

@@ -6,6 +6,7 @@ import json
 import pickle
 import runpy
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,12 @@ def test_an_agent_looks_as_far_ahead_whatever_it_holds_its_actions_for(world, fo
     for hold in (1, 4):
         training = start(world, folder, tmp_path / str(hold), ObservationConfig(stack=2, hold=hold))
         assert training.model.gamma == training.envs.gamma == pytest.approx(STEP_DISCOUNT**hold)
+
+
+def test_to_be_judged_is_no_training(world, folder, tmp_path):
+    training = start(world, folder, tmp_path)
+    training.run(minutes=0.02, stages=2, measure=lambda agent: time.sleep(3) or {})
+    assert 0.019 <= training.points[-1]["minutes"] < 0.05
 
 
 def test_training_goes_to_the_end_of_its_time(world, folder, tmp_path):
