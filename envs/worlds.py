@@ -81,7 +81,7 @@ def load_world(
         sampling, with_sampling = (getattr(world, name, None) for name in ("sampling", "with_sampling"))
         if sampling is None or with_sampling is None:
             raise InvalidInput(f"world {world.spec.name!r} has no temperature; leave temperature out")
-        world = with_sampling(dataclasses.replace(sampling, temperature=temperature))
+        world = cast(WorldProtocol, with_sampling(dataclasses.replace(sampling, temperature=temperature)))
     if audio and world.spec.audio is None:
         with_audio = getattr(world, "with_audio", None)
         if with_audio is None:
