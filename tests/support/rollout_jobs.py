@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import pickle
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from worldsim.errors import InvalidInput
+from worldsim.policies.rollouts.pool import Report
 
 
 @dataclass(frozen=True)
@@ -42,3 +45,28 @@ class Counting:
 
     def close(self) -> None:
         pass
+
+
+class PickledCrew:
+    """Two or more workers in this process that know of each other and the caller what can be pickled, and no more."""
+
+    def __init__(self, job: object) -> None:
+        self._job, self._opened, self._said = pickle.dumps(job), {}, deque()
+
+    def start(self, worker: int) -> None:
+        self._opened[worker] = pickle.loads(self._job).open()
+        self._said.append(Report(worker, "opened"))
+
+    def give(self, worker: int, task: object) -> None:
+        for item in self._opened[worker].run(pickle.loads(pickle.dumps(task))):
+            self._said.append(Report(worker, "items", [pickle.loads(pickle.dumps(item))]))
+        self._said.append(Report(worker, "done"))
+
+    def listen(self, seconds: float) -> list[Report]:
+        return [self._said.popleft()] if self._said else []
+
+    def kill(self, worker: int) -> None:
+        del self._opened[worker]
+
+    def close(self) -> None:
+        self._opened.clear()
