@@ -146,7 +146,7 @@ class DecoderCommand:
     data: tuple[Path, ...]  # episode stores; their latents are computed once and kept in the run's folder
     out: Path  # folder of the run
     ranks: tuple[int, int, int] = (14, 20, 16)  # of its convolutions at 1/2, 1/4 and 1/8 of the frame
-    batch: int = 12  # pairs of successive frames
+    batch: int = 4  # pairs of successive frames: many small steps
     loss: DecoderLossConfig = field(default_factory=DecoderLossConfig)
     resume: bool = False
     loop: Annotated[LoopConfig, tyro.conf.arg(name="")] = field(default_factory=LoopConfig)

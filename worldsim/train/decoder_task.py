@@ -37,8 +37,8 @@ STARTING_BATCHES = 4  # whose latents say what a factored decoder has to hold
 class DecoderLossConfig:
     """What a lighter decoder learns from."""
 
-    noise: float = 0.5  # on latents, at most; 1 is what the tokenizer itself was trained with
-    teacher: float = 0.25  # share of the runs whose goal is the old decoder's image, at latents with twice that noise
+    noise: float = 0.25  # on latents, at most; 1 is what the tokenizer itself was trained with
+    teacher: float = 0.1  # share of the runs whose goal is the old decoder's image, at latents with twice that noise
     reconstruction: TokenizerLossConfig = field(default_factory=TokenizerLossConfig)
 
     def __post_init__(self) -> None:
@@ -58,7 +58,8 @@ class DecoderLoss(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """`frames` (B, RUN, H, W, 3) uint8, `latents` (B, RUN, C, h, w) -> loss and metrics."""
         c, frames, (teacher,) = self.config, batch["frames"], self._teacher
-        taught = round(c.teacher * len(frames)) * RUN  # images, the first ones
+        share = c.teacher * len(frames)
+        taught = (int(share * (step + 1)) - int(share * step)) * RUN  # images, the first ones; `teacher` of all in time
         images = to_images(frames.flatten(0, 1)).contiguous(memory_format=torch.channels_last)
         latents = batch["latents"].flatten(0, 1).float() * torch.exp(teacher.log_rms.float())
         size = c.noise * torch.rand(len(latents), 1, 1, 1, generator=generator, device=latents.device)
