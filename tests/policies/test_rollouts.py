@@ -1,7 +1,12 @@
 """Work in other processes: the same results in the same order, whoever dies or hangs on the way."""
 
 import itertools
+import multiprocessing
+import os
 import pickle
+import random
+import signal
+import time
 
 import counter_env
 import numpy as np
@@ -112,6 +117,18 @@ def test_processes_give_the_same_and_replace_one_that_died_and_one_that_hangs(tm
         assert list(rollouts.run(range(12))) == EXPECTED and rollouts.replaced >= 2
         with pytest.raises(InvalidInput, match="task -1 is below 0"):
             list(rollouts.run([-1]))
+
+
+def test_workers_that_are_killed_at_any_moment_cost_no_task_and_repeat_none():
+    draw, expected = random.Random(0), [[(n * 10 + i, 0) for i in range(3)] for n in range(20)]
+    moments, taken = draw.sample(range(2, 16), 2), []
+    with make_rollouts(Counting(seconds=0.02), Workers(2)) as rollouts:
+        for number, items in enumerate(rollouts.run(range(20))):
+            taken.append(items)
+            if number in moments:
+                time.sleep(draw.uniform(0, 0.04))
+                os.kill(draw.choice(multiprocessing.active_children()).pid, signal.SIGKILL)
+        assert taken == expected and rollouts.replaced >= 1
 
 
 def test_what_cannot_be_sent_is_refused_and_errors_that_cannot_arrive_as_text():
