@@ -1,8 +1,9 @@
 """Training a lighter decoder for a finished world, on the latents of its own tokenizer: no dynamics are trained anew.
 
 The new decoder is the old one with its convolutions factored (Zhang et al., 2016, "Accelerating very deep convolutional
-networks"), which loses little where few components matter, and is trained on from there. It learns from recorded frames, and, where its latents have more noise than those have, from what the old
-decoder makes of them (knowledge distillation; Hinton et al., 2015): dreamed latents are never quite recorded ones.
+networks"), trained on from there. It learns from recorded frames, and, where its latents have more noise than those
+have, from what the old decoder makes of them (knowledge distillation; Hinton et al., 2015): dreamed latents are never
+quite recorded ones.
 """
 
 from __future__ import annotations
