@@ -1,8 +1,7 @@
-"""Jobs for workers in other processes: they count, and die or hang once where a file says so."""
+"""Jobs for workers in other processes: they count, and hang once where a file says so."""
 
 from __future__ import annotations
 
-import os
 import pickle
 import time
 from collections import deque
@@ -18,7 +17,7 @@ from worldsim.policies.rollouts.pool import Report
 class Counting:
     """Task n gives the numbers n * 10 up to n * 10 + length."""
 
-    trouble: Path | None = None  # folder of files "die-N", "hang-N": what happens once in task N
+    trouble: Path | None = None  # folder of files "hang-N": task N hangs once
     length: int = 3
     seconds: float = 0.0  # that a task takes
 
@@ -35,13 +34,10 @@ class Counting:
             raise InvalidInput(f"task {task} is below 0")
 
     def _trouble(self, task: int) -> None:
-        for kind in ("die", "hang"):
-            file = self.trouble / f"{kind}-{task}"  # type: ignore[operator]
-            if file.exists():
-                file.unlink()
-                if kind == "die":
-                    os._exit(9)
-                time.sleep(1000)
+        file = self.trouble / f"hang-{task}"  # type: ignore[operator]
+        if file.exists():
+            file.unlink()
+            time.sleep(1000)
 
     def close(self) -> None:
         pass
