@@ -36,9 +36,13 @@ def folder(tmp_path_factory):
     return out
 
 
-def task_of(folder, data, run, **options):
+def task_of(folder, data, run, *, background=False, **options):
     tokenizer = World.from_pretrained(folder, device="cpu").tokenizer.float()
+    if background:
+        tokenizer = Tokenizer(replace(tokenizer.config, background=True)).requires_grad_(False)
     randomise(tokenizer)
+    if background:
+        tokenizer.background.copy_(torch.rand(tokenizer.background.shape) - 0.5)
     clips = cache_latents(tokenizer, data, run, "cpu")
     return DecoderTask([clips], tokenizer, lighter(tokenizer.config, RANKS), batch=8, **options)
 
@@ -70,8 +74,9 @@ def test_it_learns(folder, data, tmp_path, float32):
     assert task.preview(task.model).shape[2] == 3
 
 
-def test_at_noisy_latents_it_learns_from_the_old_decoder(folder, data, tmp_path, float32):
-    task = task_of(folder, data, tmp_path, loss=DecoderLossConfig(noise=0.0, teacher=1.0))
+@pytest.mark.parametrize("background", [False, True])
+def test_at_noisy_latents_it_learns_from_the_old_decoder(folder, data, tmp_path, float32, background):
+    task = task_of(folder, data, tmp_path, background=background, loss=DecoderLossConfig(noise=0.0, teacher=1.0))
     task.model.decoder = task.tokenizer.decoder  # the old one has nothing to learn, but that images end at 1
     loss, _ = task.model(task.batch(0, 0), 0, torch.Generator().manual_seed(0))
     task.model.decoder = Tokenizer(task.settings).decoder

@@ -70,8 +70,8 @@ class DecoderLoss(nn.Module):
         goal = images
         if taught:
             with torch.no_grad():
-                goal = torch.cat([teacher.decoder(noisy[:taught]).float().clamp(-1, 1), images[taught:]])
-        decoded = self.decoder(noisy).float()
+                goal = torch.cat([teacher.draw(noisy[:taught]).float().clamp(-1, 1), images[taught:]])
+        decoded = teacher.over_background(self.decoder(noisy).float())
         loss = reconstruction_loss(decoded, goal, images.unflatten(0, frames.shape[:2]), c.reconstruction)
         error = (decoded - images)[taught:].detach() if taught < len(images) else (decoded - goal).detach()
         return loss, {"psnr": psnr(error.square().mean())}
@@ -126,7 +126,8 @@ class DecoderTask:
         batch = self.batch(0, 0)
         frames, latents = batch["frames"][:8, 0], batch["latents"][:8, 0].float()
         scaled = latents.to(self.tokenizer.log_rms.device) * torch.exp(self.tokenizer.log_rms.float())
-        made = [to_frames(network(scaled)).cpu().numpy() for network in (self.tokenizer.decoder, decoder)]
+        images = [self.tokenizer.over_background(network(scaled)) for network in (self.tokenizer.decoder, decoder)]
+        made = [to_frames(one).cpu().numpy() for one in images]
         return contact_sheet([frames.numpy(), *made])
 
 
