@@ -215,15 +215,19 @@ class FactoredConv(nn.Sequential):
             second.bias.copy_(conv.bias)
 
 
-class FactoredBlock(ResidualBlock):
-    """A residual block whose convolutions are of low rank at its middle (`outward`), or at its ends."""
+class FactoredBlock(nn.Module):
+    """A `ResidualBlock` whose convolutions are of low rank, at the block's middle (`outward`) or at its ends."""
 
     def __init__(self, width: int, rank: int, *, outward: bool = False) -> None:
-        nn.Module.__init__(self)
+        super().__init__()
         self.first = FactoredConv(width, rank, outward=outward)
         self.second = FactoredConv(width, rank, outward=not outward)
-        nn.init.zeros_(self.second[1].weight)
-        nn.init.zeros_(self.second[1].bias)
+        for parameter in self.second[1].parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, width, h, w) -> the same."""
+        return x + self.second(F.silu(self.first(F.silu(x))))
 
 
 def fourier_features(x: Tensor, count: int, finest: float = 100.0) -> Tensor:
