@@ -6,6 +6,7 @@ Stable-Baselines3 is imported when one of its parts does.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -40,12 +41,17 @@ class TrainCommand:
     observation: Annotated[ObservationConfig, Flat] = field(default_factory=lambda: ObservationConfig(hold=20))
     train: Annotated[TrainConfig, Flat] = field(default_factory=TrainConfig)
     evaluate: Annotated[EvaluateConfig, Flat] = field(default_factory=EvaluateConfig)
+    # train agents of several --seeds at the same time; a training gives no sign of life before it is over
+    workers: Annotated[Workers, Flat] = field(default_factory=lambda: Workers(patience=math.inf))
 
     def run(self) -> None:
         """Train, evaluate, film, print and write."""
         from worldsim.policies.experiment import Experiment
 
-        results = Experiment(self.world, self.out, self.observation, self.train, self.evaluate).run()
+        if not self.workers.here and self.train.seeds < 2:
+            raise InvalidInput("one agent is trained in one process; add --seeds 2 or more, or leave out --workers")
+        experiment = Experiment(self.world, self.out, self.observation, self.train, self.evaluate)
+        results = experiment.results(self.workers)
         say(results.to_text())
         print(f"wrote {self.out}: agents, videos, curves.png, results.json")
 

@@ -145,9 +145,8 @@ class DecoderCommand:
     world: Annotated[str, tyro.conf.Positional]  # a shipped name, a local folder or a hub id
     data: tuple[Path, ...]  # episode stores; their latents are computed once and kept in the run's folder
     out: Path  # folder of the run
-    decoder: str = "subpixel"  # its kind: subpixel or residual
-    widths: tuple[int, int, int] = (16, 48, 96)  # channels at 1/2, 1/4 and 1/8 of the frame
-    batch: int = 12  # pairs of successive frames
+    ranks: tuple[int, int, int] = (14, 20, 16)  # of its convolutions at 1/2, 1/4 and 1/8 of the frame
+    batch: int = 4  # pairs of successive frames: many small steps
     loss: DecoderLossConfig = field(default_factory=DecoderLossConfig)
     resume: bool = False
     loop: Annotated[LoopConfig, tyro.conf.arg(name="")] = field(default_factory=LoopConfig)
@@ -160,7 +159,7 @@ class DecoderCommand:
 
         world = World.from_pretrained(self.world, device=self.loop.device)
         tokenizer = world.tokenizer.float()  # as its weights are bf16, of which float32 holds all
-        config = lighter(tokenizer.config, self.decoder, self.widths)
+        config = lighter(tokenizer.config, self.ranks)
         stores = open_stores(self.data)
         check_cameras(stores[0].meta, config.cameras)
         found = (stores[0].meta.height * len(config.cameras), stores[0].meta.width)
