@@ -53,9 +53,9 @@ class SoundKinds:
 
     def __post_init__(self) -> None:
         check_bounds("sound kinds", self, certainty=(0, 100), bias=(-100, 100))
-        for name, levels in (("onsets", self.onsets), ("loudness", self.loudness)):
-            if any(a >= b for a, b in pairwise(levels)):
-                raise InvalidInput(f"sound kinds {name} are {levels}; give ascending ones")
+        for name, given in (("onsets", self.onsets), ("loudness", self.loudness)):
+            if any(a >= b for a, b in pairwise(given)):
+                raise InvalidInput(f"sound kinds {name} are {given}; give ascending ones")
         if len(self.bias) not in (0, len(self.onsets) + 1):
             raise InvalidInput(f"sound kinds bias has {len(self.bias)} numbers; give {len(self.onsets) + 1}, or none")
 
@@ -71,7 +71,7 @@ class AudioConfig:
 
     codec: AudioCodecConfig
     kinds: SoundKinds
-    features: int = 128  # numbers that are read of a frame
+    features: int = 96  # numbers that are read of a frame
     width: int = 192  # of the context
     dilations: tuple[int, ...] = (1, 4)  # of its layers, in steps: it looks back for 3 times their sum
     hidden: int = 320  # of the network that draws
@@ -192,7 +192,7 @@ class SoundModel(nn.Module):
     def hear(
         self, seen: Tensor, heard: dict[str, Tensor], noise: Tensor, state: dict[str, Tensor]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """One step: seen (B, features), heard before it, noise (B, numbers + 1) -> what is heard now, context's state."""
+        """One step: seen (B, features), heard before it, noise (B, numbers + 1) -> heard now, the context's state."""
         last = heard["last"] * self.config.listens
         context, state = self.read(seen[:, None], last[:, None], heard["kind"][:, None], state)
         uniform = torch.special.ndtr(noise[:, -1])  # the last number chooses the kind

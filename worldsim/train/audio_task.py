@@ -32,7 +32,7 @@ from worldsim.train.audio_codec_task import spectrogram
 from worldsim.train.checkpoint import load_checkpoint, setting
 from worldsim.train.sound_kinds import choose_kinds, kinds_of, measure_sound, onset_rows
 
-DRAWS = 4  # noisy latents that are learned from at every step: the network that draws is small
+DRAWS = 2  # noisy latents that are learned from at every step: the network that draws is small
 EXAMPLES = 2  # clips of a preview
 
 
@@ -79,7 +79,9 @@ class AudioLoss(nn.Module):
         hears = _uniform(sound[:, :1, :1], generator) >= c.deaf
         heard = (sound[:, :-1] + _noise(wanted, c.heard_noise, generator)) * hears
         seen = _drop(see(self.model, latents, batch["actions"], batch["ages"]), c.dropout, generator)
-        context, _ = self.model.read(seen, heard, self._last_kinds(kinds, generator), self.model.context.empty(len(sound)))
+        context, _ = self.model.read(
+            seen, heard, self._last_kinds(kinds, generator), self.model.context.empty(len(sound))
+        )
         context = _drop(context, c.dropout, generator)
         chosen = F.cross_entropy(self.model.kind(context).float().transpose(1, 2), kinds[:, 1:], reduction="none")
         error = self._flow(wanted, context + self.model.as_kind(kinds[:, 1:]), generator)
@@ -87,7 +89,7 @@ class AudioLoss(nn.Module):
         return error + c.kind * chosen, {"error": error.detach(), "kind": chosen.detach()}
 
     def _last_kinds(self, kinds: Tensor, generator: torch.Generator) -> Tensor:
-        """Kinds (B, T + 1) -> what is heard before each step (B, T): nothing before the first, now and then a wrong one."""
+        """Kinds (B, T + 1) -> those heard before each step (B, T): none before the first, now and then a wrong one."""
         count, last = self.model.config.kinds.count, kinds[:, :-1]
         other = torch.randint(count, last.shape, generator=generator, device=last.device)
         last = torch.where(_uniform(last.float(), generator) < self.config.misheard, other, last)
@@ -140,8 +142,8 @@ class AudioTask:
         if clip < 2:
             raise InvalidInput(f"clip is {clip}; give at least 2 steps")
         self.stores, self.codec, self.clips, self.steps, self.seed = stores, codec, batch, clip, seed
-        stores_measured = {store.store.path: measure_sound(store.store) for store in stores}  # mirrored ones sound alike
-        measured = [stores_measured[store.store.path] for store in stores]
+        of_path = {store.store.path: measure_sound(store.store) for store in stores}  # mirrored ones sound alike
+        measured = [of_path[store.store.path] for store in stores]
         self.settings = AudioConfig(codec.config, choose_kinds(measured), **(sizes or {}))
         self._made_of = {"tokenizer": weights_digest(tokenizer), "codec": CodecEncoder(codec).digest}
         torch.manual_seed(seed)  # the initial weights only

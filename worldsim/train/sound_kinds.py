@@ -47,7 +47,7 @@ def kinds_of(kinds: SoundKinds, onsets: np.ndarray, loud: np.ndarray) -> np.ndar
 
 
 def onset_rows(kinds: SoundKinds, of_rows: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """(store, row) of all rows of each level of onset that occurs, (rows, 2) each; `of_rows` are kinds of each store."""
+    """(store, row) of all rows of each level of onset, (rows, 2) each; `of_rows` are the kinds of each store."""
     loud = len(kinds.loudness) + 1
     levels = []
     for level in range(len(kinds.onsets) + 1):
