@@ -13,7 +13,7 @@ from worldsim.data.latents import cache_latents
 from worldsim.data.sound import CodecEncoder
 from worldsim.errors import InvalidInput
 from worldsim.evaluate.sound import Heard
-from worldsim.models.audio import SoundKinds, SoundModel
+from worldsim.models.audio import AudioHead, SoundKinds, SoundModel
 from worldsim.models.audio_codec import AudioCodec
 from worldsim.train.audio_task import AudioLossConfig, AudioTask
 from worldsim.train.calibrate_sound import adjusted, calibrate_sound
@@ -30,8 +30,8 @@ def test_levels_begin_at_quantiles_and_those_that_coincide_are_one():
     assert kinds.count == len(kinds.onsets) + 1
     with pytest.raises(InvalidInput, match="ascending"):
         SoundKinds(onsets=(2.0, 1.0), loudness=())
-    with pytest.raises(InvalidInput, match="bias has 2 numbers; give 3"):
-        dataclasses.replace(KINDS, bias=(0.0, 1.0))
+    with pytest.raises(InvalidInput, match="rms has 3 numbers; give 2"):
+        dataclasses.replace(KINDS, rms=(0.1, 0.2, 0.3))
 
 
 def test_a_kind_is_a_level_of_onset_and_one_of_loudness():
@@ -41,27 +41,11 @@ def test_a_kind_is_a_level_of_onset_and_one_of_loudness():
     assert [one.tolist() for one in levels] == [[[0, 0], [1, 0]], [[0, 1], [0, 2]], [[0, 3]]]
 
 
-def chosen(**changes):
-    """Shares of the kinds that are drawn where all are equally probable."""
-    torch.manual_seed(0)
-    model = SoundModel(dataclasses.replace(SOUND, kinds=dataclasses.replace(KINDS, **changes)), dynamics())
-    torch.nn.init.zeros_(model.kind.weight)
-    torch.nn.init.constant_(model.kind.bias, 0.0)
-    uniform = (torch.arange(600) + 0.5) / 600
-    return torch.bincount(model.choose(torch.zeros(600, SOUND.width), uniform), minlength=6) / 600
-
-
 def dynamics():
     return sounding_files().config.dynamics
 
 
-def test_kinds_are_drawn_by_their_probability_which_a_bias_changes():
-    assert torch.allclose(chosen(), torch.full((6,), 1 / 6), atol=0.01)
-    biased = chosen(bias=(0.0, 0.0, float(np.log(2))))  # two kinds of six have twice the odds
-    assert biased[4:].sum() == pytest.approx(0.5, abs=0.01) and biased[:2].sum() == pytest.approx(0.25, abs=0.01)
-
-
-def test_a_certain_head_draws_what_is_likely_more_often():
+def test_kinds_are_drawn_by_their_probability_and_by_a_certain_head_the_likely_ones():
     shares = []
     for certainty in (1.0, 3.0):
         kinds = dataclasses.replace(KINDS, certainty=certainty)
@@ -85,19 +69,27 @@ def test_calibration_makes_dreams_louder_and_onsets_more_frequent_where_they_lac
     sound, real = dataclasses.replace(SOUND, kinds=levels), bursts(every=6, size=40)
     heard = Heard(real, torch.zeros(0), np.zeros(0), np.zeros(0), np.zeros(0))
     more = adjusted(sound, heard, bursts(every=20, size=40))
-    assert more.kinds.bias[1] > 0.5 and more.kinds.bias[0] == 0
+    assert more.temperature > 1.2
     same = adjusted(sound, heard, real)
-    assert same.gain == pytest.approx(1) and same.kinds.bias == pytest.approx((0, 0))
+    assert same.gain == pytest.approx(1) and same.temperature == pytest.approx(1)
     louder = adjusted(dataclasses.replace(sound, gain=1.5), heard, real * 0.8)
-    assert louder.gain == pytest.approx(1.5 / 0.8, rel=1e-3)
-    assert louder.kinds.bias == pytest.approx((0, 0))
+    assert louder.gain == pytest.approx(1.5 / 0.8, rel=1e-3) and louder.temperature == pytest.approx(1)
+
+
+def test_a_step_is_brought_to_the_loudness_of_its_kind_without_a_seam():
+    head = AudioHead(SOUND, dynamics())
+    sound, last = torch.full((3, 40, 2), 0.1), torch.tensor([1.0, 1.0, 2.0])
+    made, gain = head._as_loud(sound, torch.tensor([0, 2, 1]), last)
+    assert torch.allclose(gain, torch.tensor([0.5, 3.0, 1.5]))
+    assert torch.allclose(made[:, -1, 0], torch.tensor([0.05, 0.3, 0.15]))
+    assert (made[:, 0, 0] - 0.1 * last).abs().max() < 0.25 * (0.1 * (gain - last)).abs().max()
 
 
 def test_a_world_is_calibrated_on_a_recording(tmp_path):
     files = sounding_files()
     store = tiny_episodes(tmp_path / "data", lengths=(12, 12), audio=40)
     sound = calibrate_sound(files, store, spans=2)
-    assert sound.gain != 1 and len(sound.kinds.bias) == len(sound.kinds.onsets) + 1
+    assert sound.gain != 1 and sound.kinds == files.config.audio.kinds
 
 
 def test_clips_show_rare_onsets_often_and_beginnings_of_episodes_count(tmp_path):

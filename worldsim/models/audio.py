@@ -36,28 +36,27 @@ if TYPE_CHECKING:
 
 LEVEL_FEATURES = 32
 CONTEXT_TAPS = 4  # steps that a layer of the context sees
+GAINS = (0.05, 4.0)  # by which a step's sound is brought to the loudness of its kind
+RAMP = 8  # a gain is reached within a step's first RAMPth part, without a seam
 AGES = 32  # steps since the beginning of an episode that are told apart: many a sound comes right then
 
 
 @dataclass(frozen=True)
 class SoundKinds:
-    """Kinds of a step's sound: a level of onset strength and one of loudness (see `worldsim.train.sound_kinds`).
-
-    `bias` and `certainty` change how often a kind is drawn; they are calibrated on a recording after training.
-    """
+    """Kinds of a step's sound: a level of onset strength and one of loudness (see `worldsim.train.sound_kinds`)."""
 
     onsets: tuple[float, ...]  # onset strengths from which the next level begins, ascending
     loudness: tuple[float, ...]  # likewise, RMS of full scale
-    bias: tuple[float, ...] = ()  # added to the log-odds of each level of onsets; none: 0
+    rms: tuple[float, ...] = ()  # of each level of loudness, to which a step's sound is brought; none: left as drawn
     certainty: float = 1.0  # by which log-odds are multiplied: above 1 what is likely becomes more so
 
     def __post_init__(self) -> None:
-        check_bounds("sound kinds", self, certainty=(0, 100), bias=(-100, 100))
+        check_bounds("sound kinds", self, certainty=(0, 100))
         for name, given in (("onsets", self.onsets), ("loudness", self.loudness)):
             if any(a >= b for a, b in pairwise(given)):
                 raise InvalidInput(f"sound kinds {name} are {given}; give ascending ones")
-        if len(self.bias) not in (0, len(self.onsets) + 1):
-            raise InvalidInput(f"sound kinds bias has {len(self.bias)} numbers; give {len(self.onsets) + 1}, or none")
+        if len(self.rms) not in (0, len(self.loudness) + 1):
+            raise InvalidInput(f"sound kinds rms has {len(self.rms)} numbers; give {len(self.loudness) + 1}, or none")
 
     @property
     def count(self) -> int:
@@ -166,11 +165,7 @@ class SoundModel(nn.Module):
 
     def choose(self, context: Tensor, uniform: Tensor) -> Tensor:
         """Draw kinds (B,) by their probability given the context (B, width), with `uniform` (B,) in [0, 1]."""
-        c = self.config.kinds
-        logits = c.certainty * self.kind(context)
-        if c.bias:
-            bias = torch.tensor(c.bias, dtype=logits.dtype, device=logits.device)
-            logits = logits + bias.repeat_interleave(len(c.loudness) + 1)
+        logits = self.config.kinds.certainty * self.kind(context)
         reached = F.softmax(logits, dim=-1).cumsum(-1)
         return (reached[:, :-1] < uniform[:, None]).sum(-1)
 
@@ -215,7 +210,8 @@ class AudioHead(CarriedHead):
     def empty(self, batch: int) -> dict[str, dict[str, Tensor]]:
         """Silence: nothing was seen, heard, or rings on."""
         context, codec = self.model.context.empty(batch), self.codec.empty_decoder(batch)
-        return {"heard": self.model.nothing_heard(batch), "context": context, "codec": codec}
+        gain = {"last": self.codec.log_rms.new_ones(batch)}
+        return {"heard": self.model.nothing_heard(batch), "context": context, "codec": codec, "gain": gain}
 
     def step(
         self, carried: dict[str, dict[str, Tensor]], drawn: Drawn, noise: Tensor
@@ -225,4 +221,17 @@ class AudioHead(CarriedHead):
         heard, state = self.model.hear(seen, carried["heard"], noise, carried["context"])
         c = self.config.codec
         sound, ringing = self.codec.decode(heard["last"].unflatten(1, (1, c.latents, c.dim)), carried["codec"])
-        return {"heard": heard, "context": state, "codec": ringing}, to_int16(self.config.gain * sound)
+        sound, gain = self._as_loud(sound, heard["kind"], carried["gain"]["last"])
+        tree = {"heard": heard, "context": state, "codec": ringing, "gain": {"last": gain}}
+        return tree, to_int16(self.config.gain * sound)
+
+    def _as_loud(self, sound: Tensor, kind: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
+        """Sound (B, S, C) brought to the loudness of its kind (B,), from the gain before (B,) on, and the new gain."""
+        kinds = self.config.kinds
+        if not kinds.rms:
+            return sound, last.clone()
+        wanted = torch.tensor(kinds.rms, dtype=sound.dtype, device=sound.device)[kind % len(kinds.rms)]
+        gain = (wanted / sound.square().mean((1, 2)).sqrt().clamp_min(1e-6)).clamp(*GAINS)
+        size = sound.shape[1]
+        ramp = (torch.arange(1, size + 1, device=sound.device) * RAMP / size).clamp(max=1)
+        return sound * torch.lerp(last[:, None], gain[:, None], ramp)[..., None], gain

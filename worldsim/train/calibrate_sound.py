@@ -1,8 +1,8 @@
 """Calibrating the sound of a finished world on a recording: dreams are to be as loud, and to begin sounds as often.
 
-A head that was trained briefly draws rare kinds of sound too rarely from frames that it never saw, and what it draws is
-somewhat too quiet. Dreams from the recording's frames, with its actions, are listened to, and the log-odds of each
-level of onsets and the gain are changed until both are as recorded.
+What a briefly trained head draws is too quiet, and in its noise steps differ more, or less, than recorded ones do.
+Dreams from the recording's frames, with its actions, are listened to, and the gain and the temperature that latents are
+drawn at are changed until loudness and onsets are as recorded.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from worldsim.world import World
 
 ROUNDS = 5
 SPANS, STEPS = 48, 100  # that are dreamed
-DAMPING = 0.8  # of the change of log-odds in a round
-LARGEST_BIAS = 4.0  # nats
+SHARE = 0.05  # of the recorded steps, whose onsets are the strongest ones
+DAMPING = 0.6  # exponent of the change of temperature in a round: rates follow it about so
+TEMPERATURES = (0.1, 1.5)
 
 
 def calibrate_sound(files: WorldFiles, store: Episodes, *, seed: int = 0, spans: int = SPANS) -> AudioConfig:
-    """The settings of the world's sound with which its dreams sound as the recording does: `bias` and `gain`."""
+    """The settings of the world's sound with which its dreams sound as the recording does: `gain`, `temperature`."""
     sound, heard = files.config.audio, None
     assert sound is not None
     for turn in range(ROUNDS):
@@ -41,14 +42,13 @@ def adjusted(sound: AudioConfig, heard: Heard, made: np.ndarray) -> AudioConfig:
     """Settings that bring what was `made` with `sound`, (N, T, S, C), nearer to what was recorded."""
     ratio = np.sqrt(np.square(loudness(heard.sound)).mean() / max(np.square(loudness(made)).mean(), 1e-12))
     gain = float(np.clip(ratio, 0.5, 2)) * sound.gain
-    levels = np.array((0.0, *sound.kinds.onsets, np.inf))
-    rate = sound.codec.rate
-    wanted, found = (np.histogram(flux(one, rate), levels)[0] + 1.0 for one in (heard.sound, ratio * made))
-    odds = np.log(wanted / found)
-    bias = np.array(sound.kinds.bias or (0.0,) * len(odds)) + DAMPING * (odds - odds[0])
-    bias = np.clip(bias, -LARGEST_BIAS, LARGEST_BIAS)
-    kinds = dataclasses.replace(sound.kinds, bias=tuple(round(float(b), 3) for b in bias))
-    return dataclasses.replace(sound, kinds=kinds, gain=round(gain, 4))
+    real, found = (flux(one, sound.codec.rate) for one in (heard.sound, ratio * made))
+    count = max(round(SHARE * real.size), 1)
+    least = np.partition(real.ravel(), -count)[-count]
+    wanted = (real >= least).sum() + 1
+    change = float(wanted / ((found >= least).sum() + 1)) ** DAMPING
+    temperature = float(np.clip(sound.temperature * np.clip(change, 0.5, 2), *TEMPERATURES))
+    return dataclasses.replace(sound, gain=round(gain, 4), temperature=round(temperature, 4))
 
 
 def with_sound(files: WorldFiles, sound: AudioConfig) -> WorldFiles:

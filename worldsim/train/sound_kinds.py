@@ -5,6 +5,7 @@ Levels begin at quantiles of the recordings, so what a kind means follows from t
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -32,7 +33,14 @@ def measure_sound(store: Episodes) -> tuple[np.ndarray, np.ndarray]:
 def choose_kinds(measured: Sequence[tuple[np.ndarray, np.ndarray]]) -> SoundKinds:
     """Kinds that fit the rows of all stores, as `measure_sound` gives them; levels that coincide are one."""
     onsets, loud = (np.concatenate(parts) for parts in zip(*measured, strict=True))
-    return SoundKinds(_levels(onsets, ONSETS), _levels(loud, LOUDNESS))
+    kinds = SoundKinds(_levels(onsets, ONSETS), _levels(loud, LOUDNESS))
+    return dataclasses.replace(kinds, rms=level_rms(kinds, loud))
+
+
+def level_rms(kinds: SoundKinds, loud: np.ndarray) -> tuple[float, ...]:
+    """RMS of all steps of each level of loudness; `loud` (T,) is that of every step."""
+    level = np.searchsorted(np.array(kinds.loudness, np.float32), loud, side="right")
+    return tuple(float(np.sqrt(np.square(loud[level == k]).mean())) for k in range(len(kinds.loudness) + 1))
 
 
 def _levels(values: np.ndarray, quantiles: tuple[float, ...]) -> tuple[float, ...]:
