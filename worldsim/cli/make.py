@@ -131,7 +131,7 @@ class Making:
         recorded = tuple(stage.name for stage in data if stage.name.startswith("record"))
         apart = tuple(stage.name for stage in data if stage.name not in recorded)
         packed = "calibrate" if r.calibrate else "export"
-        codec, sounding = audio_stages(self, recorded, packed)
+        codec, sounding = audio_stages(self, recorded, apart, packed)
         if sounding:
             packed = sounding[-1].name
         return [
