@@ -49,6 +49,7 @@ class EvalOptions:
     revisit: bool = False  # measure returns to places instead: memory on and off, true and own pose
     gaps: tuple[int, ...] = Returns().gaps  # with --revisit: steps after which a way comes back
     ways: int = Returns().clips  # with --revisit: ways of each gap
+    kinds: bool = False  # with --revisit: each of several memories alone, too
     trust_probes: bool = False  # run the probes in the world's folder, which are code; shipped worlds' always run
     device: str = "auto"  # auto, cpu or cuda
 
@@ -90,7 +91,7 @@ def evaluate(options: Annotated[EvalOptions, tyro.conf.arg(name="")]) -> None:
 
 def _revisit(world: World, store: Episodes, options: EvalOptions) -> None:
     """Measure and print returns to places, and write what the options ask for."""
-    sizes = Returns(options.gaps, options.ways)
+    sizes = Returns(options.gaps, options.ways, kinds=options.kinds)
     sizes = replace(sizes, gaps=(min(options.gaps),), clips=2, context=8) if options.quick else sizes
     report, sheet = measure_returns(world, store, sizes)
     say(format_returns(report))
