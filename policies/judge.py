@@ -92,8 +92,8 @@ class Judge:
     """Plays whole episodes from their beginning, in the dream and, with `real`, in the real game.
 
     `trained_in` is the world as it is drawn in training, where that is another way than its own: agents are judged in
-    that dream too. `trust_source` and `source` are those of `real_envs`. `workers` play; scores do not depend on how many
-    there are.
+    that dream too. `trust_source` and `source` are those of `real_envs`. `workers` play; scores do not depend on how
+    many there are.
     """
 
     def __init__(

@@ -65,7 +65,8 @@ class World:
         self.engine: Engine = Eager(self.dynamics, self.config.sampling)
         self.starts = Starts.from_tensors(files.starts)
         sizes = self.config.dynamics
-        self.starts.check((sizes.channels, sizes.height, sizes.width), self.config.actions, sizes.streams)
+        grid, read_off = (sizes.channels, sizes.height, sizes.width), self.dynamics.heads.streams_read_off
+        self.starts.check(grid, self.config.actions, sizes.streams, read_off)
         self.spec = _spec(self.config, self.starts)
 
     # -- files --------------------------------------------------------------------------------------------------
