@@ -175,6 +175,7 @@ def test_a_world_in_a_batch_is_the_world_alone(world):
 
 def test_given_frames_need_no_poses(made, store):
     world = world_of(made[2])
+    assert world.starts.streams.keys() == {"pose", "motion"}  # depth is read off them
     frames, actions = store.read("rgb", 0, 5)[None], store.read("action", 1, 5)[None]
     one = world.reset([0], frames=frames, actions=actions)
     assert one.memory["keyframes"]["step"].max() == 4 and one.heads["pose"].abs().max() > 0
