@@ -182,18 +182,19 @@ def measure_memory(env: gym.Env[Any, Any], steps: int) -> dict[str, Any]:
 def measure_growth(env: gym.Env[Any, Any], steps: int) -> dict[str, Any]:
     """What steps take and the process holds as one episode gets longer, at `MARKS` and at the end.
 
-    Give an env whose episodes do not end. "marks" has step, ms (median of the steps just before) and mb of each.
+    Give an env whose episodes do not end. "marks" has step, ms (median of the steps just before), cpu_ms (of processor
+    time, which others on the machine change less) and mb of each.
     """
     env.reset(seed=0)
     env.action_space.seed(0)
-    marks, seconds, found = {*(m for m in MARKS if m < steps), steps}, np.zeros(steps), []
+    marks, taken, found = {*(m for m in MARKS if m < steps), steps}, np.zeros((steps, 2)), []
     for i in tqdm(range(steps), desc="growth", leave=False):
-        action, begin = env.action_space.sample(), time.perf_counter()
+        action, begin = env.action_space.sample(), (time.perf_counter(), time.process_time())
         env.step(action)
-        seconds[i] = time.perf_counter() - begin
+        taken[i] = np.subtract((time.perf_counter(), time.process_time()), begin)
         if i + 1 in marks:
-            ms = 1000 * float(np.median(seconds[max(i + 1 - AROUND, 0) : i + 1]))
-            found.append({"step": i + 1, "ms": ms, "mb": resident_megabytes()})
+            ms, cpu_ms = (1000 * np.median(taken[max(i + 1 - AROUND, 0) : i + 1], axis=0)).tolist()
+            found.append({"step": i + 1, "ms": ms, "cpu_ms": cpu_ms, "mb": resident_megabytes()})
     return {"steps": steps, "marks": found}
 
 
@@ -238,7 +239,10 @@ def format_bench(report: dict[str, Any]) -> str:
             f"{memory['resets']} resets in all",
         ]
     if "growth" in report:
-        marks = report["growth"]["marks"]
-        rows = [(f"{m['step']}", f"{m['ms']:.2f}", f"{m['ms'] / marks[0]['ms']:.2f}", f"{m['mb']:.1f}") for m in marks]
-        lines += ["", table(("step of one episode", "ms", "times the first", "process, MB"), rows)]
+        first, rows = report["growth"]["marks"][0], []
+        for m in report["growth"]["marks"]:
+            ratio = m["cpu_ms"] / max(first["cpu_ms"], 1e-9)
+            rows.append((str(m["step"]), f"{m['ms']:.2f}", f"{m['cpu_ms']:.2f}", f"{ratio:.2f}", f"{m['mb']:.1f}"))
+        heads = ("step of one episode", "ms", "processor, ms", "times the first", "process, MB")
+        lines += ["", table(heads, rows)]
     return "\n".join(lines)
