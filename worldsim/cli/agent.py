@@ -64,6 +64,7 @@ class EvaluateCommand:
     world: str | None = None  # a shipped name, a local folder or a hub id; without it the one that the agent names
     episodes: int = 100  # whole ones, in either place
     real: bool = False  # evaluate it in the real game, too
+    source: str | None = None  # with --real: another simulator with the world's frames and actions (doom-maze-test)
     stochastic: bool = False  # the agent draws its actions; without it it takes the likeliest ones
     baselines: bool = False  # evaluate random actions and constant ones, too
     trust_source: bool = False  # let the real game be a Python module that the world's files name
@@ -83,7 +84,7 @@ class EvaluateCommand:
         agent, world, name = _open(self.agent, self.world)
         judge = Judge(
             world, agent.observation, episodes=self.episodes, real=self.real, trust_source=self.trust_source,
-            workers=self.workers,
+            source=self.source, workers=self.workers,
         )  # fmt: skip
         try:
             rows = {"agent": judge(agent, deterministic=not self.stochastic)}

@@ -53,6 +53,7 @@ class EvalOptions:
     revisit: bool = False  # measure returns to places instead: memory on and off, true and own pose
     gaps: tuple[int, ...] = Returns().gaps  # with --revisit: steps after which a way comes back
     ways: int = Returns().clips  # with --revisit: ways of each gap
+    kinds: bool = False  # with --revisit: each of several memories alone, too
     trust_probes: bool = False  # run the probes in the world's folder, which are code; shipped worlds' always run
     device: str = "auto"  # auto, cpu or cuda
     workers: Annotated[Workers, tyro.conf.arg(name="")] = field(default_factory=lambda: Workers(patience=PATIENCE))
@@ -119,7 +120,7 @@ def the_probes(folder: Path, config: WorldConfig, trust: bool) -> tuple[Probe, .
 
 def _revisit(world: World, store: Episodes, options: EvalOptions) -> None:
     """Measure and print returns to places, and write what the options ask for."""
-    sizes = Returns(options.gaps, options.ways)
+    sizes = Returns(options.gaps, options.ways, kinds=options.kinds)
     sizes = replace(sizes, gaps=(min(options.gaps),), clips=2, context=8) if options.quick else sizes
     report, sheet = measure_returns(world, store, sizes)
     say(format_returns(report))

@@ -17,7 +17,7 @@ from worldsim.errors import DamagedWorld, InvalidInput
 from worldsim.io.files import read_json, write_json
 from worldsim.io.starts import Starts
 from worldsim.io.weights import WorldFiles, read_card, write_world
-from worldsim.models.dynamics import DynamicsConfig
+from worldsim.models.dynamics import Dynamics, DynamicsConfig
 from worldsim.models.tokenizer import Tokenizer
 from worldsim.sampling.sampler import SamplingConfig
 from worldsim.train.checkpoint import load_checkpoint, setting
@@ -55,7 +55,9 @@ def export_world(
         reward_scale=setting(path, meta, "reward_scale", float),
     )  # fmt: skip
     card = read_card(out) or f"# {name}\n"
-    packed = pick_starts(tokenizer, stores, starts, tuple(config.dynamics.streams)).to_tensors()
+    read_off = Dynamics(config.dynamics).heads.streams_read_off  # depth is a hundred times as large as latents
+    streams = tuple(name for name in config.dynamics.streams if name not in read_off)
+    packed = pick_starts(tokenizer, stores, starts, streams).to_tensors()
     write_world(out, WorldFiles(config, _weights(tokenizer, tensors), packed, card))
     records = {kind: TrainingRecord(run / f"{kind}.json").to_json() for kind in ("tokenizer", "dynamics")}
     write_json(out / RECORD, records, indent=None)
