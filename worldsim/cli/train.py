@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from worldsim.cli.train_actions import ActionsCommand
 from worldsim.cli.train_audio import AddAudioCommand, AudioCodecCommand, AudioCommand
 from worldsim.data.clips import ClipConfig
 from worldsim.data.episodes import Episodes, EpisodesMeta
@@ -72,7 +73,9 @@ class DynamicsCommand:
     period: int = 1  # steps from one stroke of an episode's clock to the next, where something comes by it; 1: none
     streams: tuple[str, ...] = ()  # recorded sensors to learn and dream: proprio, depth, …; a token is a task
     foreseen: tuple[str, ...] = ()  # of these, vectors predicted before the frame, which is drawn to fit them
-    numbers_data: tuple[Path, ...] = ()  # more stores, whose frames are of no use: what is foreseen learns from these, too
+    numbers_data: tuple[
+        Path, ...
+    ] = ()  # more stores, whose frames are of no use: what is foreseen learns from these, too
     numbers_share: float = 0.2  # of the time, for learning what is foreseen before the frames
     conditions: tuple[str, ...] = ()  # modules that a step is conditioned on; none: as the streams ask for
     heads: tuple[str, ...] = ()  # modules that say what a step gives besides the frame; none: likewise
@@ -243,6 +246,7 @@ def train(
         | Annotated[AudioCodecCommand, tyro.conf.subcommand("audio-codec")]
         | Annotated[AudioCommand, tyro.conf.subcommand("audio")]
         | Annotated[AddAudioCommand, tyro.conf.subcommand("add-audio")]
+        | Annotated[ActionsCommand, tyro.conf.subcommand("actions")]
         | Annotated[DecoderCommand, tyro.conf.subcommand("decoder")]
         | Annotated[CalibrateCommand, tyro.conf.subcommand("calibrate")]
         | Annotated[ExportCommand, tyro.conf.subcommand("export")]
