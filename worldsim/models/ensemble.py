@@ -67,8 +67,8 @@ class SpreadHead(VectorHead):
 
     def __init__(self, config: DynamicsConfig, stream: str) -> None:
         super().__init__(config, stream)
-        if not config.action_dim:
-            raise InvalidInput(f"the head spread:{stream} reads continuous actions, these are discrete; leave it out")
+        if not config.action_dim or config.streams[stream].kind != "vector":
+            raise InvalidInput(f"the head spread:{stream} reads a vector and continuous actions; leave it out")
         c = options_of(config, "spread", stream, SpreadOptions)
         self.numbers, self.pushes, self.prior_scale = Numbers(config), Normalise(config.action_scale), c.prior
         size, outputs = self.numbers.size + config.action_dim, self.outputs
