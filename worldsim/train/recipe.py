@@ -166,7 +166,9 @@ class Recipe:
             return self
 
         def less(data: tuple[DataConfig, ...]) -> tuple[DataConfig, ...]:
-            return tuple(dataclasses.replace(d, steps=max(round(d.steps * scale), min(d.steps, 400))) for d in data)
+            fewest = [min(d.steps, 60 if d.numbers_only else 400) for d in data]
+            few = [max(round(d.steps * scale), least) for d, least in zip(data, fewest, strict=True)]
+            return tuple(dataclasses.replace(d, steps=steps) for d, steps in zip(data, few, strict=True))
 
         e = self.evaluate
         evaluate = dataclasses.replace(
