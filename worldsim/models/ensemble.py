@@ -81,9 +81,13 @@ class SpreadHead(VectorHead):
         """As `Head.forward`."""
         return self.foresee(features.inputs.streams, features.inputs.actions).detach()
 
-    def foresee(self, streams: Streams, actions: Tensor) -> Tensor:
-        """What each network says follows from streams (F, ...) and actions (F, A), (F, K, entries) normalised."""
-        row = torch.cat([self.numbers(streams), self.pushes(actions).float()], dim=-1)
+    def foresee(self, streams: Streams, actions: Tensor, numbers: Tensor | None = None) -> Tensor:
+        """What each network says follows from streams (F, ...) and actions (F, A), (F, K, entries) normalised.
+
+        `numbers` are those of the streams where they were computed already.
+        """
+        numbers = self.numbers(streams) if numbers is None else numbers
+        row = torch.cat([numbers, self.pushes(actions).float()], dim=-1)
         now = self.normalise(streams[self.stream].flatten(1).float())[:, None]
         return now + self.learned(row) + self.prior_scale * self.prior(row)
 

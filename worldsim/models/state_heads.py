@@ -101,9 +101,13 @@ class MotionHead(VectorHead):
         foreseen = self.foresee(features.inputs.streams, features.inputs.actions).detach()
         return foreseen + self.gate.float() * features.read
 
-    def foresee(self, streams: Streams, actions: Tensor) -> Tensor:
-        """What follows from streams (F, ...) and actions (F, A) alone, (F, entries) normalised."""
-        row = torch.cat([self.numbers(streams), self.pushes(actions).float()], dim=-1)
+    def foresee(self, streams: Streams, actions: Tensor, numbers: Tensor | None = None) -> Tensor:
+        """What follows from streams (F, ...) and actions (F, A) alone, (F, entries) normalised.
+
+        `numbers` are those of the streams where they were computed already.
+        """
+        numbers = self.numbers(streams) if numbers is None else numbers
+        row = torch.cat([numbers, self.pushes(actions).float()], dim=-1)
         return self.normalise(streams[self.stream].flatten(1).float()) + self.network(row)
 
     def own_parameters(self) -> list[nn.Parameter]:
@@ -137,9 +141,9 @@ class FlagHead(Head):
         judged = self.judge(features.inputs.streams | features.ahead).detach()
         return judged + self.gate.float() * features.read[:, 0]
 
-    def judge(self, streams: Streams) -> Tensor:
-        """The logit (F,) by streams (F, ...) at the new frame alone."""
-        said: Tensor = self.network(self.numbers(streams))[:, 0]
+    def judge(self, streams: Streams, numbers: Tensor | None = None) -> Tensor:
+        """The logit (F,) by streams (F, ...) at the new frame alone; `numbers` as in `MotionHead.foresee`."""
+        said: Tensor = self.network(self.numbers(streams) if numbers is None else numbers)[:, 0]
         return said
 
     def own_parameters(self) -> list[nn.Parameter]:

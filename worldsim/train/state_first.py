@@ -146,22 +146,25 @@ def _losses(
         state[motion.stream] = motion.normalise.undo(motion.normalise(state[motion.stream].float()) + NOISE * noise)
     count = actions.shape[1]
     losses = {name: torch.zeros(()) for name in heads}
+    read = next(iter(heads.values())).numbers  # the same for all of them
+    now, recorded = read(state), read({name: values[:, 0] for name, values in streams.items()})
     for t in range(count):
-        said = {name: head.foresee(state, actions[:, t]) for name, head in motions.items()}
+        said = {name: head.foresee(state, actions[:, t], now) for name, head in motions.items()}
         came = {name: values[:, t + 1] for name, values in streams.items()}
         for name, motion in motions.items():
             wanted = motion.normalise(came[motion.stream].flatten(1).float())
             losses[name] = losses[name] + (said[name] - wanted).square().mean() / count
         for name, spread in spreads.items():  # one step from what was recorded: it is to tell that from the rest
-            out = spread.foresee({n: values[:, t] for n, values in streams.items()}, actions[:, t])
+            out = spread.foresee({spread.stream: streams[spread.stream][:, t]}, actions[:, t], recorded)
             wanted = spread.normalise(came[spread.stream].flatten(1).float())[:, None]
             losses[name] = losses[name] + (out - wanted).square().mean() / count
         state = dict(came)
         for name, motion in motions.items():
             state |= motion.sample(said[name])
+        now, recorded = read(state), read(came)
         for name, flag in flags.items():
             wanted = came[flag.stream].float()
-            for seen in (came, {key: values.detach() for key, values in state.items()}):
-                error = F.binary_cross_entropy_with_logits(flag.judge(seen), wanted)
+            for seen in (recorded, now.detach()):
+                error = F.binary_cross_entropy_with_logits(flag.judge({}, seen), wanted)
                 losses[name] = losses[name] + error / (2 * count)
     return losses
