@@ -21,6 +21,7 @@ from worldsim.data.episodes import Episodes
 from worldsim.errors import InvalidInput
 from worldsim.models.registry import Normalise, Scale
 from worldsim.policies.robot.protocol import STATE, SUCCESS, TASK, Batch
+from worldsim.runtime.devices import autocast_dtype
 from worldsim.train.checkpoint import load_checkpoint, save_checkpoint, setting
 
 KIND = "cloned-policy"
@@ -63,7 +64,7 @@ class CloneNet(nn.Module):
 
     def forward(self, images: Tensor, state: Tensor, task: Tensor) -> Tensor:
         """(B, A), in deviations of the data."""
-        maps = self.see(2 * images - 1)  # (B, K, h, w)
+        maps = self.see(2 * images - 1).float()  # (B, K, h, w)
         height, width = maps.shape[2:]
         share = torch.softmax(maps.flatten(2), dim=-1).unflatten(2, (height, width))
         y = (share.sum(3) * torch.linspace(-1, 1, height, device=maps.device)).sum(2)
@@ -172,13 +173,15 @@ def clone(
         net = CloneNet(config)
     optimizer = torch.optim.AdamW(net.parameters(), lr=LEARNING_RATE, weight_decay=1e-3)
     rng, begin, step, progress = np.random.default_rng([seed, 17]), time.monotonic(), 0, 0.0
+    dtype = autocast_dtype(torch.device("cpu"))
     while progress < 1:
         optimizer.param_groups[0]["lr"] = LEARNING_RATE * min(1.0, (progress + 0.02) / 0.05) * (1 - progress)
         rows = rng.integers(len(shown.images), size=batch)
         images = torch.from_numpy(shown.images[rows]).permute(0, 3, 1, 2).float() / 255
         wanted = net.action(torch.from_numpy(shown.actions[rows]))
-        said = net(images, torch.from_numpy(shown.states[rows]), torch.from_numpy(shown.tasks[rows]))
-        loss = F.smooth_l1_loss(said, wanted, beta=0.2)
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            said = net(images, torch.from_numpy(shown.states[rows]), torch.from_numpy(shown.tasks[rows]))
+        loss = F.smooth_l1_loss(said.float(), wanted, beta=0.2)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
