@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 import torch
 from lively import randomise
-from small_training import CLIP, latent_store, loss_of, narrow_dynamics_task, tokenizer_task
+from small_training import CLIP, FRAMES, latent_store, loss_of, narrow_dynamics_task, tokenizer_task
 from tiny import tiny_episodes
 
 from worldsim.data.clips import change_scale
 from worldsim.errors import InvalidInput
 from worldsim.models.dynamics import Canvas
+from worldsim.models.tokenizer import to_frames
 from worldsim.train import dynamics_loss, dynamics_task
 from worldsim.train.dynamics_loss import LossConfig, _Given
+from worldsim.train.tokenizer_task import TokenizerTask
 
 pytestmark = pytest.mark.usefixtures("float32")
 LENGTHS = (30, 5, 25, 40)  # one is shorter than a clip
@@ -70,6 +72,16 @@ def test_two_frames_in_a_row_are_of_one_game(tmp_path):
     assert seen == {0, 1, 2}
     with pytest.raises(InvalidInput, match="two images"):
         tokenizer_task(tiny_episodes(tmp_path / "single", lengths=(1, 1), between=0))
+
+
+def test_a_background_is_the_median_of_the_data_and_seen_before_anything_is_learned(tmp_path):
+    store = tiny_episodes(tmp_path / "still", lengths=(6, 6), between=0)
+    config = dataclasses.replace(FRAMES, background=True)
+    tokenizer = TokenizerTask([store], config).model.tokenizer
+    median = np.median(store.read("rgb", 0, store.num_steps), axis=0)
+    assert np.abs(to_frames(tokenizer.background[None])[0].numpy() - median).mean() < 8
+    resumed = TokenizerTask([store], config, seed=0).model.tokenizer
+    assert torch.equal(resumed.background, tokenizer.background)
 
 
 # -- the loss

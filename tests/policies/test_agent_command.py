@@ -8,6 +8,7 @@ import pytest
 
 from worldsim.cli.main import main
 from worldsim.errors import InvalidInput
+from worldsim.io.weights import AGENT, find_world, shipped_worlds
 from worldsim.policies.agent import load_agent
 from worldsim.policies.config import QUICK, DreamConfig, Effort, EvaluateConfig, TrainConfig, effort
 
@@ -103,6 +104,12 @@ def test_the_agent_that_comes_with_a_world_is_named_by_the_world(world, trained,
     with pytest.raises(SystemExit):
         run("play", "no-such-world")
     assert "no world 'no-such-world'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", [name for name in shipped_worlds() if (find_world(name) / AGENT).exists()])
+def test_an_agent_that_ships_plays_in_its_world(name, tmp_path):
+    run("play", name, "--decisions", 2, "--out", tmp_path)
+    assert (tmp_path / "dream.mp4").exists()
 
 
 def test_policies_are_compared(folder, tmp_path, capsys):

@@ -223,7 +223,7 @@ class Making:
             "tokenizer", c.hours, c.lr, c.cooldown,
             lambda loop, go_on: TokenizerCommand(
                 data=tuple(self.train_data), out=self.out / "run", batch=c.batch, channels=c.channels,
-                cameras=c.cameras, loss=c.loss, resume=go_on, loop=loop,
+                cameras=c.cameras, background=c.background, loss=c.loss, resume=go_on, loop=loop,
             ),
         )  # fmt: skip
 

@@ -42,6 +42,7 @@ class TokenizerCommand:
     batch: int = 12  # pairs of successive frames
     channels: int = 16  # of a latent
     cameras: tuple[str, ...] = ("rgb",)  # recorded image streams that make a frame, one above the other
+    background: bool = True  # encode differences from the median image of the data: what stands still is right at once
     loss: TokenizerLossConfig = field(default_factory=TokenizerLossConfig)
     resume: bool = False
     loop: Annotated[LoopConfig, tyro.conf.arg(name="")] = field(default_factory=LoopConfig)
@@ -54,7 +55,9 @@ class TokenizerCommand:
         meta = stores[0].meta
         check_cameras(meta, self.cameras)
         height = meta.height * len(self.cameras)
-        config = TokenizerConfig(height=height, width=meta.width, channels=self.channels, cameras=self.cameras)
+        config = TokenizerConfig(
+            height=height, width=meta.width, channels=self.channels, cameras=self.cameras, background=self.background
+        )
         task = TokenizerTask(stores, config, batch=self.batch, loss=self.loss, seed=self.loop.seed)
         fit(task, self.loop, self.out, self.resume)
 

@@ -32,6 +32,7 @@ class TokenizerConfig:
     blocks: int = 2  # residual blocks at 1/4 and 1/8; the decoder has one more at 1/8
     cameras: tuple[str, ...] = ("rgb",)  # image streams of one size that make a frame, one above the other
     decoder: str = "residual"  # name in `worldsim.models.decoders`
+    background: bool = False  # what is encoded is the difference from one image, the median of the data
 
     def __post_init__(self) -> None:
         if self.height % STRIDE or self.width % STRIDE:
@@ -82,14 +83,25 @@ class Tokenizer(nn.Module):
         self.decoder = decoders.kind(config.decoder)(config, config.decoder)
         self.log_rms: Tensor  # of what the encoder says, over many images; measured, not learned
         self.register_buffer("log_rms", torch.zeros(()))
+        self.background: Tensor | None  # (3, H, W) in [-1, 1]; of the data, not learned
+        self.register_buffer("background", torch.zeros(3, config.height, config.width) if config.background else None)
 
     def encode(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in [-1, 1] -> latents (B, C, h, w)."""
-        return self.encoder(images) * torch.exp(-self.log_rms)
+        return self.say(images) * torch.exp(-self.log_rms)
 
     def decode(self, latents: Tensor) -> Tensor:
         """(B, C, h, w) -> images (B, 3, H, W), about [-1, 1], not clipped."""
-        return self.decoder(latents * torch.exp(self.log_rms))
+        return self.draw(latents * torch.exp(self.log_rms))
+
+    def say(self, images: Tensor) -> Tensor:
+        """As `encode`, but for the scale of the latents."""
+        return self.encoder(images if self.background is None else images - self.background)
+
+    def draw(self, said: Tensor) -> Tensor:
+        """As `decode`, of what `say` gives."""
+        images: Tensor = self.decoder(said)
+        return images if self.background is None else images + self.background
 
 
 def to_images(frames: Tensor) -> Tensor:

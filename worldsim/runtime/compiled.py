@@ -314,7 +314,10 @@ def _first_to_draw(eager: Eager, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def _write(half: nn.Module, inputs: tuple[Any, ...], path: Path) -> None:
     """Compile one half of a step, see that it computes what it should, and put it at `path`, all or nothing."""
+    from torch._inductor.cpp_builder import get_cpp_compiler
+
     with _explained(path.parent):
+        get_cpp_compiler()  # at once, not after the tracing
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         _require_private(path.parent)
         with replacing(path) as part:

@@ -53,9 +53,9 @@ class TokenizerLoss(nn.Module):
         """`frames` (B, RUN, H, W, 3) uint8 -> loss and metrics."""
         c, frames = self.config, batch["frames"]
         images = to_images(frames.flatten(0, 1)).contiguous(memory_format=torch.channels_last)
-        said = self.tokenizer.encoder(images).float()
+        said = self.tokenizer.say(images).float()
         noise = torch.randn(said.shape, generator=generator, device=said.device)
-        decoded = self.tokenizer.decoder(said + noise).float()
+        decoded = self.tokenizer.draw(said + noise).float()
         rate = 0.5 * torch.log1p(said.square()).mean()
         loss = reconstruction_loss(decoded, images, images.unflatten(0, frames.shape[:2]), c)
         squared = (decoded - images).detach().square()
@@ -132,6 +132,14 @@ class TokenizerTask:
         self.model = TokenizerLoss(Tokenizer(config), loss or TokenizerLossConfig())
         self.frames_per_batch = batch * RUN
         self._runs = Runs(stores, config.cameras)
+        if self.model.tokenizer.background is not None:
+            self.model.tokenizer.background.copy_(self._median_image())
+
+    def _median_image(self) -> Tensor:
+        """What most images show at each pixel, (3, H, W): all of what stands still, at once."""
+        rng = np.random.default_rng(self.seed)
+        median = np.median(np.stack([self._run(rng)[0] for _ in range(MEASURED_RUNS)]), axis=0)  # (H, W, 3)
+        return to_images(torch.from_numpy(median)[None])[0]
 
     def config(self) -> dict[str, Any]:
         """What a resumed run must share."""
