@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from worldsim.errors import InvalidAction
+from worldsim.errors import InvalidAction, InvalidState
 from worldsim.spec import ActionSpec, StreamSpec
 
 
@@ -54,6 +54,13 @@ class TimeStep:
     def done(self) -> bool:
         """Whether the episode is over."""
         return self.terminated or self.truncated
+
+
+def frame_of(row: TimeStep | None) -> np.ndarray:
+    """A copy of the frame of the last step (H, W, 3) uint8; raises InvalidState where there was none yet."""
+    if row is None:
+        raise InvalidState("there is no frame before the first reset; call reset(seed) first")
+    return row.rgb.copy()
 
 
 @runtime_checkable

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from worldsim.envs.sources.base import TimeStep, check_discrete
+from worldsim.envs.sources.base import TimeStep, check_discrete, frame_of
 from worldsim.envs.sources.doom_scenarios import MAX_FIREBALLS, POSE, SCENARIOS, SCREEN_WIDTH, source_spec
 from worldsim.errors import InvalidInput, InvalidState, MissingDependency, WorldsimError
 from worldsim.train.interrupts import SIGNALS
@@ -136,9 +136,7 @@ class DoomSource:
 
     def render(self) -> np.ndarray:
         """The current frame (H, W, 3) uint8."""
-        if self._row is None:
-            raise InvalidState("there is no frame before the first reset; call reset(seed) first")
-        return self._row.rgb.copy()
+        return frame_of(self._row)
 
     def close(self) -> None:
         """Stop the game; may be called twice."""

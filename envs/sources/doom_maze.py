@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from worldsim.envs.sources.base import SourceSpec, TimeStep, check_discrete
+from worldsim.envs.sources.base import SourceSpec, TimeStep, check_discrete, frame_of
 from worldsim.envs.sources.mazes import BLOCK, Maze, exact_depth, make_maze, textmap, wad
 from worldsim.envs.sources.registry import Package, register_source
 from worldsim.errors import InvalidInput, InvalidState
@@ -92,9 +92,7 @@ class MazeSource:
 
     def render(self) -> np.ndarray:
         """The current frame (H, W, 3) uint8."""
-        if self._row is None:
-            raise InvalidState("there is no frame before the first reset; call reset(seed) first")
-        return self._row.rgb.copy()
+        return frame_of(self._row)
 
     def close(self) -> None:
         """Stop the game; may be called twice."""

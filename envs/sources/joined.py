@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from worldsim.envs.sources.base import Source, SourceSpec, TimeStep
+from worldsim.envs.sources.base import Source, SourceSpec, TimeStep, frame_of
 from worldsim.envs.sources.registry import register_source
 from worldsim.errors import InvalidAction, InvalidInput, InvalidState
 from worldsim.spec import ActionSpec, StreamSpec
@@ -97,9 +97,7 @@ class Joined:
 
     def render(self) -> np.ndarray:
         """The current frame (H, W, 3) uint8."""
-        if self._row is None:
-            raise InvalidState("there is no frame before the first reset; call reset(seed) first")
-        return self._row.rgb.copy()
+        return frame_of(self._row)
 
     def close(self) -> None:
         """Close all parts; may be called twice."""

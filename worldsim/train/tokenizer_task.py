@@ -142,9 +142,11 @@ class TokenizerTask:
         An initialisation by data, as of Mishkin and Matas (2016).
         """
         rng, encoder = np.random.default_rng(self.seed), self.model.tokenizer.encoder
+        assert isinstance(encoder, nn.Sequential)
         frames = np.concatenate([self._run(rng) for _ in range(self.runs)])  # (runs * RUN, H, W, 3)
         said = encoder(to_images(torch.from_numpy(frames)))  # (N, C, h, w)
         mean, last = said.mean((0, 2, 3)), encoder[-1]
+        assert isinstance(last, nn.Conv2d) and last.bias is not None
         scale = FIRST_RMS / (said - mean[:, None, None]).square().mean().sqrt().clamp_min(SMALLEST_RMS)
         last.weight.mul_(scale)
         last.bias.sub_(mean).mul_(scale)
