@@ -42,6 +42,19 @@ SCENARIOS = {
         arena=Arena({"POSITION_Y": (0.0, 768.0)}, cell=32.0, floor_cells=24),
         mirrored=(("LEFT", "RIGHT"),),
     ),
+    # One stands still, turns and shoots: a shot follows its key at once.
+    "defend_the_center": Scenario(
+        buttons=("TURN_LEFT", "TURN_RIGHT", "ATTACK"),
+        actions=ActionSpec(
+            n=4, meanings=("NOOP", "TURN_LEFT", "TURN_RIGHT", "ATTACK"), keys=((), ("left",), ("right",), ("space",))
+        ),
+        presses=((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)),
+        rows=(40, 240),
+        size=(80, 128),
+        variables=("HEALTH", "AMMO2", "ANGLE"),
+        arena=Arena({"ANGLE": (0.0, 360.0)}, cell=15.0, floor_cells=24),
+        mirrored=(("TURN_LEFT", "TURN_RIGHT"),),
+    ),
     "my_way_home": Scenario(
         buttons=("TURN_LEFT", "TURN_RIGHT", "MOVE_FORWARD", "MOVE_LEFT", "MOVE_RIGHT"),
         actions=ActionSpec(
@@ -109,7 +122,7 @@ def source_spec(scenario: str, frame_skip: int, **streams: bool) -> SourceSpec:
 
 
 def _register() -> None:
-    """Make both scenarios known, with data policies that cover what can happen in them."""
+    """Make the scenarios known, with data policies that cover what can happen in them."""
     take_cover, wandering = "worldsim.envs.sources.doom_take_cover", "worldsim.envs.sources.wandering"
     make = "worldsim.envs.sources.doom:DoomSource"
     package = Package("vizdoom", 'pip install "worldsim[doom]"', "vizdoom")
@@ -122,6 +135,10 @@ def _register() -> None:
         "doom-my-way-home", make, package=package, options={"scenario": "my_way_home"},
         policies={name.lower(): f"{wandering}:{name}" for name in ("Wander", "Spin", "Return")},
         mix=("persistent", "wander", "wander", "spin", "return"),
+    )  # fmt: skip
+    register_source(
+        "doom-defend-the-center", make, package=package, options={"scenario": "defend_the_center"}, policies={},
+        mix=("random", "persistent"),
     )  # fmt: skip
 
 

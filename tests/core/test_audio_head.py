@@ -198,5 +198,5 @@ def test_it_learns_what_a_frame_sounds_like(tmp_path):
     assert error() < 0.8 * before
     batch = task.batch(0, 0)
     assert batch["valid"].any() and batch["stream.audio"].shape == (4, 9, 8)
-    heard = listen(task.model.model, batch["latents"], batch["actions"], seed=0)
-    assert heard.shape == (4, 8, 8) and torch.isfinite(heard).all()
+    heard, kinds = listen(task.model.model, batch["latents"], batch["actions"], batch["ages"], seed=0)
+    assert kinds.shape == (4, 8) and heard.shape == (4, 8, 8) and torch.isfinite(heard).all()

@@ -36,16 +36,6 @@ def test_the_size_that_was_learned_scales_latents_and_not_frames(tokenizer):
     torch.testing.assert_close(tokenizer.decode(tokenizer.encode(images)), decoded)
 
 
-def test_what_is_encoded_is_the_difference_from_the_background():
-    plain, over = Tokenizer(SMALL), Tokenizer(dataclasses.replace(SMALL, background=True))
-    over.load_state_dict(plain.state_dict(), strict=False)
-    over.background.copy_(torch.rand(over.background.shape) - 0.5)
-    images = torch.rand(2, 3, SMALL.height, SMALL.width) - 0.5
-    latents = plain.encode(images)
-    torch.testing.assert_close(over.encode(images + over.background), latents)
-    torch.testing.assert_close(over.decode(latents), plain.decode(latents) + over.background)
-
-
 def test_a_latent_depends_on_its_own_part_of_the_frame():
     torch.manual_seed(0)
     tokenizer = Tokenizer(SMALL)

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 from lively import randomise
-from small_training import CLIP, FRAMES, latent_store, loss_of, narrow_dynamics_task, tokenizer_task
+from small_training import CLIP, latent_store, loss_of, narrow_dynamics_task, tokenizer_task
 from tiny import tiny_episodes
 
 from worldsim.data.clips import change_scale
 from worldsim.errors import InvalidInput
 from worldsim.models.dynamics import Canvas
-from worldsim.models.tokenizer import to_frames
+from worldsim.models.tokenizer import to_images
 from worldsim.train import dynamics_loss, dynamics_task
 from worldsim.train.dynamics_loss import LossConfig, _Given
-from worldsim.train.tokenizer_task import TokenizerTask
+from worldsim.train.tokenizer_task import FIRST_RMS
 
 pytestmark = pytest.mark.usefixtures("float32")
 LENGTHS = (30, 5, 25, 40)  # one is shorter than a clip
@@ -74,14 +74,12 @@ def test_two_frames_in_a_row_are_of_one_game(tmp_path):
         tokenizer_task(tiny_episodes(tmp_path / "single", lengths=(1, 1), between=0))
 
 
-def test_a_background_is_the_median_of_the_data_and_seen_before_anything_is_learned(tmp_path):
-    store = tiny_episodes(tmp_path / "still", lengths=(6, 6), between=0)
-    config = dataclasses.replace(FRAMES, background=True)
-    tokenizer = TokenizerTask([store], config).model.tokenizer
-    median = np.median(store.read("rgb", 0, store.num_steps), axis=0)
-    assert np.abs(to_frames(tokenizer.background[None])[0].numpy() - median).mean() < 8
-    resumed = TokenizerTask([store], config, seed=0).model.tokenizer
-    assert torch.equal(resumed.background, tokenizer.background)
+def test_an_untrained_encoder_says_something_about_the_frames(store):
+    task = tokenizer_task(store)
+    frames = torch.from_numpy(store.read("rgb", 0, store.num_steps))
+    said = task.model.tokenizer.encoder(to_images(frames)).detach()
+    assert said.square().mean().sqrt() == pytest.approx(FIRST_RMS, rel=0.2)
+    assert said.mean((0, 2, 3)).abs().max() < 0.5 * FIRST_RMS
 
 
 # -- the loss

@@ -129,6 +129,16 @@ def test_sound_is_heard(made):
 
 
 @pytest.mark.simulator
+def test_a_shot_is_heard_in_the_step_of_its_key(made):
+    source = made("doom-defend-the-center", sound=True)
+    rows = play(source, 0, [0] * 20 + [3] * 3)  # 3 shoots
+    heard = [np.abs(row.extras["audio"].astype(int)).mean() for row in rows]
+    ammunition = [row.extras["variables"][1] for row in rows]
+    shot = int(np.argmax(np.diff(ammunition) < 0)) + 1
+    assert shot > 20 and heard[shot] > 2 * max(heard[15:20]) + 100
+
+
+@pytest.mark.simulator
 def test_sound_without_its_system_library_is_refused(monkeypatch):
     monkeypatch.setattr("ctypes.util.find_library", lambda name: None)
     with pytest.raises(MissingDependency, match="apt-get install libopenal1"):

@@ -8,14 +8,16 @@ import torch
 from lively import enliven, lively_files
 
 from worldsim.io.weights import WorldFiles
-from worldsim.models.audio import AudioConfig, AudioHead
+from worldsim.models.audio import AudioConfig, AudioHead, SoundKinds
 from worldsim.models.audio_codec import AudioCodecConfig
 from worldsim.models.endings import EndingConfig
 from worldsim.world import World
 
 SOUND = AudioConfig(
-    AudioCodecConfig(rate=700, samples=40, frames=4, dim=4, width=12), features=8, width=12, hidden=16, steps=2
-)
+    AudioCodecConfig(rate=700, samples=40, frames=4, dim=4, width=12),
+    SoundKinds(onsets=(1.0,), loudness=(0.1, 0.2), rms=(0.05, 0.15, 0.3)),
+    features=8, width=12, hidden=16, steps=2,
+)  # fmt: skip
 
 
 def sounding_files(seed: int = 0, **options: object) -> WorldFiles:

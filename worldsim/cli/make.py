@@ -132,7 +132,7 @@ class Making:
         recorded = tuple(stage.name for stage in data if stage.name.startswith("record"))
         apart = tuple(stage.name for stage in data if stage.name not in recorded)
         packed = "calibrate" if r.calibrate else "export"
-        codec, sounding = audio_stages(self, recorded, packed)
+        codec, sounding = audio_stages(self, recorded, apart, packed)
         if sounding:
             packed = sounding[-1].name
         return [
@@ -223,7 +223,7 @@ class Making:
             "tokenizer", c.hours, c.lr, c.cooldown,
             lambda loop, go_on: TokenizerCommand(
                 data=tuple(self.train_data), out=self.out / "run", batch=c.batch, channels=c.channels,
-                cameras=c.cameras, background=c.background, loss=c.loss, resume=go_on, loop=loop,
+                cameras=c.cameras, loss=c.loss, resume=go_on, loop=loop,
             ),
         )  # fmt: skip
 

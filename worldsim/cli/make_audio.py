@@ -13,8 +13,13 @@ if TYPE_CHECKING:
 SOUNDING = "sounding"  # folder of the world with sound, in that of the making
 
 
-def audio_stages(making: Making, recorded: tuple[str, ...], packed: str) -> tuple[list[Stage], list[Stage]]:
-    """The codec's stage, which needs recordings alone, and those that come after the world is `packed`."""
+def audio_stages(
+    making: Making, recorded: tuple[str, ...], apart: tuple[str, ...], packed: str
+) -> tuple[list[Stage], list[Stage]]:
+    """The codec's stage, which needs recordings alone, and those that come after the world is `packed`.
+
+    On recordings that are held `apart` the sound is calibrated.
+    """
     from worldsim.cli.train_audio import AudioCodecCommand, AudioCommand
 
     c, run, seed = making.recipe.audio, making.out / "run", making.recipe.seed
@@ -40,9 +45,11 @@ def audio_stages(making: Making, recorded: tuple[str, ...], packed: str) -> tupl
         )  # fmt: skip
 
     def add(resume: bool) -> dict[str, Any]:
+        from worldsim.data.episodes import Episodes
         from worldsim.train.add_audio import add_audio
 
-        add_audio(making.silent_world(), run, making.out / SOUNDING)
+        heard = (path for path in making.held_out if "audio" in Episodes.open(path).meta.streams)
+        add_audio(making.silent_world(), run, making.out / SOUNDING, calibrate=next(heard, None))
         return {}
 
     all_of_it = asdict(c)
@@ -51,5 +58,5 @@ def audio_stages(making: Making, recorded: tuple[str, ...], packed: str) -> tupl
     made = "run/audio-codec.safetensors", "run/audio.safetensors"
     return [Stage("audio-codec", [of_codec, seed], recorded, codec, made[:1], c.codec_hours)], [
         Stage("audio", [rest, seed], ("tokenizer", "audio-codec"), head, made[1:], c.hours),
-        Stage("add-audio", [], (packed, "audio"), add, (SOUNDING,)),
+        Stage("add-audio", [], (packed, "audio", *apart), add, (SOUNDING,)),
     ]

@@ -42,7 +42,6 @@ class TokenizerCommand:
     batch: int = 12  # pairs of successive frames
     channels: int = 16  # of a latent
     cameras: tuple[str, ...] = ("rgb",)  # recorded image streams that make a frame, one above the other
-    background: bool = True  # encode differences from the median image of the data: what stands still is right at once
     loss: TokenizerLossConfig = field(default_factory=TokenizerLossConfig)
     resume: bool = False
     loop: Annotated[LoopConfig, tyro.conf.arg(name="")] = field(default_factory=LoopConfig)
@@ -55,9 +54,7 @@ class TokenizerCommand:
         meta = stores[0].meta
         check_cameras(meta, self.cameras)
         height = meta.height * len(self.cameras)
-        config = TokenizerConfig(
-            height=height, width=meta.width, channels=self.channels, cameras=self.cameras, background=self.background
-        )
+        config = TokenizerConfig(height=height, width=meta.width, channels=self.channels, cameras=self.cameras)
         task = TokenizerTask(stores, config, batch=self.batch, loss=self.loss, seed=self.loop.seed)
         fit(task, self.loop, self.out, self.resume)
 
@@ -155,9 +152,8 @@ class DecoderCommand:
     world: Annotated[str, tyro.conf.Positional]  # a shipped name, a local folder or a hub id
     data: tuple[Path, ...]  # episode stores; their latents are computed once and kept in the run's folder
     out: Path  # folder of the run
-    decoder: str = "subpixel"  # its kind: subpixel or residual
-    widths: tuple[int, int, int] = (16, 48, 96)  # channels at 1/2, 1/4 and 1/8 of the frame
-    batch: int = 12  # pairs of successive frames
+    ranks: tuple[int, int, int] = (14, 20, 16)  # of its convolutions at 1/2, 1/4 and 1/8 of the frame
+    batch: int = 4  # pairs of successive frames: many small steps
     loss: DecoderLossConfig = field(default_factory=DecoderLossConfig)
     resume: bool = False
     loop: Annotated[LoopConfig, tyro.conf.arg(name="")] = field(default_factory=LoopConfig)
@@ -170,7 +166,7 @@ class DecoderCommand:
 
         world = World.from_pretrained(self.world, device=self.loop.device)
         tokenizer = world.tokenizer.float()  # as its weights are bf16, of which float32 holds all
-        config = lighter(tokenizer.config, self.decoder, self.widths)
+        config = lighter(tokenizer.config, self.ranks)
         stores = open_stores(self.data)
         check_cameras(stores[0].meta, config.cameras)
         found = (stores[0].meta.height * len(config.cameras), stores[0].meta.width)

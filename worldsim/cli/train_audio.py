@@ -85,13 +85,16 @@ class AddAudioCommand:
     run_dir: Path  # folder of the run
     out: Path  # folder of the world with sound
     temperature: float = 1.0  # scale of the noise that sound is drawn from
+    certainty: float = 1.0  # above 1: what sound is likely becomes more so
     listens: bool = True  # whether the head hears its own last latents; trained briefly, it follows frames better deaf
+    calibrate: Path | None = None  # episode store with sound, which dreams are to be as loud as
 
     def run(self) -> None:
         """Write the world."""
         from worldsim.train.add_audio import add_audio
 
         add_audio(
-            self.world, self.run_dir, self.out, temperature=self.temperature, listens=self.listens
+            self.world, self.run_dir, self.out, temperature=self.temperature, certainty=self.certainty,
+            listens=self.listens, calibrate=self.calibrate,
         )  # fmt: skip
         print(f"wrote {self.out}")

@@ -68,7 +68,7 @@ class SoundProbe(Probe):
         """As `Probe.measure`."""
         world, quick, seed = context.world.with_audio(), context.effort.quick, context.effort.seed
         spans, steps = (4, 20) if quick else (SPANS, STEPS)
-        heard = _listen(world, context.episodes, spans, steps, seed)
+        heard = listen_to(world, context.episodes, spans, steps, seed)
         real, rate = heard.sound, float(world.spec.audio_rate)
         made = sound_of_frames(world, heard, seed)
         dreamed = dream_sound(world, heard, steps, seed)
@@ -86,7 +86,7 @@ class SoundProbe(Probe):
         return ProbeResult(figures, _text(figures), {"heard": sheet}, [lambda axes: _envelopes(axes, real, made)])
 
 
-def _listen(world: World, store: Episodes, count: int, steps: int, seed: int) -> Heard:
+def listen_to(world: World, store: Episodes, count: int, steps: int, seed: int) -> Heard:
     """Spans of the store, or shorter ones where no episode is that long."""
     longest = int(store.lengths.max()) - 2
     spans: list[Span] = choose_spans(store, count, min(steps, longest) + 1, seed)

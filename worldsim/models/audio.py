@@ -4,8 +4,10 @@ One step, in order:
 
     frame     convolutions over the new frame's latents and how they differ from those before (as in SoundReactor, the
               difference tells what happens now), and the action
-    context   a causal stack reads this and the head's own last latents, back for some steps; its state is explicit
-    drawing   a small network draws the latents of the step's sound from noise, along a flow, in a few steps
+    context   a causal stack reads this and what was heard last, back for some steps; its state is explicit
+    kind      which kind of sound this is, by how loud it is and how strongly it begins, drawn by its probability: what
+              is rare and loud comes as often as it was recorded, where a mean over all that may follow is quiet
+    drawing   a small network draws the latents of that kind of sound from noise, along a flow, in a few steps
     codec     its decoder makes samples of them; what rings on is carried to the next step
 
 It reads nothing that comes later, so the sound is there with the frame. All of it is float32: it is small, and sound is
@@ -15,13 +17,14 @@ finer than frames.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from worldsim.errors import check_bounds
+from worldsim.errors import InvalidInput, check_bounds
 from worldsim.models.audio_codec import AudioCodec, AudioCodecConfig, CausalStack, to_int16
 from worldsim.models.carried import CarriedHead, Drawn
 from worldsim.models.layers import fourier_features
@@ -33,6 +36,32 @@ if TYPE_CHECKING:
 
 LEVEL_FEATURES = 32
 CONTEXT_TAPS = 4  # steps that a layer of the context sees
+GAINS = (0.05, 4.0)  # by which a step's sound is brought to the loudness of its kind
+RAMP = 8  # a gain is reached within a step's first RAMPth part, without a seam
+AGES = 32  # steps since the beginning of an episode that are told apart: many a sound comes right then
+
+
+@dataclass(frozen=True)
+class SoundKinds:
+    """Kinds of a step's sound: a level of onset strength and one of loudness (see `worldsim.train.sound_kinds`)."""
+
+    onsets: tuple[float, ...]  # onset strengths from which the next level begins, ascending
+    loudness: tuple[float, ...]  # likewise, RMS of full scale
+    rms: tuple[float, ...] = ()  # of each level of loudness, to which a step's sound is brought; none: left as drawn
+    certainty: float = 1.0  # by which log-odds are multiplied: above 1 what is likely becomes more so
+
+    def __post_init__(self) -> None:
+        check_bounds("sound kinds", self, certainty=(0, 100))
+        for name, given in (("onsets", self.onsets), ("loudness", self.loudness)):
+            if any(a >= b for a, b in pairwise(given)):
+                raise InvalidInput(f"sound kinds {name} are {given}; give ascending ones")
+        if len(self.rms) not in (0, len(self.loudness) + 1):
+            raise InvalidInput(f"sound kinds rms has {len(self.rms)} numbers; give {len(self.loudness) + 1}, or none")
+
+    @property
+    def count(self) -> int:
+        """How many kinds there are; kind // (levels of loudness) is the level of onset."""
+        return (len(self.onsets) + 1) * (len(self.loudness) + 1)
 
 
 @dataclass(frozen=True)
@@ -40,21 +69,21 @@ class AudioConfig:
     """Sizes of the head that makes the sound, and how it is drawn."""
 
     codec: AudioCodecConfig
+    kinds: SoundKinds
     features: int = 96  # numbers that are read of a frame
     width: int = 192  # of the context
     dilations: tuple[int, ...] = (1, 4)  # of its layers, in steps: it looks back for 3 times their sum
     hidden: int = 320  # of the network that draws
     steps: int = 8  # in which a step's latents are drawn
     temperature: float = 1.0  # scale of the noise that they are drawn from
-    listens: bool = (
-        True  # whether it hears its own last latents; one that was trained briefly follows frames better deaf
-    )
+    listens: bool = True  # whether it hears its own last latents; trained briefly, it follows frames better deaf
+    gain: float = 1.0  # of the samples, calibrated so that it is as loud as the recording
 
     def __post_init__(self) -> None:
         widths = (1, 4096)
         check_bounds(
             "audio", self, features=widths, width=widths, dilations=(1, 1024), hidden=widths, steps=(1, 256),
-            temperature=(0, 100),
+            temperature=(0, 100), gain=(0, 100),
         )  # fmt: skip
 
 
@@ -71,9 +100,12 @@ class FrameReader(nn.Module):
         self.leave = nn.Linear(64 * cells, features)
         self.first = c.action_start if c.actions else None
         self.action = nn.Embedding(c.actions, features) if c.actions else nn.Linear(c.action_dim, features)
+        self.age = nn.Embedding(AGES + 1, features)
 
-    def forward(self, latents: Tensor, previous: Tensor, actions: Tensor) -> Tensor:
-        """Latents (F, 1 + between, C, h, w), those of the frame before (F, C, h, w), actions -> (F, features).
+    def forward(self, latents: Tensor, previous: Tensor, actions: Tensor, ages: Tensor) -> Tensor:
+        """Latents (F, 1 + between, C, h, w), those of the frame before (F, C, h, w), actions, ages -> (F, features).
+
+        `ages` (F,) are steps from the beginning of the episode to the frame before.
 
         Of a frame that was given without those between, they are taken to lie halfway.
         """
@@ -84,7 +116,7 @@ class FrameReader(nn.Module):
         grid = torch.cat([frame, frame - previous, between.flatten(1, 2)], dim=1)  # (F, (2 + between) * C, h, w)
         x = F.silu(self.shrink(F.silu(self.enter(grid))))
         taken = actions - self.first if self.first is not None else actions.to(self.action.weight.dtype)
-        return self.leave(x.flatten(1)) + self.action(taken)
+        return self.leave(x.flatten(1)) + self.action(taken) + self.age(ages.clamp(0, AGES))
 
 
 class Drawer(nn.Module):
@@ -113,25 +145,54 @@ class SoundModel(nn.Module):
 
     def __init__(self, config: AudioConfig, dynamics: DynamicsConfig) -> None:
         super().__init__()
-        self.config, numbers = config, config.codec.numbers
+        self.config, numbers, width = config, config.codec.numbers, config.width
         self.reader = FrameReader(dynamics, config.features)
-        self.enter = nn.Linear(config.features + numbers, config.width)
-        self.context = CausalStack(config.width, list(config.dilations), CONTEXT_TAPS)
-        self.drawer = Drawer(numbers, config.width, config.hidden)
+        self.enter = nn.Linear(config.features + numbers, width)
+        self.last_kind = nn.Embedding(config.kinds.count + 1, width)  # the last one: nothing was heard yet
+        self.context = CausalStack(width, list(config.dilations), CONTEXT_TAPS)
+        self.kind = nn.Linear(width, config.kinds.count)
+        self.as_kind = nn.Embedding(config.kinds.count, width)
+        self.drawer = Drawer(numbers, width, config.hidden)
 
-    def read(self, seen: Tensor, heard: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """What was seen at T steps (B, T, features) and heard before each (B, T, numbers) -> context (B, T, width)."""
-        x, state = self.context(self.enter(torch.cat([F.silu(seen), heard], dim=-1)), state)
+    def read(
+        self, seen: Tensor, heard: Tensor, kinds: Tensor, state: dict[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """What was seen at T steps (B, T, features), heard before each (B, T, numbers), kinds of that (B, T) ->
+        context (B, T, width)."""
+        x = self.enter(torch.cat([F.silu(seen), heard], dim=-1)) + self.last_kind(kinds)
+        x, state = self.context(x, state)
         return F.gelu(x), state
 
-    def draw(self, context: Tensor, noise: Tensor) -> Tensor:
-        """Latents (..., numbers) from noise, given the context (..., width)."""
-        steps = self.config.steps
+    def choose(self, context: Tensor, uniform: Tensor) -> Tensor:
+        """Draw kinds (B,) by their probability given the context (B, width), with `uniform` (B,) in [0, 1]."""
+        logits = self.config.kinds.certainty * self.kind(context)
+        reached = F.softmax(logits, dim=-1).cumsum(-1)
+        return (reached[:, :-1] < uniform[:, None]).sum(-1)
+
+    def draw(self, context: Tensor, kinds: Tensor, noise: Tensor) -> Tensor:
+        """Latents (B, numbers) of these kinds (B,) from noise, given the context (B, width)."""
+        steps, context = self.config.steps, context + self.as_kind(kinds)
 
         def predict(z: Tensor, t: float) -> Tensor:
             return self.drawer(z, context, torch.full(z.shape[:-1], t, device=z.device))
 
         return solve_ode(predict, self.config.temperature * noise, [*levels(steps), 1.0], small=False)
+
+    def nothing_heard(self, batch: int) -> dict[str, Tensor]:
+        """What was heard before the first step: latents (B, numbers) and their kind (B,)."""
+        weight = self.kind.weight
+        kind = torch.full((batch,), self.config.kinds.count, dtype=torch.int64, device=weight.device)
+        return {"last": weight.new_zeros(batch, self.config.codec.numbers), "kind": kind}
+
+    def hear(
+        self, seen: Tensor, heard: dict[str, Tensor], noise: Tensor, state: dict[str, Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """One step: seen (B, features), heard before it, noise (B, numbers + 1) -> heard now, the context's state."""
+        last = heard["last"] * self.config.listens
+        context, state = self.read(seen[:, None], last[:, None], heard["kind"][:, None], state)
+        uniform = torch.special.ndtr(noise[:, -1])  # the last number chooses the kind
+        kind = self.choose(context[:, 0], uniform)
+        return {"last": self.draw(context[:, 0], kind, noise[:, :-1]), "kind": kind}, state
 
 
 class AudioHead(CarriedHead):
@@ -142,24 +203,35 @@ class AudioHead(CarriedHead):
     def __init__(self, config: AudioConfig, dynamics: DynamicsConfig) -> None:
         super().__init__()
         self.config = config
-        self.noise_shape = (config.codec.numbers,)
+        self.noise_shape = (config.codec.numbers + 1,)
         self.model = SoundModel(config, dynamics)
         self.codec = AudioCodec(config.codec)
 
     def empty(self, batch: int) -> dict[str, dict[str, Tensor]]:
         """Silence: nothing was seen, heard, or rings on."""
-        heard = self.codec.log_rms.new_zeros(batch, self.config.codec.numbers)
         context, codec = self.model.context.empty(batch), self.codec.empty_decoder(batch)
-        return {"heard": {"last": heard}, "context": context, "codec": codec}
+        gain = {"last": self.codec.log_rms.new_ones(batch)}
+        return {"heard": self.model.nothing_heard(batch), "context": context, "codec": codec, "gain": gain}
 
     def step(
         self, carried: dict[str, dict[str, Tensor]], drawn: Drawn, noise: Tensor
     ) -> tuple[dict[str, dict[str, Tensor]], Tensor]:
         """As `CarriedHead.step`."""
-        seen = self.model.reader(drawn.latents, drawn.previous, drawn.inputs.actions)[:, None]
-        heard = carried["heard"]["last"] * self.config.listens
-        context, state = self.model.read(seen, heard[:, None], carried["context"])
-        latents = self.model.draw(context[:, 0], noise)  # (B, numbers)
+        seen = self.model.reader(drawn.latents, drawn.previous, drawn.inputs.actions, drawn.inputs.ages)
+        heard, state = self.model.hear(seen, carried["heard"], noise, carried["context"])
         c = self.config.codec
-        sound, ringing = self.codec.decode(latents.unflatten(1, (1, c.latents, c.dim)), carried["codec"])
-        return {"heard": {"last": latents}, "context": state, "codec": ringing}, to_int16(sound)
+        sound, ringing = self.codec.decode(heard["last"].unflatten(1, (1, c.latents, c.dim)), carried["codec"])
+        sound, gain = self._as_loud(sound, heard["kind"], carried["gain"]["last"])
+        tree = {"heard": heard, "context": state, "codec": ringing, "gain": {"last": gain}}
+        return tree, to_int16(self.config.gain * sound)
+
+    def _as_loud(self, sound: Tensor, kind: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
+        """Sound (B, S, C) brought to the loudness of its kind (B,), from the gain before (B,) on, and the new gain."""
+        kinds = self.config.kinds
+        if not kinds.rms:
+            return sound, last.clone()
+        wanted = torch.tensor(kinds.rms, dtype=sound.dtype, device=sound.device)[kind % len(kinds.rms)]
+        gain = (wanted / sound.square().mean((1, 2)).sqrt().clamp_min(1e-6)).clamp(*GAINS)
+        size = sound.shape[1]
+        ramp = (torch.arange(1, size + 1, device=sound.device) * RAMP / size).clamp(max=1)
+        return sound * torch.lerp(last[:, None], gain[:, None], ramp)[..., None], gain

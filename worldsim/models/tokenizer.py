@@ -32,7 +32,7 @@ class TokenizerConfig:
     blocks: int = 2  # residual blocks at 1/4 and 1/8; the decoder has one more at 1/8
     cameras: tuple[str, ...] = ("rgb",)  # image streams of one size that make a frame, one above the other
     decoder: str = "residual"  # name in `worldsim.models.decoders`
-    background: bool = False  # what is encoded is the difference from one image, the median of the data
+    decoder_ranks: tuple[int, int, int] = (14, 20, 16)  # of a factored decoder's convolutions, at 1/2, 1/4 and 1/8
 
     def __post_init__(self) -> None:
         if self.height % STRIDE or self.width % STRIDE:
@@ -47,7 +47,7 @@ class TokenizerConfig:
         sides, widths = (STRIDE, 8192), (1, 4096)
         check_bounds(
             "tokenizer", self, height=sides, width=sides, channels=(1, 512),
-            encoder_widths=widths, decoder_widths=widths, blocks=(0, 64),
+            encoder_widths=widths, decoder_widths=widths, decoder_ranks=widths, blocks=(0, 64),
         )  # fmt: skip
 
     @property
@@ -83,25 +83,14 @@ class Tokenizer(nn.Module):
         self.decoder = decoders.kind(config.decoder)(config, config.decoder)
         self.log_rms: Tensor  # of what the encoder says, over many images; measured, not learned
         self.register_buffer("log_rms", torch.zeros(()))
-        self.background: Tensor | None  # (3, H, W) in [-1, 1]; of the data, not learned
-        self.register_buffer("background", torch.zeros(3, config.height, config.width) if config.background else None)
 
     def encode(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in [-1, 1] -> latents (B, C, h, w)."""
-        return self.say(images) * torch.exp(-self.log_rms)
+        return self.encoder(images) * torch.exp(-self.log_rms)
 
     def decode(self, latents: Tensor) -> Tensor:
         """(B, C, h, w) -> images (B, 3, H, W), about [-1, 1], not clipped."""
-        return self.draw(latents * torch.exp(self.log_rms))
-
-    def say(self, images: Tensor) -> Tensor:
-        """As `encode`, but for the scale of the latents."""
-        return self.encoder(images if self.background is None else images - self.background)
-
-    def draw(self, said: Tensor) -> Tensor:
-        """As `decode`, of what `say` gives."""
-        images: Tensor = self.decoder(said)
-        return images if self.background is None else images + self.background
+        return self.decoder(latents * torch.exp(self.log_rms))
 
 
 def to_images(frames: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from worldsim.data.episodes import Episodes
 from worldsim.data.latents import load_tokenizer, weights_digest
 from worldsim.errors import InvalidInput
 from worldsim.io.files import write_json
@@ -16,6 +17,7 @@ from worldsim.io.weights import find_world, read_world, write_world
 from worldsim.models.audio import AudioConfig
 from worldsim.models.tokenizer import TokenizerConfig
 from worldsim.train.audio_task import load_codec
+from worldsim.train.calibrate_sound import calibrate_sound, with_sound
 from worldsim.train.checkpoint import load_checkpoint, setting
 from worldsim.train.export import RECORD, read_records
 from worldsim.train.record import TrainingRecord
@@ -23,11 +25,15 @@ from worldsim.train.record import TrainingRecord
 STAGES = ("audio-codec", "audio")  # of the training, whose records come with the weights
 
 
-def add_audio(world: str | Path, run: Path, out: Path, *, temperature: float = 1.0, listens: bool = True) -> None:
+def add_audio(
+    world: str | Path, run: Path, out: Path,
+    *, temperature: float = 1.0, certainty: float = 1.0, listens: bool = True, calibrate: Path | None = None,
+) -> None:  # fmt: skip
     """Write the world with the sound that was trained in `run`, in bf16; frames stay the same to the bit.
 
-    `temperature` is the scale of the noise that sound is drawn from: a head that was trained briefly is too quiet at 1.
-    Without `listens` it does not hear its own last latents.
+    `temperature` is the scale of the noise that sound is drawn from, `certainty` sharpens which kind of sound follows.
+    Without `listens` it does not hear its own last latents. `calibrate` is an episode store with sound, better none of
+    the training: dreams are made as loud as it is, with onsets as often (`worldsim.train.calibrate_sound`).
 
     `world` is a shipped name, a local folder or a hub id. Raises InvalidInput where the head was trained on another
     tokenizer's latents, or its steps are of another length.
@@ -43,9 +49,13 @@ def add_audio(world: str | Path, run: Path, out: Path, *, temperature: float = 1
     audio = {f"model.{n[len(prefix) :]}": t for n, t in tensors.items() if n.startswith(prefix)}
     audio |= {f"codec.{n}": t for n, t in codec.state_dict().items()}
     packed = {n: t.to(torch.bfloat16) for n, t in audio.items()}
-    sound = dataclasses.replace(setting(path, meta, "model", AudioConfig), temperature=temperature, listens=listens)
-    config = dataclasses.replace(files.config, audio=sound)
-    write_world(out, dataclasses.replace(files, config=config, audio=packed))
+    sound = setting(path, meta, "model", AudioConfig)
+    kinds = dataclasses.replace(sound.kinds, certainty=certainty)
+    sound = dataclasses.replace(sound, temperature=temperature, listens=listens, kinds=kinds)
+    loud = dataclasses.replace(files, config=dataclasses.replace(files.config, audio=sound), audio=packed)
+    if calibrate is not None:
+        loud = with_sound(loud, calibrate_sound(loud, Episodes.open(calibrate)))
+    write_world(out, loud)
     records = {kind: TrainingRecord(run / f"{kind}.json").to_json() for kind in STAGES}
     write_json(out / RECORD, read_records(folder / RECORD) | records, indent=None)
 

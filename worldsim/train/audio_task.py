@@ -1,8 +1,12 @@
 """Training the head that makes a world's sound, on recorded frames and sound; nothing of the world changes.
 
 The latents of a step's sound are drawn along a flow from noise (Lipman et al., 2023; Liu et al., 2023): the network
-predicts the clean latents of noisy ones, given what was seen and heard. What it heard is recorded sound with noise on
-it, and sometimes nothing, so that it listens to itself later without trusting itself too much.
+predicts the clean latents of noisy ones, given what was seen and heard, and the kind of the sound. What kind it is is
+learned by itself, as a class. What it heard is recorded sound with noise on it, sometimes nothing, and now and then
+another kind than it was, so that it listens to itself later without trusting itself too much.
+
+Loud onsets are rare and most of what the ear notices: clips are drawn so that all levels of onset come up. Recordings
+are short for what there is to learn, so features are dropped out, and frames get much noise.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from worldsim.data.clips import STREAM
@@ -25,8 +30,9 @@ from worldsim.models.dynamics import DynamicsConfig
 from worldsim.models.tokenizer import Tokenizer
 from worldsim.train.audio_codec_task import spectrogram
 from worldsim.train.checkpoint import load_checkpoint, setting
+from worldsim.train.sound_kinds import choose_kinds, kinds_of, measure_sound, onset_rows
 
-DRAWS = 4  # noisy latents that are learned from at every step: the network that draws is small
+DRAWS = 2  # noisy latents that are learned from at every step: the network that draws is small
 EXAMPLES = 2  # clips of a preview
 
 
@@ -34,17 +40,21 @@ EXAMPLES = 2  # clips of a preview
 class AudioLossConfig:
     """What is put on the clips that the head learns from."""
 
-    frame_noise: float = 0.15  # most noise on the latents of frames: dreamed ones are not quite as recorded ones
+    frame_noise: float = 0.5  # most noise on the latents of frames: dreamed ones are not quite as recorded ones
     heard_noise: float = 0.6  # most noise on the sound that was heard
-    deaf: float = 0.15  # share of the clips in which nothing was heard
+    deaf: float = 0.5  # share of the clips in which no latents were heard
+    misheard: float = 0.1  # share of the steps before which another kind of sound was heard
+    dropout: float = 0.3  # share of the features that are dropped
+    kind: float = 0.5  # weight of the loss of kinds, in nats
+    balanced: float = 0.5  # share of the clips that are chosen by a level of onset, all levels alike
     noise_level: float = -0.5  # mean of the logit of the level at which latents are to be cleaned; its deviation is 1.2
-    warm_up: int = 4  # first steps of a clip that are not learned from: their past is not in the clip
+    warm_up: int = 6  # first steps of a clip that are not learned from, unless an episode begins there
 
     def __post_init__(self) -> None:
         size = (0, 100)
         check_bounds(
-            "audio loss", self, frame_noise=size, heard_noise=size, deaf=(0, 1), noise_level=(-20, 20),
-            warm_up=(0, 1000),
+            "audio loss", self, frame_noise=size, heard_noise=size, deaf=(0, 1), misheard=(0, 1), dropout=(0, 0.99),
+            kind=size, balanced=(0, 1), noise_level=(-20, 20), warm_up=(0, 1000),
         )  # fmt: skip
 
 
@@ -59,37 +69,63 @@ class AudioLoss(nn.Module):
         self, batch: dict[str, Tensor], step: int, generator: torch.Generator, progress: float = 0.0
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """`latents` (B, T + 1, 1 + between, C, h, w), `actions` (B, T + 1, ...), `stream.audio` (B, T + 1, numbers),
-        `valid` (B, T + 1) -> loss and metrics."""
-        c, sound = self.config, batch[f"{STREAM}audio"]
+        `kinds`, `ages`, `valid` (B, T + 1) -> loss and metrics."""
+        c, sound, kinds = self.config, batch[f"{STREAM}audio"], batch["kinds"]
         wanted, valid = sound[:, 1:], batch["valid"][:, 1:].clone()
-        valid[:, : min(c.warm_up, valid.shape[1] - 1)] = False
-
-        def noise(like: Tensor, most: float) -> Tensor:
-            size = most * torch.rand(len(like), *(1,) * (like.dim() - 1), generator=generator, device=like.device)
-            return size * torch.randn(like.shape, generator=generator, device=like.device)
-
-        hears = torch.rand(len(sound), 1, 1, generator=generator, device=sound.device) >= c.deaf
-        heard = (sound[:, :-1] + noise(wanted, c.heard_noise)) * hears
+        begins = batch["ages"][:, :1] == 0
+        valid[:, : min(c.warm_up, valid.shape[1] - 1)] &= begins
         latents = batch["latents"].float()
-        latents = latents + noise(latents, c.frame_noise)
+        latents = latents + _noise(latents, c.frame_noise, generator)
+        hears = _uniform(sound[:, :1, :1], generator) >= c.deaf
+        heard = (sound[:, :-1] + _noise(wanted, c.heard_noise, generator)) * hears
+        seen = _drop(see(self.model, latents, batch["actions"], batch["ages"]), c.dropout, generator)
         context, _ = self.model.read(
-            see(self.model, latents, batch["actions"]), heard, self.model.context.empty(len(sound))
+            seen, heard, self._last_kinds(kinds, generator), self.model.context.empty(len(sound))
         )
+        context = _drop(context, c.dropout, generator)
+        chosen = F.cross_entropy(self.model.kind(context).float().transpose(1, 2), kinds[:, 1:], reduction="none")
+        error = self._flow(wanted, context + self.model.as_kind(kinds[:, 1:]), generator)
+        error, chosen = ((one * valid).sum() / valid.sum().clamp_min(1) for one in (error, chosen))
+        return error + c.kind * chosen, {"error": error.detach(), "kind": chosen.detach()}
+
+    def _last_kinds(self, kinds: Tensor, generator: torch.Generator) -> Tensor:
+        """Kinds (B, T + 1) -> those heard before each step (B, T): none before the first, now and then a wrong one."""
+        count, last = self.model.config.kinds.count, kinds[:, :-1]
+        other = torch.randint(count, last.shape, generator=generator, device=last.device)
+        last = torch.where(_uniform(last.float(), generator) < self.config.misheard, other, last)
+        return torch.cat([torch.full_like(last[:, :1], count), last[:, 1:]], dim=1)
+
+    def _flow(self, wanted: Tensor, context: Tensor, generator: torch.Generator) -> Tensor:
+        """Error of the clean latents (B, T, numbers) that are predicted of noisy ones: (B, T)."""
         clean = wanted.expand(DRAWS, *wanted.shape)  # (DRAWS, B, T, numbers)
-        level = torch.randn(clean.shape[:-1], generator=generator, device=clean.device) * 1.2 + c.noise_level
+        level = torch.randn(clean.shape[:-1], generator=generator, device=clean.device) * 1.2 + self.config.noise_level
         level = torch.sigmoid(level)
         drawn = torch.randn(clean.shape, generator=generator, device=clean.device)
         noisy = torch.lerp(drawn, clean, level[..., None])
         predicted = self.model.drawer(noisy, context.expand(DRAWS, *context.shape), level).float()
-        error = (predicted - clean).square().mean(-1)  # (DRAWS, B, T)
-        loss = (error * valid).sum() / (DRAWS * valid.sum()).clamp_min(1)
-        return loss, {"error": loss.detach()}
+        return (predicted - clean).square().mean((0, -1))
 
 
-def see(model: SoundModel, latents: Tensor, actions: Tensor) -> Tensor:
-    """What is seen of clips, (B, T, features): latents (B, T + 1, 1 + between, C, h, w), actions (B, T + 1, ...)."""
-    frames, previous, taken = (a.flatten(0, 1) for a in (latents[:, 1:], latents[:, :-1, 0], actions[:, 1:]))
-    return model.reader(frames, previous, taken).unflatten(0, (len(latents), -1))
+def _uniform(like: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.rand(like.shape, generator=generator, device=like.device)
+
+
+def _noise(like: Tensor, most: float, generator: torch.Generator) -> Tensor:
+    """Noise of the shape of clips (B, ...), up to the size `most`, another size for each clip."""
+    size = most * torch.rand(len(like), *(1,) * (like.dim() - 1), generator=generator, device=like.device)
+    return size * torch.randn(like.shape, generator=generator, device=like.device)
+
+
+def _drop(x: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Dropout (Srivastava et al., 2014) by the generator of the training."""
+    return x * (_uniform(x, generator) >= share) / (1 - share)
+
+
+def see(model: SoundModel, latents: Tensor, actions: Tensor, ages: Tensor) -> Tensor:
+    """What is seen of clips, (B, T, features): latents (B, T + 1, 1 + between, C, h, w), actions (B, T + 1, ...), ages
+    (B, T + 1), steps since the beginning of the episode at each frame."""
+    parts = latents[:, 1:], latents[:, :-1, 0], actions[:, 1:], ages[:, :-1]
+    return model.reader(*(a.flatten(0, 1) for a in parts)).unflatten(0, (len(latents), -1))
 
 
 class AudioTask:
@@ -106,17 +142,22 @@ class AudioTask:
         if clip < 2:
             raise InvalidInput(f"clip is {clip}; give at least 2 steps")
         self.stores, self.codec, self.clips, self.steps, self.seed = stores, codec, batch, clip, seed
-        self.settings = AudioConfig(codec.config, **(sizes or {}))
+        of_path = {store.store.path: measure_sound(store.store) for store in stores}  # mirrored ones sound alike
+        measured = [of_path[store.store.path] for store in stores]
+        self.settings = AudioConfig(codec.config, choose_kinds(measured), **(sizes or {}))
         self._made_of = {"tokenizer": weights_digest(tokenizer), "codec": CodecEncoder(codec).digest}
         torch.manual_seed(seed)  # the initial weights only
         self.model = AudioLoss(SoundModel(self.settings, frame_sizes(stores, tokenizer)), loss or AudioLossConfig())
         self.frames_per_batch = batch * clip
         self._heard = [heard_rows(store.store) for store in stores]
+        self._kinds = [kinds_of(self.settings.kinds, *one) for one in measured]
+        self._levels = onset_rows(self.settings.kinds, self._kinds)
         self._shares = np.array([len(store.latents) for store in stores]) / sum(len(s.latents) for s in stores)
 
     def config(self) -> dict[str, Any]:
         """What a resumed run must share."""
         model = asdict(self.settings) | {"dilations": list(self.settings.dilations)}
+        model["kinds"] = {k: list(v) if isinstance(v, tuple) else v for k, v in model["kinds"].items()}
         return {
             "model": model, "batch": self.clips, "clip": self.steps, "seed": self.seed,
             "loss": asdict(self.model.config), **self._made_of,
@@ -129,18 +170,27 @@ class AudioTask:
         return {name: torch.from_numpy(np.stack([clip[name] for clip in clips])) for name in clips[0]}
 
     def _clip(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        index = rng.choice(len(self.stores), p=self._shares)
+        index, row = self._row(rng)
         store, heard = self.stores[index], self._heard[index]
-        row = int(rng.integers(len(store.latents)))
         episode = int(np.searchsorted(store.ends, row, side="right"))
         first, end = int(store.ends[episode - 1]) if episode else 0, int(store.ends[episode])
-        start = int(np.clip(row - self.steps // 2, first, max(first, end - 1 - self.steps)))
+        before = int(rng.integers(self.steps // 4, self.steps + 1))
+        start = int(np.clip(row - before, first, max(first, end - 1 - self.steps)))
         clip = np.arange(start, start + self.steps + 1)
         rows = np.minimum(clip, end - 1)  # a short episode repeats its last row
         return {
-            "latents": store.latents[rows], "actions": store.actions[rows],
-            f"{STREAM}audio": store.streams["audio"][rows], "valid": (clip < end) & heard[rows],
+            "latents": store.latents[rows], "actions": store.actions[rows], "kinds": self._kinds[index][rows],
+            f"{STREAM}audio": store.streams["audio"][rows], "ages": rows - first, "valid": (clip < end) & heard[rows],
         }  # fmt: skip
+
+    def _row(self, rng: np.random.Generator) -> tuple[int, int]:
+        """A store and a row of it that a clip is to hold: any, or one of a level of onset."""
+        if rng.random() < self.model.config.balanced:
+            rows = self._levels[int(rng.integers(len(self._levels)))]
+            index, row = rows[int(rng.integers(len(rows)))].tolist()
+            return index, row
+        index = int(rng.choice(len(self.stores), p=self._shares))
+        return index, int(rng.integers(len(self.stores[index].latents)))
 
     def measure(self, averaged: nn.Module) -> None:
         """Nothing: all that the head knows is learned."""
@@ -153,7 +203,7 @@ class AudioTask:
         for index in range(EXAMPLES):
             clip = self._clip(np.random.default_rng([self.seed, index]))
             tensors = {name: torch.from_numpy(np.asarray(values)).to(device)[None] for name, values in clip.items()}
-            made = listen(averaged.model, tensors["latents"], tensors["actions"], seed=index)
+            made = listen(averaged.model, tensors["latents"], tensors["actions"], tensors["ages"], seed=index)[0]
             c = codec.config
             for latents in (tensors[f"{STREAM}audio"][:, 1:], made):
                 sound = codec.decode(latents.unflatten(2, (c.latents, c.dim)))[0][0]
@@ -161,16 +211,19 @@ class AudioTask:
         return np.concatenate(images)
 
 
-def listen(model: SoundModel, latents: Tensor, actions: Tensor, *, seed: int) -> Tensor:
-    """What the head makes of clips (as of `see`) while it listens to itself: (B, T, numbers), from silence on."""
-    seen = see(model, latents.float(), actions)
+def listen(
+    model: SoundModel, latents: Tensor, actions: Tensor, ages: Tensor, *, seed: int
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """What the head makes of clips (as of `see`) while it listens to itself, from silence on: latents (B, T, numbers)
+    and kinds (B, T)."""
+    seen = see(model, latents.float(), actions, ages)
     generator = torch.Generator(device="cpu").manual_seed(seed)
-    state, heard, made = model.context.empty(len(seen)), seen.new_zeros(len(seen), model.config.codec.numbers), []
+    state, heard, made = model.context.empty(len(seen)), model.nothing_heard(len(seen)), []
     for t in range(seen.shape[1]):
-        context, state = model.read(seen[:, t : t + 1], heard[:, None], state)
-        heard = model.draw(context[:, 0], torch.randn(heard.shape, generator=generator).to(heard.device))
+        noise = torch.randn(len(seen), model.config.codec.numbers + 1, generator=generator).to(seen.device)
+        heard, state = model.hear(seen[:, t], heard, noise, state)
         made.append(heard)
-    return torch.stack(made, dim=1)
+    return torch.stack([one["last"] for one in made], dim=1), torch.stack([one["kind"] for one in made], dim=1)
 
 
 def frame_sizes(stores: list[LatentEpisodes], tokenizer: Tokenizer) -> DynamicsConfig:

@@ -61,7 +61,8 @@ class LossConfig:
     single_steps: float = (
         0.0  # share of the steps that learn from single frames alone, in one process: these take little
     )
-    memory_dropout: float = 0.15  # share of the clips that are learned without memories, where there are any
+    # share of the clips that are learned without memories, and another one with a single of several
+    memory_dropout: float = 0.15
     outcome_dropout: float = 0.3  # share of the features that ending, event and reward are predicted without
 
     def __post_init__(self) -> None:

@@ -60,7 +60,6 @@ class TokenizerStage:
     batch: int = 6  # pairs of successive frames
     channels: int = 16  # of a latent
     cameras: tuple[str, ...] = ("rgb",)  # recorded image streams that make a frame, one above the other
-    background: bool = True  # encode differences from the median image of the data: what stands still is right at once
     loss: TokenizerLossConfig = field(default_factory=TokenizerLossConfig)  # weights of its parts
 
 

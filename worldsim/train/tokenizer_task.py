@@ -23,6 +23,7 @@ from worldsim.models.tokenizer import Tokenizer, TokenizerConfig, to_frames, to_
 RUN = 2  # frames taken in a row, to see what moves
 MEASURED_RUNS = 256  # runs that the RMS of latents is measured on
 SMALLEST_RMS = 1e-6  # an encoder that says less says nothing
+FIRST_RMS = 2.0  # of what an untrained encoder says: far below the noise of size 1, nothing is learned for a long time
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,9 @@ class TokenizerLoss(nn.Module):
         """`frames` (B, RUN, H, W, 3) uint8 -> loss and metrics."""
         c, frames = self.config, batch["frames"]
         images = to_images(frames.flatten(0, 1)).contiguous(memory_format=torch.channels_last)
-        said = self.tokenizer.say(images).float()
+        said = self.tokenizer.encoder(images).float()
         noise = torch.randn(said.shape, generator=generator, device=said.device)
-        decoded = self.tokenizer.draw(said + noise).float()
+        decoded = self.tokenizer.decoder(said + noise).float()
         rate = 0.5 * torch.log1p(said.square()).mean()
         loss = reconstruction_loss(decoded, images, images.unflatten(0, frames.shape[:2]), c)
         squared = (decoded - images).detach().square()
@@ -132,14 +133,21 @@ class TokenizerTask:
         self.model = TokenizerLoss(Tokenizer(config), loss or TokenizerLossConfig())
         self.frames_per_batch = batch * RUN
         self._runs = Runs(stores, config.cameras)
-        if self.model.tokenizer.background is not None:
-            self.model.tokenizer.background.copy_(self._median_image())
+        self._speak_up()
 
-    def _median_image(self) -> Tensor:
-        """What most images show at each pixel, (3, H, W): all of what stands still, at once."""
-        rng = np.random.default_rng(self.seed)
-        median = np.median(np.stack([self._run(rng)[0] for _ in range(MEASURED_RUNS)]), axis=0)  # (H, W, 3)
-        return to_images(torch.from_numpy(median)[None])[0]
+    @torch.no_grad()
+    def _speak_up(self) -> None:
+        """Scale the untrained encoder's last layer so that it says things of mean 0 and RMS `FIRST_RMS` of the data.
+
+        An initialisation by data, as of Mishkin and Matas (2016).
+        """
+        rng, encoder = np.random.default_rng(self.seed), self.model.tokenizer.encoder
+        frames = np.concatenate([self._run(rng) for _ in range(self.runs)])  # (runs * RUN, H, W, 3)
+        said = encoder(to_images(torch.from_numpy(frames)))  # (N, C, h, w)
+        mean, last = said.mean((0, 2, 3)), encoder[-1]
+        scale = FIRST_RMS / (said - mean[:, None, None]).square().mean().sqrt().clamp_min(SMALLEST_RMS)
+        last.weight.mul_(scale)
+        last.bias.sub_(mean).mul_(scale)
 
     def config(self) -> dict[str, Any]:
         """What a resumed run must share."""
