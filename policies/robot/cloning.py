@@ -162,7 +162,8 @@ def clone(
     tell: Callable[[int, float], Any] = lambda step, loss: None,
 ) -> ClonedPolicy:  # fmt: skip
     """A policy that does what was done; trained for `seconds`, or so many `steps`, the same for the same seed."""
-    config = CloneConfig(*shown.images.shape[1:3], shown.names, _scale(shown.states), _scale(shown.actions))
+    height, width = shown.images.shape[1:3]
+    config = CloneConfig(height, width, shown.names, _scale(shown.states), _scale(shown.actions))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # the initial weights only
         net = CloneNet(config)
