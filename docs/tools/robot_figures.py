@@ -42,6 +42,36 @@ def dream_of(world: World, store: Episodes, wild: float = 0.0) -> tuple[dict[str
     return true, {name: np.stack(values, axis=1) for name, values in said.items()}
 
 
+def _psnr(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Of each of frames (E, H, W, 3) uint8, in dB."""
+    error = np.square(one.astype(np.float64) - other).mean((1, 2, 3)) / 255**2
+    return -10 * np.log10(np.maximum(error, 1e-10))
+
+
+def _print_frames(world: World, store: Episodes, count: int = 40) -> None:
+    """How close frames are by steps ahead, beside copying and the actions of another episode, in dB."""
+    usual = int(np.bincount(store.lengths).argmax())
+    episodes = [store.episode(i) for i in range(len(store)) if store.lengths[i] == usual][:count]
+    frames, actions = (np.stack([one[name] for one in episodes]) for name in ("rgb", "action"))
+    given = {name: np.stack([one[name][:1] for one in episodes]) for name in world.spec.streams}
+    found: dict[int, list[np.ndarray]] = {h: [_psnr(frames[:, 0], frames[:, h])] for h in HORIZONS}
+    for taken in (actions, np.roll(actions, 1, axis=0)):
+        state: Any = world.reset(list(range(len(episodes))), frames=frames[:, :1], streams=given)
+        for t in range(1, max(HORIZONS) + 1):
+            state, step = world.step(state, taken[:, t], decode="frame" if t in HORIZONS else "none")
+            if t in HORIZONS:
+                found[t].append(_psnr(step.frame, frames[:, t]))
+    again = [_psnr(world.decode(torch.from_numpy(world.encode(f))[:, None].to(world.device, world.dtype))[0][:, 0], f)
+             for f in (frames[:, h] for h in HORIZONS)]  # fmt: skip
+    for h, whole in zip(HORIZONS, again, strict=True):
+        copied, dreamed, other = found[h]
+        told = [f"{v.mean():.2f} ± {v.std() / len(v) ** 0.5:.2f}" for v in (dreamed, dreamed - copied, dreamed - other)]
+        print(
+            f"frames, {h} steps: {told[0]} dB, {told[1]} above copying, {told[2]} above the actions of another episode"
+        )
+        print(f"    the tokenizer alone {whole.mean():.2f} dB")
+
+
 @torch.no_grad()
 def main(world: World, store: Episodes) -> None:
     """Print a table of errors in centimetres, and precision and recall of success."""
@@ -58,6 +88,7 @@ def main(world: World, store: Episodes) -> None:
     for what, a, b in (("steps", wanted, found), ("episodes", wanted.any(1), found.any(1))):
         both = (a & b).sum()
         print(f"success of {what}: precision {both / max(b.sum(), 1):.3f}, recall {both / max(a.sum(), 1):.3f}")
+    _print_frames(world, store)
     if SURE[0] in said:
         _print_sure(true, said, dream_of(world, store, wild=1.0)[1])
 

@@ -156,7 +156,7 @@ class MetaWorld:
             "task": np.int64(self._task),
             "success": np.bool_(success),
         }
-        self._now = TimeStep(self._arm.frame(), reward, False, not self._running, extras)  # type: ignore[arg-type]
+        self._now = TimeStep(self._arm.frame(), reward, False, not self._running, extras)
         return self._now
 
 

@@ -1,7 +1,7 @@
 """Policies cloned from recordings: a small network that learns what was done at a frame (behaviour cloning).
 
 It sees the frame, `observation.state` and the task, as LeRobot's policies do, and neither object nor goal but by what
-the frame shows. Keypoints (spatial softmax; Finn et al., 2016) say where things are.
+the frame shows.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ class CloneNet(nn.Module):
         self.see = nn.Sequential(
             nn.Conv2d(3, c.channels, 5, stride=2, padding=2), nn.SiLU(),
             nn.Conv2d(c.channels, wide, 3, stride=2, padding=1), nn.SiLU(),
-            nn.Conv2d(wide, wide, 3, padding=1), nn.SiLU(),
-            nn.Conv2d(wide, wide, 3, padding=1),
+            nn.Conv2d(wide, wide, 3, stride=2, padding=1), nn.SiLU(),
+            nn.Flatten(), nn.Linear(wide * -(-c.height // 8) * -(-c.width // 8), c.hidden), nn.SiLU(),
         )  # fmt: skip
         self.state, self.action = Normalise(c.state), Normalise(c.action)
-        inputs = 2 * wide + len(c.state.mean) + len(c.tasks)
+        inputs = c.hidden + len(c.state.mean) + len(c.tasks)
         self.tasks, self.reads_state = len(c.tasks), bool(c.state.mean)
         self.act = nn.Sequential(
             nn.Linear(inputs, c.hidden), nn.SiLU(), nn.Linear(c.hidden, c.hidden), nn.SiLU(),
@@ -64,12 +64,7 @@ class CloneNet(nn.Module):
 
     def forward(self, images: Tensor, state: Tensor, task: Tensor) -> Tensor:
         """(B, A), in deviations of the data."""
-        maps = self.see(2 * images - 1).float()  # (B, K, h, w)
-        height, width = maps.shape[2:]
-        share = torch.softmax(maps.flatten(2), dim=-1).unflatten(2, (height, width))
-        y = (share.sum(3) * torch.linspace(-1, 1, height, device=maps.device)).sum(2)
-        x = (share.sum(2) * torch.linspace(-1, 1, width, device=maps.device)).sum(2)
-        parts = [x, y]
+        parts = [self.see(2 * images - 1).float()]  # (B, hidden)
         if self.reads_state:
             parts.append(self.state(state))
         if self.tasks:
@@ -167,7 +162,8 @@ def clone(
     tell: Callable[[int, float], Any] = lambda step, loss: None,
 ) -> ClonedPolicy:  # fmt: skip
     """A policy that does what was done; trained for `seconds`, or so many `steps`, the same for the same seed."""
-    config = CloneConfig(*shown.images.shape[1:3], shown.names, _scale(shown.states), _scale(shown.actions))
+    height, width = shown.images.shape[1:3]
+    config = CloneConfig(height, width, shown.names, _scale(shown.states), _scale(shown.actions))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # the initial weights only
         net = CloneNet(config)

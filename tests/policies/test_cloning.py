@@ -19,7 +19,7 @@ from worldsim.world import World
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("clone")
-    point_robot.trained_world(path, steps=120)
+    point_robot.trained_world(path, steps=5)
     record_episodes("point-robot", {}, steps=400, out=path / "experts", policy="chaser:1", seed=5)
     return path
 
