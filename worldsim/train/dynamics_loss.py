@@ -61,8 +61,7 @@ class LossConfig:
     single_steps: float = (
         0.0  # share of the steps that learn from single frames alone, in one process: these take little
     )
-    # share of the clips that are learned without memories, and another one with a single of several
-    memory_dropout: float = 0.15
+    memory_dropout: float = 0.15  # share of the clips learned without memories, and with a single one of several
     outcome_dropout: float = 0.3  # share of the features that ending, event and reward are predicted without
 
     def __post_init__(self) -> None:
