@@ -68,15 +68,17 @@ class Agent:
                 f"{self.world!r} or one trained on from it, or train the agent anew"
             )
 
-    def save(self, path: Path | str) -> None:
-        """Write `path` (.safetensors), whole or not at all: weights, the optimizer's state, and all fields.
+    def save(self, path: Path | str, *, optimizer: bool = True) -> None:
+        """Write `path` (.safetensors), whole or not at all: weights, all fields, and the optimizer's state.
 
-        Raises InvalidInput where it cannot be written.
+        Without that state the file is a third as large, and training starts from the weights alone. Raises InvalidInput
+        where it cannot be written.
         """
         path = _checked(path)
         # Not the state_dict, which names the features that actor and critic share three times.
         tensors = {f"policy.{name}": weight.detach() for name, weight in self.policy.named_parameters()}
-        tensors |= optimizer_tensors(self.policy.optimizer)
+        if optimizer:
+            tensors |= optimizer_tensors(self.policy.optimizer)
         meta = {
             "kind": KIND, "agent_format": FORMAT, "world": self.world, "tokenizer": self.tokenizer,
             "observation": dataclasses.asdict(self.observation), "options": self.options, "steps": self.steps,

@@ -67,8 +67,11 @@ def real_envs(
     seed: int = 0,
     between: bool = False,
     trust_source: bool = False,
+    source: str | None = None,
 ) -> VecEnv:
     """`num_envs` of the real game that `world` was recorded from: same actions, clock, time limit, observations.
+
+    `source` names another game of the same frames, actions and clock instead, with its own settings: test levels, say.
 
     Raises MissingDependency where the simulator is not installed, InvalidInput where it does not fit the world, or is
     in a module of Python that the world's files name, which is imported only with `trust_source`.
@@ -76,10 +79,11 @@ def real_envs(
     config = world.config.source
 
     def make() -> gym.Env[Any, Any]:
-        source = matching_source(
-            config.name, config.frame_skip, world.spec, parameters=config.parameters, trust_source=trust_source
-        )
-        env = SourceEnv(source, hold=observation.hold, between=between)
+        game = matching_source(
+            source or config.name, config.frame_skip, world.spec,
+            parameters=None if source else config.parameters, trust_source=trust_source,
+        )  # fmt: skip
+        env = SourceEnv(game, hold=observation.hold, between=between)
         first, n = world.spec.actions.start, world.spec.actions.n
         # Agents count actions from 0, as `WorldVecEnv` does.
         return gym.wrappers.TransformAction(env, lambda a: a + first, gym.spaces.Discrete(n)) if first else env

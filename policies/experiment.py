@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,9 @@ from worldsim.policies.controls import ShuffledActions
 from worldsim.policies.curves import format_stages, save_curves
 from worldsim.policies.judge import Judge, Scores, format_table, pooled
 from worldsim.policies.observation import ObservationConfig
+from worldsim.policies.rollouts import Workers, make_rollouts, one_thread
 from worldsim.policies.runs import format_runs
-from worldsim.policies.training import Training
+from worldsim.policies.training import Training, find_agent
 from worldsim.policies.video import film
 from worldsim.sampling.noise_shaping import NoiseShaping
 from worldsim.sampling.sampler import SamplingConfig
@@ -29,6 +31,8 @@ from worldsim.world import World
 
 MOST_GAMES = 8  # simulators in one batch
 STAGE_EPISODES = 16  # at most, to evaluate an agent by between two parts of its training
+
+Trained = tuple[Scores, list[dict[str, Any]]]  # what an agent reached, by place, and the points of its curve
 
 
 @dataclass
@@ -74,6 +78,21 @@ def sampling_in_training(sampling: SamplingConfig, dream: DreamConfig) -> Sampli
     return replace(sampling, **changes)
 
 
+@dataclass(frozen=True)
+class Agents:
+    """The job of whoever trains agents that differ in their seeds; a task is a seed."""
+
+    name: str
+    out: Path
+    observation: ObservationConfig
+    train: TrainConfig
+    evaluate: EvaluateConfig
+
+    def open(self) -> Experiment:
+        """Load the world, and start a simulator where it is needed."""
+        return Experiment(self.name, self.out, self.observation, self.train, self.evaluate)
+
+
 class Experiment:
     """Trains agents in the world called `name`, each in a folder of its own in `out`, and evaluates them.
 
@@ -101,26 +120,43 @@ class Experiment:
             trust_source=evaluate.trust_source,
         )
 
-    def run(self) -> Results:
-        """All of it; writes as it goes on."""
-        results = Results()
+    def run(self, task: int) -> Iterator[Trained]:
+        """Train the agent of a seed."""
+        yield self._train(task)
+
+    def close(self) -> None:
+        """Stop the simulators; may be called twice."""
+        self._judge.close()
+
+    def results(self, workers: Workers) -> Results:
+        """All of it; writes as it goes on. With several workers agents are trained at the same time."""
+        results, train = Results(), self.config
+        seeds = range(train.seed, train.seed + train.seeds)
+        for seed in seeds:
+            find_agent(self._folder(seed), train.resume)
+        # What a worker finds in a folder is then of one that was lost.
+        job = Agents(self.name, self.out, self.observation, replace(train, resume=True), self.evaluation)
         try:
-            for seed in range(self.config.seed, self.config.seed + self.config.seeds):
-                agent = f"seed {seed}"
-                results.rows[agent], results.curves[agent] = self._train(seed)
-                results.learned[agent] = self.evaluation.real_steps if self.config.real is None else self.config.real
-            results.means = pooled(list(results.rows.values()))
-            if self.evaluation.baselines:
-                blind = baselines(self.world.spec.actions, hold=self.observation.hold)
-                results.rows |= {title: self._judge(policy) for title, policy in blind.items()}
+            with one_thread(workers), make_rollouts(job, workers, opened=self) as rollouts:
+                for seed, items in zip(seeds, rollouts.run(seeds), strict=True):
+                    agent = f"seed {seed}"
+                    ((results.rows[agent], results.curves[agent]),) = items
+                    results.learned[agent] = self.evaluation.real_steps if train.real is None else train.real
+                results.means = pooled(list(results.rows.values()))
+                if self.evaluation.baselines:
+                    blind = baselines(self.world.spec.actions, hold=self.observation.hold)
+                    results.rows |= {title: self._judge(policy) for title, policy in blind.items()}
         finally:
-            self._judge.close()
+            self.close()
         results.save(self.out, self._options())
         return results
 
-    def _train(self, seed: int) -> tuple[Scores, list[dict[str, Any]]]:
+    def _folder(self, seed: int) -> Path:
+        return self.out / f"seed-{seed}"
+
+    def _train(self, seed: int) -> Trained:
         """One agent: its scores by place, and the points of its curve; its videos lie in its folder."""
-        out, first = self.out / f"seed-{seed}", 1000 * seed  # the rows of a batch take the seeds that follow
+        out, first = self._folder(seed), 1000 * seed  # the rows of a batch take the seeds that follow
         envs = self._envs(first)
         training = Training(
             envs, self.observation, self.world, self.name, out,

@@ -46,6 +46,7 @@ class Judging:
     real: bool  # play the real game, too
     trust_source: bool
     seed: int
+    source: str | None = None  # another real game than the one that the world was recorded from
 
     def open(self) -> Places:
         """Start a simulator, where it is needed."""
@@ -73,7 +74,9 @@ class Places:
     def _open(self, place: str, rows: int) -> VecEnv:
         job, at = self._job, (place, rows)
         if at not in self._envs and place == "real":
-            self._envs[at] = real_envs(self._world, rows, job.observation, trust_source=job.trust_source)
+            self._envs[at] = real_envs(
+                self._world, rows, job.observation, trust_source=job.trust_source, source=job.source
+            )
         elif at not in self._envs:
             self._envs[at] = dream_envs(job.worlds[place], rows, job.observation)
         return self._envs[at]
@@ -89,7 +92,8 @@ class Judge:
     """Plays whole episodes from their beginning, in the dream and, with `real`, in the real game.
 
     `trained_in` is the world as it is drawn in training, where that is another way than its own: agents are judged in
-    that dream too. `trust_source` is that of `real_envs`. `workers` play; scores do not depend on how many there are.
+    that dream too. `trust_source` and `source` are those of `real_envs`. `workers` play; scores do not depend on how
+    many there are.
     """
 
     def __init__(
@@ -102,12 +106,13 @@ class Judge:
         trained_in: World | None = None,
         seed: int = SEED,
         trust_source: bool = False,
+        source: str | None = None,
         workers: Workers | None = None,
     ) -> None:
         self.episodes = episodes
         worlds = {"dream": world} if trained_in is None else {"dream": world, TRAINED_IN: trained_in}
         self._places = [*worlds, *(["real"] if real else [])]
-        job = Judging(worlds, observation, real, trust_source, seed)
+        job = Judging(worlds, observation, real, trust_source, seed, source)
         self._workers = workers or Workers()
         self._rollouts: Rollouts[Group, Score] = make_rollouts(job, self._workers, opened=job.open())
 

@@ -53,7 +53,7 @@ class Training:
         **options: Any,
     ) -> None:
         self.out = out
-        found = _find(out, resume)
+        found = find_agent(out, resume)
         start = out / AGENT if found else parent
         old = None if start is None else _load(start, observation, world)
         self.points: list[dict[str, Any]] = _read(out / CURVE, "points")[0] if found else []
@@ -119,7 +119,7 @@ class Training:
         return min(self.points[-1]["steps"] if self.points else 0, steps)
 
 
-def _find(out: Path, resume: bool) -> bool:
+def find_agent(out: Path, resume: bool) -> bool:
     """Whether `out` holds an agent to go on with; raises InvalidInput where it holds one that is not to be resumed."""
     found, old = (out / AGENT).exists(), out / "agent.zip"
     if (found or old.exists()) and not resume:

@@ -1,8 +1,10 @@
 """What all tests share."""
 
+import os
 import signal
 
 import pytest
+import torch
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -12,3 +14,21 @@ def signals_as_in_a_terminal():
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread():
+    """The models are so small that more threads only get in each other's way; in programs that tests start, too."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_waiting_for_the_disk():
+    """What a test writes need not outlive a power failure."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield

@@ -69,7 +69,7 @@ class StepOutput:
     end_logit: Tensor  # (B,)
     streams: Streams  # new values of the streams that heads predict, (B, ...); empty where there are none
     frames: Frames | None  # None where nothing was decoded
-    said: Streams = field(default_factory=dict)  # (B, ...) of heads that carry something, by their names
+    said: Streams = field(default_factory=dict)  # (B, ...) what else heads say that is for the info of a step
 
 
 # Yields the name of each stage before it begins, and returns the new state and what the step gives.
@@ -148,6 +148,7 @@ def advance(
     inputs = StepInputs(actions, torch.zeros_like(history.ages, dtype=torch.float32), history.ages, state.heads)
     trees, said = carry(engine, state, latents, inputs)
     carried |= trees
+    said |= {name: values for name, values in sampled.items() if name not in state.heads}  # what is no stream
     memory = state.memory
     if dynamics.memories is not None:
         observed = Observed(latents[:, 0], {**carried, **sampled}, actions, history.ages + 1)
@@ -160,7 +161,8 @@ def advance(
     if decode is not None:
         yield "decoding"
         frames = decode(latents)
-    return new, StepOutput(latents, outcome.reward, outcome.end_logit, sampled, frames, said)
+    streams = {name: values for name, values in sampled.items() if name in state.heads}
+    return new, StepOutput(latents, outcome.reward, outcome.end_logit, streams, frames, said)
 
 
 def recall(

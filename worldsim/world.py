@@ -65,7 +65,8 @@ class World:
         self.engine: Engine = Eager(self.dynamics, self.config.sampling)
         self.starts = Starts.from_tensors(files.starts)
         sizes = self.config.dynamics
-        self.starts.check((sizes.channels, sizes.height, sizes.width), self.config.actions, sizes.streams)
+        grid, read_off = (sizes.channels, sizes.height, sizes.width), self.dynamics.heads.streams_read_off
+        self.starts.check(grid, self.config.actions, sizes.streams, read_off)
         self.spec = _spec(self.config, self.starts)
 
     # -- files --------------------------------------------------------------------------------------------------
@@ -98,6 +99,24 @@ class World:
         other.config = dataclasses.replace(self.config, sampling=sampling)
         other._files = dataclasses.replace(self._files, config=other.config)
         other.engine = self.engine.with_sampling(sampling)
+        return other
+
+    def with_memories(self, *names: str) -> World:
+        """This world with only these of its memories: the others are neither read nor written. Starts stay as they are.
+
+        States of the one do not fit the other. Raises InvalidInput for a memory that the world does not have.
+        """
+        sizes = self.config.dynamics
+        if absent := [name for name in names if name not in sizes.memories]:
+            raise InvalidInput(f"world {self.config.name!r} has no memory {absent[0]!r}; name some of {sizes.memories}")
+        gone = [name for name in sizes.memories if name not in names]
+        options = {name: one for name, one in sizes.options.items() if name not in gone}
+        dynamics = dataclasses.replace(sizes, memories=names, options=options)
+        config = dataclasses.replace(self.config, dynamics=dynamics)
+        dropped = tuple(f"dynamics.memories.{part}.{name}." for part in ("each", "entries") for name in gone)
+        model = {name: weight for name, weight in self._files.model.items() if not name.startswith(dropped)}
+        other = World(dataclasses.replace(self._files, config=config, model=model), device=str(self.device))
+        other.spec = dataclasses.replace(other.spec, weights="+".join([self.spec.weights, *names]))
         return other
 
     def with_audio(self) -> World:

@@ -13,6 +13,7 @@ import gymnasium as gym
 import worldsim.envs.sources.car_racing
 import worldsim.envs.sources.doom_maze  # noqa: F401
 import worldsim.envs.sources.doom_scenarios  # noqa: F401 (they register their sources)
+import worldsim.envs.sources.joined  # noqa: F401
 import worldsim.envs.sources.metaworld  # noqa: F401
 from worldsim.envs.sources.base import Arena, Source, SourceSpec, TimeStep
 from worldsim.envs.sources.registry import SOURCES, register_policy, register_source, resolve

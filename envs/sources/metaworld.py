@@ -1,8 +1,9 @@
 """MetaWorld's manipulation tasks (Yu et al., 2019; release 3) as one source: a Sawyer arm, many tasks, one camera.
 
 Each episode is one of the source's tasks, drawn by its seed, or the one that `choose_task` names. Besides frames the
-rows have what the arm feels (`proprio`), where the object is (`object`), where it is to be (`goal`), which task it is
-(`task`, a token), and whether the task is done at that moment (`success`). Episodes end by their time limit alone.
+rows have what the arm feels (`proprio`), where it was told to go (`command`: the hand lags behind), where the object is
+(`object`), how fast hand and object move (`velocity`), where the object is to be (`goal`), which task it is (`task`, a
+token), and whether the task is done at that moment (`success`). Episodes end by their time limit alone.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from worldsim.spec import ActionSpec, StreamSpec
 
 TASKS = ("reach-v3", "push-v3", "drawer-close-v3", "button-press-v3")
 TICK = 0.0125  # s of the simulator's clock
+LAST = 18  # where an observation has what it was a tick before
 MOST_TICKS = 500  # of an episode: the simulator refuses to go on
 INSTALL = 'pip install "worldsim[metaworld]"'
 ACTIONS = ActionSpec(
@@ -30,6 +32,9 @@ ACTIONS = ActionSpec(
 )
 PROPRIO = StreamSpec("vector", (4,), "float32", names=("x", "y", "z", "gripper"), unit="m, m, m, opening")
 PLACE = StreamSpec("vector", (3,), "float32", names=("x", "y", "z"), unit="m")
+VELOCITY = StreamSpec(
+    "vector", (6,), "float32", names=tuple(f"{of} {axis}" for of in ("hand", "object") for axis in "xyz"), unit="m/s"
+)
 SUCCESS = StreamSpec("token", (), "bool", names=("not yet", "done"))
 
 
@@ -79,7 +84,9 @@ class MetaWorld:
             max_episode_steps=max_episode_steps,
             extras={
                 "proprio": PROPRIO,
+                "command": PLACE,
                 "object": PLACE,
+                "velocity": VELOCITY,
                 "goal": PLACE,
                 "task": StreamSpec("token", (), "int64", names=names),
                 "success": SUCCESS,
@@ -139,9 +146,12 @@ class MetaWorld:
         self._running = False
 
     def _show(self, observation: np.ndarray, reward: float, success: bool) -> TimeStep:
+        places = [np.r_[observation[i : i + 3], observation[i + 4 : i + 7]] for i in (0, LAST)]  # of hand and object
         extras = {
             "proprio": observation[:4].astype(np.float32),
+            "command": self._arm.command().astype(np.float32),
             "object": observation[4:7].astype(np.float32),
+            "velocity": ((places[0] - places[1]) / TICK).astype(np.float32),
             "goal": observation[-3:].astype(np.float32),
             "task": np.int64(self._task),
             "success": np.bool_(success),
@@ -182,6 +192,10 @@ class _Arm:
         """One tick: observation (39,), reward, success."""
         observation, reward, _, _, info = self._env.step(push.astype(np.float32))
         return observation, float(reward), bool(info["success"])
+
+    def command(self) -> np.ndarray:
+        """Where the hand was told to go (3,), in metres; it is pulled there, and lags behind."""
+        return np.asarray(self._env.data.mocap_pos[0])
 
     def frame(self) -> np.ndarray:
         """(H, W, 3) uint8; black without a renderer."""

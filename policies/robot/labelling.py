@@ -1,4 +1,7 @@
-"""Actions told from frames: a world's head `inverse` labels recordings that lack them, or says how well it would."""
+"""Actions told from frames: a world labels recordings that lack them, or says how well it would.
+
+It does so by its action tokens, where it was given some, with both frames known; else by its head `inverse`.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,17 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from worldsim.data.episodes import Episodes
 from worldsim.data.importing import read_video
 from worldsim.errors import InvalidInput
 from worldsim.io.files import write_atomically
+from worldsim.io.weights import find_world
+from worldsim.models.action_tokens import UNKNOWN, ActionTokens, Known
 from worldsim.models.registry import StepInputs
 from worldsim.models.state_heads import InverseHead
+from worldsim.train.actions_task import FILE, load_actions
 from worldsim.world import World
 
 HEAD = "inverse"
@@ -41,12 +48,12 @@ class Labels:
         return {"r2": float(1 - error.sum() / spread.sum()), "r2_each": each, "actions": len(true)}
 
 
-def label_episodes(world: World, store: Episodes) -> Labels:
-    """What the world takes the actions of a store's episodes for, from their frames alone.
+def label_episodes(world: World, store: Episodes, tokens: ActionTokens | None = None) -> Labels:
+    """What the world, or its action `tokens`, take the actions of a store's episodes for, from their frames alone.
 
-    Raises InvalidInput for a world without the head `inverse` and for frames of another size.
+    Raises InvalidInput for a world without tokens and without the head `inverse`, and for frames of another size.
     """
-    check_labeller(world)
+    check_labeller(world, tokens)
     size = (world.spec.height, world.spec.width)
     if (store.meta.height, store.meta.width) != size:
         raise InvalidInput(
@@ -55,27 +62,48 @@ def label_episodes(world: World, store: Episodes) -> Labels:
         )
     told, recorded = [], []
     for start, end in _episodes(store):
-        told.append(label_frames(world, store.frames(world.config.tokenizer.cameras, start, end)))
+        told.append(label_frames(world, store.frames(world.config.tokenizer.cameras, start, end), tokens))
         recorded.append(store.read("action", start + 1, end))
     return Labels(told, recorded)
 
 
 @torch.no_grad()
-def label_frames(world: World, frames: np.ndarray) -> np.ndarray:
+def label_frames(world: World, frames: np.ndarray, tokens: ActionTokens | None = None) -> np.ndarray:
     """The actions between frames (T + 1, H, W, 3) uint8: (T,) int64 or (T, A) float32, within the world's bounds."""
-    check_labeller(world)
+    check_labeller(world, tokens)
     latents = np.concatenate([world.encode(frames[i : i + ROWS]) for i in range(0, len(frames), ROWS)])
-    z, parts = torch.from_numpy(latents).to(world.device, world.dtype), []
-    head = cast(InverseHead, world.dynamics.heads.each[HEAD])
+    z, parts = torch.from_numpy(latents).to(world.device), []
+    before = torch.cat([z[:1], z[:-1]])
     for i in range(0, len(z) - 1, ROWS):
-        previous, new = z[i : i + ROWS][: len(z) - 1 - i], z[i + 1 : i + 1 + ROWS]
-        said = world.dynamics.heads.said_of_frames(new, previous, HEAD, _unknown(world, len(new)))
-        parts.append(head.label(said).cpu().numpy())
+        rows = slice(i, min(i + ROWS, len(z) - 1))
+        previous, new = z[rows], z[i + 1 : rows.stop + 1]
+        said = (
+            _by_head(world, previous, new) if tokens is None else _by_tokens(world, tokens, before[rows], previous, new)
+        )
+        parts.append(said.cpu().numpy())
     actions, spec = np.concatenate(parts), world.spec.actions
     return actions if spec.discrete else np.clip(actions, spec.low, spec.high).astype(np.float32)
 
 
-def write_labels(world: World, videos: Path, table: Path) -> int:
+def _by_head(world: World, previous: Tensor, new: Tensor) -> Tensor:
+    """Actions (F, ...) of latents (F, C, h, w) by the head `inverse`."""
+    head, previous, new = (
+        cast(InverseHead, world.dynamics.heads.each[HEAD]),
+        *(z.to(world.dtype) for z in (previous, new)),
+    )
+    return head.label(world.dynamics.heads.said_of_frames(new, previous, HEAD, _unknown(world, len(new))))
+
+
+def _by_tokens(world: World, tokens: ActionTokens, before: Tensor, previous: Tensor, new: Tensor) -> Tensor:
+    """Actions (F, A) of latents (F, C, h, w) by action tokens, which know both frames and nothing else."""
+    count = len(new)
+    ones, unknown = torch.ones(count, device=new.device), torch.full((count,), UNKNOWN, device=new.device)
+    streams = {name: values for name, values in world.usual_streams(count).items() if name in tokens.config.streams}
+    known = Known(previous, before, streams, ones < 0, new, ones, unknown)
+    return tokens.draw(known, torch.zeros(count, tokens.numbers_drawn, device=new.device))[:, 0]
+
+
+def write_labels(world: World, videos: Path, table: Path, tokens: ActionTokens | None = None) -> int:
     """Write the actions of all videos of a folder as a table that `worldsim import` takes; how many they are."""
     if not videos.is_dir() or not (paths := sorted(path for path in videos.iterdir() if path.is_file())):
         raise InvalidInput(f"{str(videos)!r} is no folder of videos; give one that holds some")
@@ -88,18 +116,24 @@ def write_labels(world: World, videos: Path, table: Path) -> int:
         frames = read_video(path, world.spec.height, world.spec.width)
         if len(frames) < 2:
             raise InvalidInput(f"video {str(path)!r} has {len(frames)} frames; give two or more")
-        for step, action in enumerate(label_frames(world, frames)):
+        for step, action in enumerate(label_frames(world, frames, tokens)):
             rows.writerow([path.name, step, *np.atleast_1d(action).tolist()])
     write_atomically(table, text.getvalue().encode())
     return len(paths)
 
 
-def check_labeller(world: World) -> None:
+def tokens_of(world: World, name: str | Path) -> ActionTokens | None:
+    """The action tokens of the world that `name` loads; None where it has none."""
+    folder = find_world(name)
+    return load_actions(world, folder) if (folder / FILE).exists() else None
+
+
+def check_labeller(world: World, tokens: ActionTokens | None = None) -> None:
     """Raise InvalidInput for a world that was not trained to tell actions."""
-    if HEAD not in world.config.dynamics.output_heads:
+    if tokens is None and HEAD not in world.config.dynamics.output_heads:
         raise InvalidInput(
-            f"world {world.spec.name!r} has no head {HEAD!r}, so it cannot tell actions; train it with that one "
-            "among its heads"
+            f"world {world.spec.name!r} has no action tokens and no head {HEAD!r}, so it cannot tell actions; train "
+            "it with that one among its heads"
         )
 
 

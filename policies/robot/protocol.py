@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -36,6 +37,8 @@ from worldsim.spec import WorldSpec
 Batch = dict[str, Any]
 STATE, TASK, SUCCESS = "proprio", "task", "success"  # streams that have a meaning here
 LEROBOT = "lerobot:"  # and the folder of a policy that LeRobot saved
+WORLD = "world:"  # and a world that acts by its action tokens
+CLONED = ".safetensors"  # the end of a policy's file that `worldsim robot clone` wrote
 
 
 @runtime_checkable
@@ -103,12 +106,23 @@ def sees_frames(policy: RobotPolicy) -> bool:
 def load_policy(name: str, spec: WorldSpec, source: str) -> MakePolicy:
     """What makes a policy by its name.
 
-    A data policy of the world's source ("expert", "biased:0.05"), MODULE:CALLABLE of something that gives a policy when
-    it is called, or lerobot:FOLDER of one that LeRobot saved. Raises InvalidInput for an unknown name and for what has
+    A data policy of the world's source ("expert", "biased:0.05"), the file of a cloned one (.safetensors), world:PATH
+    of a world with action tokens, MODULE:CALLABLE of something that gives a policy when it is called, or lerobot:FOLDER
+    of one that LeRobot saved. Raises InvalidInput for an unknown name and for what has
     no `reset` and `select_action`, MissingDependency without LeRobot.
     """
     if name.startswith(LEROBOT):
         return lambda: _checked(_from_lerobot(name.removeprefix(LEROBOT)), name)
+    if name.startswith(WORLD):
+        from worldsim.policies.robot.world_policy import WorldPolicy
+
+        acting = WorldPolicy(name.removeprefix(WORLD))
+        return lambda: acting
+    if name.endswith(CLONED):
+        from worldsim.policies.robot.cloning import ClonedPolicy
+
+        cloned = ClonedPolicy.load(Path(name))
+        return lambda: cloned
     if name.partition(":")[0] in POLICIES:
         made = SourceSpec(
             source, spec.height, spec.width, spec.actions, spec.steps_per_second, extras=dict(spec.streams)
@@ -117,7 +131,8 @@ def load_policy(name: str, spec: WorldSpec, source: str) -> MakePolicy:
     module, colon, where = name.partition(":")
     if not colon:
         raise InvalidInput(
-            f"policy {name!r} is none of {', '.join(POLICIES)}; give one of these, MODULE:CALLABLE, or {LEROBOT}FOLDER"
+            f"policy {name!r} is none of {', '.join(POLICIES)}; give one of these, MODULE:CALLABLE, "
+            f"{WORLD}PATH, {LEROBOT}FOLDER, or the file of a cloned one"
         )
     try:
         make = getattr(import_module(module), where)

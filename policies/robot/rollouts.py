@@ -28,6 +28,12 @@ class Starts:
     frames: np.ndarray | None = None  # (N, H, W, 3) uint8 of the real simulator; None: the world's own starts
     streams: dict[str, np.ndarray] = field(default_factory=dict)  # (N, ...), what its sensors gave with them
 
+    def rows(self, first: int, stop: int) -> Starts:
+        """Some of them."""
+        rows = slice(first, stop)
+        frames = None if self.frames is None else self.frames[rows]
+        return Starts(self.task, self.seeds[rows], frames, {n: v[rows] for n, v in self.streams.items()})
+
 
 @dataclass(frozen=True)
 class Episodes:
@@ -128,10 +134,10 @@ def _dream(
     """Episodes whose actions (B, A) at a step `play` gives for each part of the starts, from the state before it."""
     success, first = [], []
     with torch.random.fork_rng(devices=[]):
-        for begin in range(0, len(starts.seeds), ROWS):
-            part = _part(starts, begin)
+        for start in range(0, len(starts.seeds), ROWS):
+            part = starts.rows(start, start + ROWS)
             torch.manual_seed(part.seeds[0])  # for policies that draw from torch's generator
-            act, state = play(part), _begin(world, part)
+            act, state = play(part), begin(world, part)
             done = np.full(len(part.seeds), steps + 1)
             for t in range(steps):
                 state, _ = world.step(state, act(t, state), decode="none")
@@ -144,13 +150,8 @@ def _dream(
     return Episodes(np.concatenate(success), np.concatenate(first))
 
 
-def _part(starts: Starts, begin: int) -> Starts:
-    rows = slice(begin, begin + ROWS)
-    frames = None if starts.frames is None else starts.frames[rows]
-    return Starts(starts.task, starts.seeds[rows], frames, {n: v[rows] for n, v in starts.streams.items()})
-
-
-def _begin(world: World, starts: Starts) -> Any:
+def begin(world: World, starts: Starts) -> Any:
+    """The world's state at these starts."""
     if starts.frames is None:
         return world.reset(list(starts.seeds))
     streams = {name: values[:, None] for name, values in starts.streams.items() if name in world.spec.streams}

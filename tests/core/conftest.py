@@ -4,7 +4,6 @@ import shutil
 
 import pytest
 import torch
-from fixtures import one_thread  # noqa: F401
 from recordings import LENGTHS, META, write
 from tiny import tiny_files
 

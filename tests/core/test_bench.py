@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from tiny import tiny_world
 
-from worldsim.bench.steps import Endless, matmul_gflops, measure_memory, resident_megabytes, step_gflop
+from worldsim.bench import steps
+from worldsim.bench.steps import (
+    Endless,
+    matmul_gflops,
+    measure_growth,
+    measure_memory,
+    resident_megabytes,
+    step_gflop,
+)
 from worldsim.cli.bench import make_env
 from worldsim.cli.main import main
 from worldsim.envs.world_env import WorldEnv
@@ -24,9 +32,10 @@ def folder(world, tmp_path_factory):
 
 def test_the_command_reports_every_number_of_environments(folder, tmp_path, capsys):
     out = tmp_path / "new" / "bench.json"
-    main(["bench", folder, "--num-envs", "1", "3", "--steps", "4", "--memory", "20", "--json", str(out)])
+    sizes = ["--num-envs", "1", "3", "--steps", "4", "--memory", "20", "--growth", "9"]
+    main(["bench", folder, *sizes, "--json", str(out)])
     report = json.loads(out.read_text())
-    assert set(report) == {"world", "machine", "runs", "memory", "decoded", "compiled"}
+    assert set(report) == {"world", "machine", "runs", "memory", "growth", "decoded", "compiled"}
     assert report["world"] == "tiny"
     assert {"cpu", "cores", "torch", "dtype", "matmul_gflops"} <= set(report["machine"])
     assert [run["num_envs"] for run in report["runs"]] == [1, 3]
@@ -38,7 +47,15 @@ def test_the_command_reports_every_number_of_environments(folder, tmp_path, caps
         peak = report["machine"]["matmul_gflops"]
         assert run["fraction_of_peak"] == pytest.approx(run["gflop_per_frame"] * run["steps_per_s"] / peak)
     assert report["memory"]["steps"] == 20
-    assert "steps/s" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "steps/s" in text and "step of one episode" in text
+
+
+def test_growth_is_told_along_one_episode(world, monkeypatch):
+    monkeypatch.setattr(steps, "MARKS", (5, 50))
+    figures = measure_growth(make_env(Endless(world), 1), 45)  # past the world's own limit of 40
+    assert [mark["step"] for mark in figures["marks"]] == [5, 45]
+    assert all(mark["ms"] > 0 and mark["mb"] > 10 for mark in figures["marks"])
 
 
 def test_endings_do_not_interrupt_what_is_timed(world):
@@ -80,6 +97,7 @@ def test_memory_is_measured_over_steps_with_resets(world):
         (["--steps", "0"], "--steps is 0"),
         (["--num-envs", "0"], "--num-envs is 0"),
         (["--memory", "-1"], "--memory"),
+        (["--growth", "-1"], "--growth"),
     ],
 )
 def test_numbers_that_make_no_sense_are_refused(folder, capsys, options, named):

@@ -12,7 +12,7 @@ import pytest
 import torch
 import toy_memories  # noqa: F401
 from exactness import Pair
-from lively import lively_files, lively_world
+from lively import lively_world
 from tiny import tiny_world
 from torch._inductor.exc import InductorError
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -33,6 +33,11 @@ HOT = SamplingConfig(temperature=1.5)
 SHAPED = SamplingConfig(noise_shaping=NoiseShaping(0.3, rows=(0, 1)))  # that no option of the drawing goes untested
 
 
+def lively(seed=0, **options):
+    """`lively_world` with few blocks, since compiling takes long; two of the history, whose caches lie side by side."""
+    return lively_world(seed, denoiser_blocks=1, latent_decoder_blocks=1, **options)
+
+
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
     """A folder for what is compiled, the same for all tests: compiling takes long."""
@@ -44,7 +49,7 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def uncompiled():
-    return lively_world(sampling=SHAPED)
+    return lively(sampling=SHAPED)
 
 
 @pytest.fixture(scope="module")
@@ -83,8 +88,7 @@ def test_it_draws_what_it_draws_uncompiled_but_for_rounding(compiled, uncompiled
 def test_heads_of_the_frame_and_memories_work_with_what_is_compiled(tmp_path, monkeypatch):
     monkeypatch.setenv(worldsim.runtime.compiled.CACHE, str(tmp_path))  # the others look at what lies in theirs
     changes = {"head_reads": {"reward": "both", "event": "frame"}, "memories": ("first_frame", "mean")}
-    changes |= {"history_blocks": 1, "denoiser_blocks": 1, "latent_decoder_blocks": 1}  # compiles in half of the time
-    plain = World(lively_files(sampling=SHAPED, **changes), device="cpu")
+    plain = lively(sampling=SHAPED, history_blocks=1, **changes)
     world, state = plain.compiled(1), plain.reset([3])
     assert identical(*(play(world, world.reset([3]), steps=4)[1] for _ in range(2)))
     for action in (1, 2, 0, 1):
@@ -97,13 +101,13 @@ def test_heads_of_the_frame_and_memories_work_with_what_is_compiled(tmp_path, mo
 
 @needs_compiler
 def test_the_world_that_it_was_compiled_from_stays_as_it_was(compiled, uncompiled):
-    fresh = lively_world(sampling=SHAPED)
+    fresh = lively(sampling=SHAPED)
     assert identical(play(uncompiled, uncompiled.reset([2]))[1], play(fresh, fresh.reset([2]))[1])
 
 
 @needs_compiler
 def test_the_same_seed_gives_the_same_bytes_in_another_instance(compiled, cache):
-    again = World(lively_files(sampling=SHAPED), device="cpu").compiled(1)
+    again = lively(sampling=SHAPED).compiled(1)
     assert identical(play(compiled, compiled.reset([5]))[1], play(again, again.reset([5]))[1])
 
 
@@ -133,13 +137,13 @@ def test_what_was_compiled_is_loaded_from_disk(compiled, cache, monkeypatch):
 
     monkeypatch.setattr(worldsim.runtime.compiled, "_compile", fail)
     before = set(cache.iterdir())
-    lively_world(sampling=SHAPED).compiled(1)
+    lively(sampling=SHAPED).compiled(1)
     assert set(cache.iterdir()) == before and {path.suffix for path in before} == {".pt2"}
-    for other in (lively_world(1, sampling=SHAPED), lively_world()):  # other weights, another sampling
+    for other in (lively(1, sampling=SHAPED), lively()):  # other weights, another sampling
         with pytest.raises(AssertionError, match="compiled again"):
             other.compiled(1)
     with pytest.raises(AssertionError, match="compiled again"):
-        lively_world(sampling=SHAPED).compiled(2)
+        lively(sampling=SHAPED).compiled(2)
 
 
 def not_a_library(path):
@@ -177,7 +181,7 @@ def test_a_damaged_library_is_compiled_again(compiled, cache, monkeypatch, damag
         path.write_bytes(whole)
 
     monkeypatch.setattr(worldsim.runtime.compiled, "_compile", compile_again)
-    again = lively_world(sampling=SHAPED).compiled(1)
+    again = lively(sampling=SHAPED).compiled(1)
     assert len(asked) == 1
     assert identical(play(compiled, compiled.reset([6]))[1], play(again, again.reset([6]))[1])
 
@@ -189,7 +193,7 @@ def test_a_library_that_cannot_be_loaded_even_anew_is_named(compiled, cache, mon
     not_a_library(path)
     monkeypatch.setattr(worldsim.runtime.compiled, "_compile", lambda *_: None)
     with pytest.raises(InvalidInput, match=r"cannot be loaded; set WORLDSIM_CACHE"):
-        lively_world(sampling=SHAPED).compiled(1)
+        lively(sampling=SHAPED).compiled(1)
     path.write_bytes(whole)
 
 
@@ -202,9 +206,9 @@ def test_what_was_compiled_is_only_its_owners_to_change(compiled, cache, monkeyp
         for others in (stat.S_IWGRP, stat.S_IWOTH):
             path.chmod(mode | others)
             with pytest.raises(InvalidInput, match=r"can be written by other users.*chmod go-w"):
-                lively_world(sampling=SHAPED).compiled(1)
+                lively(sampling=SHAPED).compiled(1)
         path.chmod(mode)
-    lively_world(sampling=SHAPED).compiled(1)
+    lively(sampling=SHAPED).compiled(1)
 
 
 def test_a_folder_of_another_user_is_refused(tmp_path, monkeypatch):
@@ -215,7 +219,7 @@ def test_a_folder_of_another_user_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "getuid", lambda: 54321)
     monkeypatch.setenv(worldsim.runtime.compiled.CACHE, str(folder))
     with pytest.raises(InvalidInput, match=r"belongs to another user.*WORLDSIM_CACHE"):
-        lively_world(6).compiled(1)
+        lively(6).compiled(1)
 
 
 def test_the_folder_is_made_for_its_owner_alone_and_the_compiler_works_in_another(tmp_path, monkeypatch):
@@ -229,7 +233,7 @@ def test_the_folder_is_made_for_its_owner_alone_and_the_compiler_works_in_anothe
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
     monkeypatch.setattr("torch._inductor.aoti_compile_and_package", fail)
     with pytest.raises(InvalidInput, match="no such instruction"):
-        lively_world(7).compiled(1)
+        lively(7).compiled(1)
     assert stat.S_IMODE((tmp_path / "a" / "b").stat().st_mode) == stat.S_IMODE(used[0].stat().st_mode) == 0o700
     assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ
 
@@ -258,15 +262,15 @@ def test_a_library_that_computes_something_else_is_not_kept(compiled, cache, mon
 
     monkeypatch.setattr("torch._inductor.aoti_compile_and_package", make)
     with pytest.raises(InvalidInput, match=r"makes a step here that is off by \S+, where .*uncompiled"):
-        lively_world(2, sampling=SHAPED).compiled(1)
+        lively(2, sampling=SHAPED).compiled(1)
     assert sorted(cache.iterdir()) == before
 
 
 def test_without_a_compiler_it_says_how_to_get_one(tmp_path, monkeypatch):
     monkeypatch.setenv(worldsim.runtime.compiled.CACHE, str(tmp_path))
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, "no-such-compiler"))
-    with pytest.raises(MissingDependency, match=r"C\+\+ compiler.*apt-get install g\+\+"):
-        lively_world(3).compiled(1)
+    without = torch._inductor.config.patch({"cpp.cxx": (None, "no-such-compiler")})
+    with without, pytest.raises(MissingDependency, match=r"C\+\+ compiler.*apt-get install g\+\+"):
+        lively(3).compiled(1)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -274,7 +278,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv(worldsim.runtime.compiled.CACHE, str(tmp_path / "file" / "folder"))
     with pytest.raises(InvalidInput, match=r"cannot keep compiled steps in .*file.*WORLDSIM_CACHE"):
-        lively_world(4).compiled(1)
+        lively(4).compiled(1)
 
 
 @needs_compiler
@@ -290,12 +294,12 @@ def test_what_the_compiler_cannot_do_is_said(tmp_path, monkeypatch):
     monkeypatch.setenv(worldsim.runtime.compiled.CACHE, str(tmp_path))
     monkeypatch.setattr("torch._inductor.aoti_compile_and_package", fail)
     with pytest.raises(InvalidInput, match=r"cannot compile .*\(.*no such instruction.*\); leave .* uncompiled"):
-        lively_world(5).compiled(1)
+        lively(5).compiled(1)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_world_is_drawn_otherwise_by_the_engine_that_it_has(cache):
-    world = lively_world()
+    world = lively()
     assert isinstance(world.with_sampling(HOT).engine, Eager)
     assert isinstance(world.compiled().with_sampling(HOT).engine, worldsim.runtime.compiled.Compiled)
     assert isinstance(world.engine, Eager)

@@ -46,6 +46,7 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module")
 def ranks(data, tmp_path_factory):
     out = tmp_path_factory.mktemp("ranks")
+    train(tokenizer_task(Episodes.open(data)), brief(3, accumulate=2), out / "begun")
     torchrun(SUPPORT / "train_on_ranks.py", data, out)
     return out
 
@@ -55,7 +56,7 @@ def assert_same(one, other):
 
 
 @pytest.mark.timeout(LIMIT + 20)
-@pytest.mark.parametrize("name", ["line", "whole", "parts"])
+@pytest.mark.parametrize("name", ["line", "whole", "parts", "begun"])
 def test_all_processes_hold_the_same_weights(ranks, name):
     assert_same(load_file(ranks / f"{name}-0.safetensors"), load_file(ranks / f"{name}-1.safetensors"))
 
@@ -92,6 +93,17 @@ def test_what_two_processes_began_one_goes_on_with(ranks, data, tmp_path):
     parts = train(tokenizer_task(store), brief(9, accumulate=2), tmp_path / "parts", resume=True)
     assert parts.step == whole.step == 9
     assert loss_of(parts.task) == pytest.approx(loss_of(whole.task), rel=1e-3)
+
+
+def test_what_one_process_began_two_go_on_with(ranks, data):
+    losses = []
+    for name in ("begun", "whole"):
+        task, weights_of_two = tokenizer_task(Episodes.open(data)), load_file(ranks / f"{name}-0.safetensors")
+        for parameter, p in task.model.named_parameters():
+            p.data.copy_(weights_of_two[f"model.{parameter}"])
+        losses.append(loss_of(task))
+    assert load_checkpoint(ranks / "begun" / "tokenizer.safetensors")[1]["step"] == 6
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
 def test_a_run_of_two_processes_is_resumed_to_the_bit(ranks):

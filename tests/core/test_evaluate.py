@@ -1,24 +1,28 @@
 import dataclasses
 import json
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import gymnasium as gym
 import numpy as np
 import pytest
 from ball_env import CONTINUOUS
+from rollout_jobs import PickledCrew
 from tiny import tiny_episodes, tiny_world
 
-from worldsim.cli.eval import policy_actions
+from worldsim.cli.eval import EvalOptions, policy_actions
 from worldsim.cli.main import main
 from worldsim.cli.record import record
 from worldsim.data.episodes import Episodes
+from worldsim.errors import InvalidInput
 from worldsim.evaluate.actions import measure_actions
 from worldsim.evaluate.data import choose_spans, read_clips
 from worldsim.evaluate.drift import measure_drift
 from worldsim.evaluate.effort import QUICK
 from worldsim.evaluate.horizons import HorizonResult, compare, measure_horizons
 from worldsim.evaluate.tokenizer import measure_tokenizer
+from worldsim.policies.rollouts import Workers
 
 LENGTHS = (70, 66, 80, 64)
 
@@ -50,6 +54,23 @@ def report(world, store, tmp_path_factory):
         ]
     )
     return json.loads((folder / "figures.json").read_text()), folder / "out"
+
+
+def test_workers_measure_the_same(report, store, tmp_path, monkeypatch):
+    monkeypatch.setattr("worldsim.policies.rollouts.processes.ProcessCrew", PickledCrew)
+    figures, out = report
+    options = ["--data", store.path, "--random-data", store.path, "--quick", "--json", tmp_path / "figures.json"]
+    main([str(option) for option in ["eval", out.parent / "world", *options, "--workers", 2, "--out", tmp_path]])
+    again = json.loads((tmp_path / "figures.json").read_text())
+    assert list(again.pop("seconds")) == list(figures["seconds"])
+    assert again == {name: values for name, values in figures.items() if name != "seconds"}
+    sheets = [path.name for path in out.glob("*.png")]
+    assert sheets and all((tmp_path / name).read_bytes() == (out / name).read_bytes() for name in sheets)
+
+
+def test_returns_to_places_are_measured_in_one_process():
+    with pytest.raises(InvalidInput, match="leave out --workers"):
+        EvalOptions("world", Path("data"), revisit=True, workers=Workers(2))
 
 
 def test_the_report_has_every_section(report):

@@ -50,13 +50,20 @@ def save_videos(folder, count=12, steps=50):
     (folder / "actions.csv").write_text("\n".join(lines))
 
 
+def briefly(text):
+    """The recipe with trainings of seconds at a scale of 0.02, and little that is measured."""
+    text = re.sub(r"^hours = .*$", "hours = 0.05", text, flags=re.M)
+    text = text if "[evaluate]" in text else text.replace("[card]", "[evaluate]\n[card]")
+    return text.replace("[evaluate]", "[evaluate]\nclips = 6\ndrift_steps = 60\ndrift_worlds = 2")
+
+
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
 def test_every_recipe_is_understood(path):
     assert load_recipe(path).name == path.stem
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["cartpole", "pong", "reacher", "videos"])
+@pytest.mark.parametrize("name", ["pong", "reacher", "videos"])
 def test_a_trial_makes_a_world(name, tmp_path):
     if name == "pong":
         pytest.importorskip("ale_py", reason="needs pip install ale-py")
@@ -65,8 +72,7 @@ def test_a_trial_makes_a_world(name, tmp_path):
     if name == "videos":
         save_videos(tmp_path)
     recipe = tmp_path / f"{name}.toml"
-    text = (RECIPES / f"{name}.toml").read_text()
-    recipe.write_text(re.sub(r"^hours = .*$", "hours = 0.1", text, flags=re.M))  # of which 0.02 are 7 seconds
+    recipe.write_text(briefly((RECIPES / f"{name}.toml").read_text()))
     options = ("--out", str(tmp_path / "out"), "--scale", "0.02", "--device", "cpu")
     made = run("-m", "worldsim.cli.main", "make", str(recipe), *options)
     assert made.returncode == 0, made.stderr[-2000:]

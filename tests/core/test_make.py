@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -39,24 +38,23 @@ def killed(tmp_path_factory):
     """A making whose process was killed at every moment, one after the other, and the state after each kill."""
     folder = tmp_path_factory.mktemp("killed")
     (folder / "ball.toml").write_text(making.RECIPE)
-    seen = []
-    for moment in making.MOMENTS:
-        command = [sys.executable, str(SUPPORT / "making.py"), str(folder / "ball.toml"), str(folder / "out"), moment]
-        run = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-        assert run.returncode == -signal.SIGKILL, f"{moment}: {run.stderr[-2000:]}"
-        seen.append((moment, state(folder), steps_of(folder), run.stdout))
-    return folder, seen
+    seen = folder / "seen"
+    command = [sys.executable, str(SUPPORT / "making.py"), str(folder / "ball.toml"), str(folder / "out"), str(seen)]
+    run = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert run.returncode == 0, run.stderr[-2000:]
+    kept = [(moment, seen / moment) for moment in making.MOMENTS]
+    return folder, [(moment, state(at), steps_of(at), (at / "said").read_text()) for moment, at in kept]
 
 
 def state(folder):
-    return json.loads((folder / "out" / "state.json").read_text())
+    return json.loads((folder / "state.json").read_text())
 
 
 def steps_of(folder):
     """The step that each training has saved."""
     found = {}
     for kind in ("tokenizer", "dynamics"):
-        path = folder / "out" / "run" / f"{kind}.json"
+        path = folder / f"{kind}.json"
         found[kind] = json.loads(path.read_text())["calls"] if path.exists() else []
     return found
 
@@ -99,7 +97,7 @@ def test_a_training_that_was_killed_goes_on_for_the_rest_of_its_time(killed, kin
     said = seen[list(making.MOMENTS).index(kind) + 1][3]
     assert f"{kind}: going on" in said
     assert f"{hours - first['seconds'] / 3600:.6f} h left" in said
-    begun, then = steps_of(folder)[kind]
+    begun, then = steps_of(folder / "out" / "run")[kind]
     assert begun == first and then["reached_step"] == making.STEPS
 
 
@@ -119,7 +117,7 @@ def test_a_making_ends_with_a_world_a_card_and_a_report_with_frames(made):
     page = (made / "out" / "report" / "report.md").read_text()
     for picture in ("horizons.png", "drift.png", "plots.png"):
         assert f"]({picture})" in page and (made / "out" / "report" / picture).stat().st_size > 0
-    verdicts = state(made)["evaluate"]["facts"]["verdict"]
+    verdicts = state(made / "out")["evaluate"]["facts"]["verdict"]
     assert all(sentence in page and sentence in card for sentence in verdicts)
 
 
@@ -138,7 +136,8 @@ def test_a_changed_card_is_written_anew_and_nothing_else(made, capsys):
 def test_more_hours_train_on_what_was_trained(made, capsys):
     stages, said = make(made, capsys, **{"hours = 0.7": "hours = 0.9"})
     assert stages == STAGES[3:] and "dynamics: going on" in said and not (made / "out" / "old").exists()
-    assert len(steps_of(made)["dynamics"]) == 2 and re.search(r"^0\.8[89]\d+ h left", said, re.MULTILINE)
+    assert len(steps_of(made / "out" / "run")["dynamics"]) == 2
+    assert re.search(r"^0\.8[89]\d+ h left", said, re.MULTILINE)
     assert make(made, capsys, **{"hours = 0.7": "hours = 0.9"})[0] == []
 
 
@@ -173,7 +172,7 @@ def test_a_state_that_is_no_json_is_one_sentence(tmp_path, capsys):
     assert "state.json cannot be read" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("size", [200, 30_000, 300_000])
+@pytest.mark.parametrize("size", [200, 300_000])
 def test_a_full_disk_is_one_sentence_and_the_making_goes_on_when_there_is_space(tmp_path, capsys, full_disk, size):
     (tmp_path / "ball.toml").write_text(making.RECIPE)
     with full_disk(size), pytest.raises(SystemExit):

@@ -73,6 +73,13 @@ def test_a_share_of_the_clips_is_learned_without_memories(made):
     assert torch.equal(dropped.tokens, features.tokens) and not torch.equal(kept.tokens, features.tokens)
 
 
+def test_a_share_of_the_clips_is_learned_with_one_memory_alone(made):
+    memories, dropout = made[1].model.dynamics.memories, 0.2
+    chance = torch.tensor([0.1, 0.21, 0.3, 0.39, 0.5])  # none, the first, second and third alone, all
+    kept = torch.stack([memories._kept(index, chance, dropout) for index in range(len(KINDS))])
+    assert kept.int().T.tolist() == [[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]]
+
+
 def _actions_and_ages():
     return torch.zeros(2, 3, dtype=torch.int64), torch.arange(3).expand(2, 3)
 
@@ -101,7 +108,9 @@ def test_a_step_depends_on_what_is_remembered_unless_memory_is_off(world):
         state, _ = world.step(state, np.array([1, 1]))
 
     def other(name, leaf):
-        return leaf.flip(1) + 1 if leaf.dtype in (torch.uint8, torch.float32) and "pose" not in name else leaf
+        if leaf.dtype == torch.uint8:  # a tokenizer trained for seconds hardly tells its own frames apart
+            return torch.full_like(leaf, 255) * (torch.arange(leaf.shape[-1]) // 8 % 2).to(torch.uint8)
+        return leaf.flip(1) + 1 if leaf.dtype == torch.float32 and "pose" not in name else leaf
 
     changed = dataclasses.replace(clone(state), memory=map_named(other, clone(state).memory))
     frames = {w: [w.step(clone(s), np.array([2, 2]))[1].frame for s in (state, changed)] for w in (world, off)}
@@ -138,7 +147,21 @@ def test_states_do_not_grow_and_are_saved_restored_and_forked_to_the_bit(world, 
 def test_guessed_steps_give_the_same_bytes(world):
     render = {"render_mode": "rgb_array"}
     pair = Pair(WorldEnv(world, speculate=Speculation(), **render), WorldEnv(world, **render), seed=0)
+    pair.do(lambda env: env.reset(seed=1))
+    for _ in range(24):  # round, until all slots are taken
+        pair.do(lambda env: env.step(1))
+    memory = pair.off.save_state().tree.memory
+    full = {"keyframes": 6, "map3d": 24, "recall": 4}
+    for name, tree in memory.items():
+        assert name not in full or int(tree["count"]) >= full[name]
+    saved = pair.on.save_state(), pair.off.save_state()
     pair.play(25, lambda rng: int(rng.integers(3)))
+    pair.on.restore_state(saved[0])
+    pair.off.restore_state(saved[1])
+    for _ in range(6):
+        action = int(pair.rng.integers(3))
+        pair.do(lambda env, action=action: env.step(action))
+    assert pair.on.speculation_stats.hit_rate > 0
     pair.on.close()
 
 
@@ -154,6 +177,7 @@ def test_a_world_in_a_batch_is_the_world_alone(world):
 
 def test_given_frames_need_no_poses(made, store):
     world = world_of(made[2])
+    assert world.starts.streams.keys() == {"pose", "motion"}  # depth is read off them
     frames, actions = store.read("rgb", 0, 5)[None], store.read("action", 1, 5)[None]
     one = world.reset([0], frames=frames, actions=actions)
     assert one.memory["keyframes"]["step"].max() == 4 and one.heads["pose"].abs().max() > 0
@@ -180,6 +204,26 @@ def test_memory_on_and_off_are_measured_along_recorded_ways(made, store):
     figures = report["returns"]["24"]
     assert {"memory, true pose", "memory, own pose", "no memory", "tokenizer"} <= figures.keys()
     assert figures["memory, true pose"]["psnr"] != figures["no memory"]["psnr"]
+    assert figures["memory, own pose"]["ms a step"] > 0 and figures["memory, own pose"]["MB"] > 0
     assert "24 steps" in format_returns(report) and sheet[0].shape[1:] == (16, 32, 3)
     with pytest.raises(InvalidInput, match="comes back"):
         measure_returns(world_of(made[2]), store, dataclasses.replace(sizes, gaps=(1000,)))
+
+
+def test_each_kind_is_measured_alone(made, store):
+    sizes = Returns(gaps=(24,), clips=1, context=6, near=20.0, turn=0.6, kinds=True)
+    world = world_of(made[2])
+    report, _ = measure_returns(world, store, sizes)
+    figures = report["returns"]["24"]
+    alone = {kind: figures[f"{kind} alone"] for kind in KINDS}
+    assert sum(one["MB"] for one in alone.values()) == pytest.approx(figures["memory, own pose"]["MB"])
+    assert len({one["psnr"] for one in alone.values()}) == len(KINDS)
+
+
+def test_a_world_with_some_of_its_memories_is_one_of_its_own(made):
+    world = world_of(made[2])
+    one, none = world.with_memories("recall"), world.with_memories()
+    assert one.reset([0]).memory.keys() == {"recall"} and not none.reset([0]).memory
+    assert one.spec.weights != world.spec.weights and world.reset([0]).memory.keys() == set(KINDS)
+    with pytest.raises(InvalidInput, match="has no memory 'map3d'"):
+        world.with_memories("map3d")

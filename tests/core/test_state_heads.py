@@ -8,13 +8,14 @@ import pytest
 import torch
 from lively import STEERING, lively_dynamics, lively_files
 
+from worldsim.envs.vector_env import WorldVectorEnv
 from worldsim.errors import InvalidInput
 from worldsim.io.starts import Starts
 from worldsim.models.dynamics import CONDITIONS, HEADS, Dynamics, DynamicsConfig
 from worldsim.models.registry import StepInputs
 from worldsim.spec import StreamSpec
 from worldsim.train.dynamics_task import modules_of
-from worldsim.train.state_first import learn_numbers
+from worldsim.train.state_first import NumberEpisodes, learn_numbers
 from worldsim.world import World
 
 STREAMS = {
@@ -144,3 +145,78 @@ def test_numbers_are_learned_before_frames(tmp_path):
     learned = learn_numbers(dynamics, task._clips.stores, seconds=1, steps=60, longest=3)
     assert learned["motion:proprio"] < 0.3 * begun["motion:proprio"] and learned["success"] < 0.6 * begun["success"]
     assert all(torch.equal(t, dynamics.state_dict()[n]) for n, t in frames.items())
+
+
+def with_heads(heads, **options):
+    config = dataclasses.replace(CONFIG, output_heads=(*CONFIG.output_heads, *heads), options=options)
+    return lively_dynamics(config=config), config
+
+
+def test_numbers_stay_in_float32_and_no_frame_teaches_them():
+    model, _ = with_heads(["spread:proprio"], **{"motion:proprio": {"hidden": 32, "history": False}})
+    half = model.to(torch.bfloat16)
+    heads = half.heads.each
+    for name in ("motion:proprio", "success", "spread:proprio"):
+        assert all(p.dtype == torch.float32 for p in heads[name].own_parameters())
+    assert heads["motion:proprio"].network[0].out_features == 32 and not heads["motion:proprio"].gate.requires_grad
+    seen = features_of(model.float().requires_grad_(True))
+    latents, actions, level, ages, streams = clip()
+    inputs = StepInputs(actions[0], level[0], ages[0], {name: values[0] for name, values in streams.items()})
+    said = seen.heads | model.heads.of_frame(latents[0], latents[0], seen.tokens, inputs, ahead={})
+    sum(values.sum() for values in said.values()).backward()
+    for name in ("motion:proprio", "success", "spread:proprio"):
+        assert all(p.grad is None for p in model.heads.each[name].own_parameters())
+
+
+def test_the_spread_of_an_ensemble_tells_what_was_seen_from_the_rest(tmp_path):
+    store = point_robot.recorded(tmp_path / "data", steps=150)
+    names = ("reward", "motion:proprio", "success", "spread:proprio")
+    task = point_robot.dynamics_task_of(store, tmp_path / "run", heads=names)
+    learn_numbers(task.model.dynamics, task._clips.stores, seconds=1, steps=150, longest=1)
+    head, clips = task.model.dynamics.heads.each["spread:proprio"], task._clips.stores[0]
+    streams = {name: torch.from_numpy(values[:100]) for name, values in clips.streams.items()}
+    actions = torch.from_numpy(clips.actions[1:101])
+    seen = head.sample(head.foresee(streams, actions))
+    far = head.sample(head.foresee({**streams, "proprio": streams["proprio"] + 4.0}, actions))
+    assert far["uncertainty"].median() > 4 * seen["uncertainty"].median()
+    assert far["unfamiliar"].float().mean() > 0.9 and seen["unfamiliar"].float().mean() < 0.05
+
+
+def test_the_info_of_a_step_says_how_sure_it_is():
+    named = {name: getattr(CONFIG, name) for name in ("streams", "conditions", "foreseen")}
+    files = lively_files(steering=True, output_heads=(*CONFIG.output_heads, "spread:proprio"), **named)
+    old = Starts.from_tensors(files.starts)
+    shape = old.latents.shape[:2]
+    streams = {
+        "proprio": torch.randn(*shape, 3), "goal": torch.randn(*shape, 2),
+        "task": torch.ones(shape, dtype=torch.int64), "success": torch.zeros(shape, dtype=torch.bool),
+    }  # fmt: skip
+    world = World(
+        dataclasses.replace(files, starts=dataclasses.replace(old, streams=streams).to_tensors()), device="cpu"
+    )
+    envs = WorldVectorEnv(world, 2)
+    envs.reset(seed=0)
+    infos = envs.step(envs.action_space.sample())[4]
+    assert infos["uncertainty"].shape == (2,) and (infos["uncertainty"] > 0).all() and infos["unfamiliar"].dtype == bool
+    assert "uncertainty" not in world.spec.streams and infos["proprio"].shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("heads", "options", "said"),
+    [
+        (["spread:proprio"], {"spread:proprio": {"members": 1}}, "members"),
+        (["spread:task"], {}, "a vector and continuous"),
+        ([], {"motion:proprio": {"width": 3}}, "it takes hidden, history"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(heads, options, said):
+    with pytest.raises(InvalidInput, match=said):
+        with_heads(heads, **options)
+
+
+def test_recordings_without_frames_teach_numbers(tmp_path):
+    store = point_robot.recorded(tmp_path / "data", steps=40)
+    more = NumberEpisodes.read(point_robot.recorded(tmp_path / "more", steps=60, seed=1), point_robot.STREAMS)
+    task = point_robot.dynamics_task_of(store, tmp_path / "run")
+    few = learn_numbers(task.model.dynamics, [*task._clips.stores, more], seconds=1, steps=5, longest=2)
+    assert more.actions.shape == (len(more.streams["proprio"]), 2) and few["motion:proprio"] > 0

@@ -12,8 +12,10 @@ from tiny import tiny_episodes
 from worldsim.data.clips import change_scale
 from worldsim.errors import InvalidInput
 from worldsim.models.dynamics import Canvas
+from worldsim.models.tokenizer import to_images
 from worldsim.train import dynamics_loss, dynamics_task
 from worldsim.train.dynamics_loss import LossConfig, _Given
+from worldsim.train.tokenizer_task import FIRST_RMS
 
 pytestmark = pytest.mark.usefixtures("float32")
 LENGTHS = (30, 5, 25, 40)  # one is shorter than a clip
@@ -70,6 +72,14 @@ def test_two_frames_in_a_row_are_of_one_game(tmp_path):
     assert seen == {0, 1, 2}
     with pytest.raises(InvalidInput, match="two images"):
         tokenizer_task(tiny_episodes(tmp_path / "single", lengths=(1, 1), between=0))
+
+
+def test_an_untrained_encoder_says_something_about_the_frames(store):
+    task = tokenizer_task(store)
+    frames = torch.from_numpy(store.read("rgb", 0, store.num_steps))
+    said = task.model.tokenizer.encoder(to_images(frames)).detach()
+    assert said.square().mean().sqrt() == pytest.approx(FIRST_RMS, rel=0.2)
+    assert said.mean((0, 2, 3)).abs().max() < 0.5 * FIRST_RMS
 
 
 # -- the loss

@@ -91,6 +91,24 @@ def test_torchrl_steps_a_world(world):
     assert rollout["action"].shape[-1] == again.action_space.n  # one-hot, as TorchRL has them
 
 
+# -- RLlib ---------------------------------------------------------------------------------------------------------
+
+
+def test_rllibs_runner_steps_a_world(world):
+    pytest.importorskip("ray.rllib", reason='RLlib is not installed; pip install "ray[rllib]"', exc_type=ImportError)
+    from ray.rllib.algorithms.ppo import PPOConfig
+    from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
+    from ray.tune.registry import register_env
+
+    register_env("tiny-world", lambda config: WorldEnv(world, observation="latents", max_episode_steps=6))
+    config = PPOConfig().environment("tiny-world").env_runners(num_env_runners=0, num_envs_per_env_runner=1)
+    runner = SingleAgentEnvRunner(config=config)
+    episodes = runner.sample(num_episodes=2, random_actions=True)
+    assert [len(episode) for episode in episodes] == [6, 6] and episodes[0].is_truncated
+    assert episodes[0].get_observations(0).shape == WorldEnv(world, observation="latents").observation_space.shape
+    runner.stop()
+
+
 # -- Minari ---------------------------------------------------------------------------------------------------------
 
 

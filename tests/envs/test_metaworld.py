@@ -66,6 +66,18 @@ def test_an_episode_lasts_as_long_as_was_said_and_goals_stay(source):
         source.step(np.zeros(4, np.float32))
 
 
+def test_the_told_place_moves_by_the_action_and_the_hand_lags_behind_it(source):
+    source.choose_task("reach")
+    before = source.reset(2)
+    row = source.step(np.array([0.5, 0.5, -0.25, 0.0], np.float32))
+    moved = row.extras["command"] - before.extras["command"]  # 1 cm a tick and unit, for 8 ticks
+    np.testing.assert_allclose(moved, [0.04, 0.04, -0.02], atol=1e-5)
+    assert 0 < row.extras["proprio"][0] - before.extras["proprio"][0] < moved[0]
+    again = source.step(np.zeros(4, np.float32))
+    hand = (again.extras["proprio"] - row.extras["proprio"])[:3]
+    assert row.extras["velocity"].shape == (6,) and np.dot(row.extras["velocity"][:3], hand) > 0
+
+
 def test_the_expert_succeeds_and_one_without_strength_does_not(source):
     source.choose_task("reach")
     succeeded = {}
@@ -91,7 +103,9 @@ def test_it_is_recorded_with_all_its_streams(tmp_path):
     options = {"tasks": ["reach-v3"], "render": False, "max_episode_steps": 5}
     record_episodes("metaworld", options, steps=12, out=tmp_path / "data", policy="mix")
     store = Episodes.open(tmp_path / "data")
-    assert {"proprio", "object", "goal", "task", "success"} < set(store.streams) and len(store) == 2
+    assert {"proprio", "command", "object", "velocity", "goal", "task", "success"} < set(store.streams) and len(
+        store
+    ) == 2
     assert make_source("metaworld", **store.meta.source_parameters).spec.max_episode_steps == 5
 
 

@@ -1,5 +1,4 @@
 import pytest
-from fixtures import one_thread  # noqa: F401
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,13 @@ import shutil
 import sys
 
 import pytest
+import torch
+from rollout_jobs import PickledCrew
+from safetensors.torch import load_file
 
 from worldsim.cli.main import main
 from worldsim.errors import InvalidInput
+from worldsim.io.weights import AGENT, find_world, shipped_worlds
 from worldsim.policies.agent import load_agent
 from worldsim.policies.config import QUICK, DreamConfig, Effort, EvaluateConfig, TrainConfig, effort
 
@@ -105,6 +109,12 @@ def test_the_agent_that_comes_with_a_world_is_named_by_the_world(world, trained,
     assert "no world 'no-such-world'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", [name for name in shipped_worlds() if (find_world(name) / AGENT).exists()])
+def test_an_agent_that_ships_plays_in_its_world(name, tmp_path):
+    run("play", name, "--decisions", 2, "--out", tmp_path)
+    assert (tmp_path / "dream.mp4").exists()
+
+
 def test_policies_are_compared(folder, tmp_path, capsys):
     run("compare", folder, "--out", tmp_path / "out", "--episodes", 2, "--periods", 2)
     assert "spearman" in capsys.readouterr().out
@@ -142,3 +152,26 @@ def test_without_stable_baselines_it_says_what_to_install(monkeypatch, tmp_path,
     with pytest.raises(SystemExit) as stop:
         run("evaluate", tmp_path / "agent.safetensors")
     assert stop.value.code == 2 and 'pip install "worldsim[rl]"' in capsys.readouterr().err
+
+
+def test_an_agent_is_the_same_whichever_others_are_trained_beside_it(folder, tmp_path, monkeypatch):
+    options = (*SMALL, "--steps", 32, "--no-real", "--hold", 2)
+    run("train", folder, "--out", tmp_path / "alone", *options, "--seed", 1)
+    monkeypatch.setattr("worldsim.policies.rollouts.processes.ProcessCrew", PickledCrew)
+    run("train", folder, "--out", tmp_path / "both", *options, "--seeds", 2, "--workers", 2)
+    alone, both = (tmp_path / name / "seed-1" for name in ("alone", "both"))
+    one, other = (load_file(path / "agent.safetensors") for path in (alone, both))
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    assert {path.name for path in alone.iterdir()} == {path.name for path in both.iterdir()}
+    alone, both = (json.loads((tmp_path / name / "results.json").read_text())["agents"] for name in ("alone", "both"))
+    assert list(both) == ["seed 0", "seed 1"] and both["seed 1"] == alone["seed 1"]
+
+
+def test_one_agent_or_a_folder_that_holds_one_is_not_given_to_workers(folder, trained, tmp_path, capsys):
+    options = (*SMALL, "--steps", 32, "--no-real", "--hold", 2, "--workers", 2)
+    for others, why in (
+        (("--out", tmp_path), "add --seeds 2 or more"), (("--out", trained, "--seeds", 2), "holds an agent already"),
+    ):  # fmt: skip
+        with pytest.raises(SystemExit):
+            run("train", folder, *options, *others)
+        assert why in capsys.readouterr().err

@@ -63,6 +63,16 @@ def test_a_game_in_a_module_that_a_worlds_files_name_runs_only_where_it_is_trust
     assert sys.modules.pop("named_game")
 
 
+def test_another_game_takes_the_place_of_the_worlds_own(world):
+    config, named = ObservationConfig(stack=1), {"source": COUNTER.name}
+    lost = counter_world(source=dataclasses.replace(COUNTER, name="gym:worldsim/Nowhere-v0"))
+    here, there = real_envs(world, 1, config), real_envs(lost, 1, config, **named)
+    assert np.array_equal(play(here, 5)[0], play(there, 5)[0])
+    Judge(lost, config, episodes=1, **named).close()
+    with pytest.raises(InvalidInput, match="does not fit world"):
+        real_envs(doom_world(), 1, config, **named)
+
+
 def test_the_real_game_is_seen_through_the_worlds_tokenizer(world):
     config = ObservationConfig("latents", stack=1, hold=1)
     raw = real_envs(world, 1, ObservationConfig("pixels", gray=False, stack=1, hold=1))

@@ -185,6 +185,21 @@ def test_training_goes_on_with_the_optimizer_and_the_options_of_the_saved_agent(
     assert all((one[i][name] == other[i][name]).all() for i in one for name in ("step", "exp_avg", "exp_avg_sq"))
 
 
+def test_an_agent_without_its_optimizer_is_smaller_acts_alike_and_can_be_trained_on(world, folder, tmp_path):
+    start(world, folder, tmp_path).run(steps=16)
+    small = tmp_path / "small.safetensors"
+    agent = load_agent(tmp_path / "agent.safetensors")
+    agent.save(small, optimizer=False)
+    assert small.stat().st_size < 0.5 * (tmp_path / "agent.safetensors").stat().st_size
+    seen = np.random.default_rng(0).normal(size=(3, *agent.policy.observation_space.shape)).astype(np.float32)
+    one, other = (known.predict(seen, deterministic=True)[0] for known in (agent, load_agent(small)))
+    assert np.array_equal(one, other)
+    (tmp_path / "on").mkdir()
+    on = start(world, folder, tmp_path / "on", parent=small)
+    on.run(steps=16)
+    assert on.model.policy.optimizer.state_dict()["state"]
+
+
 def altered(path, out, weights=(), **changes):
     """The agent with other values in its header, or with other weights than its checksum is of."""
     with safe_open(path, "pt") as file:

@@ -1,7 +1,12 @@
 """Work in other processes: the same results in the same order, whoever dies or hangs on the way."""
 
 import itertools
+import multiprocessing
+import os
 import pickle
+import random
+import signal
+import time
 
 import counter_env
 import numpy as np
@@ -105,11 +110,17 @@ def test_this_process_gives_items_as_they_are_made():
         assert next(iter(items)) == (10, 0)
 
 
-def test_processes_give_the_same_and_replace_one_that_died_and_one_that_hangs(tmp_path):
-    for name in ("die-2", "hang-5"):
-        (tmp_path / name).touch()
-    with make_rollouts(Counting(tmp_path), Workers(2, patience=2)) as rollouts:
-        assert list(rollouts.run(range(12))) == EXPECTED and rollouts.replaced >= 2
+def test_processes_that_are_killed_at_any_moment_or_hang_cost_no_task_and_repeat_none(tmp_path):
+    (tmp_path / "hang-5").touch()
+    draw, taken = random.Random(0), []
+    moments = draw.sample(range(1, 10), 2)
+    with make_rollouts(Counting(tmp_path, seconds=0.02), Workers(2, patience=2)) as rollouts:
+        for number, items in enumerate(rollouts.run(range(12))):
+            taken.append(items)
+            if number in moments:
+                time.sleep(draw.uniform(0, 0.04))
+                os.kill(draw.choice(multiprocessing.active_children()).pid, signal.SIGKILL)
+        assert taken == EXPECTED and rollouts.replaced >= 2
         with pytest.raises(InvalidInput, match="task -1 is below 0"):
             list(rollouts.run([-1]))
 

@@ -1,11 +1,13 @@
-"""`worldsim make` of a tiny recipe in seconds, also as a process that kills itself at a chosen moment.
+"""A tiny recipe, the making of its world, and how that is killed at moments of its work.
 
-    python making.py RECIPE OUT [MOMENT]
+    python making.py RECIPE OUT SEEN
 
-with MOMENT one of `MOMENTS`: as if the power failed there.
+kills a making at each of `MOMENTS`, goes on after each, and keeps in SEEN/MOMENT what was there then.
 """
 
+import importlib
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -100,17 +102,32 @@ def die_at(moment):
 
 
 def _resolve(dotted):
-    from importlib import import_module
-
     try:
-        return import_module(dotted)
+        return importlib.import_module(dotted)
     except ImportError:
         module, _, name = dotted.rpartition(".")
-        return getattr(import_module(module), name)
+        return getattr(importlib.import_module(module), name)
+
+
+def kill_at_every_moment(recipe, out, seen):
+    """Children of this process, which has imported all that takes long, make and die, one after the other."""
+    importlib.import_module("worldsim.cli.make")
+    os.fsync = lambda descriptor: None  # it is the process that dies, not the machine
+    for moment in MOMENTS:
+        kept = seen / moment
+        kept.mkdir(parents=True)
+        sys.stdout.flush()
+        child = os.fork()
+        if not child:
+            os.dup2(os.open(kept / "said", os.O_WRONLY | os.O_CREAT), 1)
+            die_at(moment)
+            making(recipe, out)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL, moment
+        for file in (out / "state.json", *(out / "run").glob("*.json")):
+            shutil.copy(file, kept)
 
 
 if __name__ == "__main__":
     assert ball_env.DISCRETE
-    if len(sys.argv) > 3:
-        die_at(sys.argv[3])
-    making(Path(sys.argv[1]), Path(sys.argv[2]))
+    kill_at_every_moment(*map(Path, sys.argv[1:]))

@@ -67,7 +67,7 @@ def weights(trainer: Trainer) -> dict[str, Tensor]:
 
 
 def main(data: Path, out: Path) -> None:
-    """Train both tasks, the second one also in two parts."""
+    """Train both tasks, the second one also in two parts, and on from what one process began."""
     torch.set_num_threads(1)
     lines = train(LineTask(), brief(8), out / "line")
     store = Episodes.open(data)
@@ -75,7 +75,8 @@ def main(data: Path, out: Path) -> None:
     train(tokenizer_task(store), brief(3), out / "parts")
     dist.barrier()  # the first process saves
     parts = train(tokenizer_task(store), brief(6), out / "parts", resume=True)
-    for name, trainer in (("line", lines), ("whole", whole), ("parts", parts)):
+    begun = train(tokenizer_task(store), brief(6), out / "begun", resume=True)
+    for name, trainer in (("line", lines), ("whole", whole), ("parts", parts), ("begun", begun)):
         save_file(weights(trainer), out / f"{name}-{trainer.rank}.safetensors")
     # Which batch a process met cannot be seen from the weights they agree on.
     first = tokenizer_task(store).batch(0, whole.rank)["frames"]

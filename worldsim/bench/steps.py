@@ -27,6 +27,8 @@ from worldsim.spec import Decoding, Stages, WorldProtocol
 from worldsim.world import World
 from worldsim.wrappers import WorldWrapper
 
+MARKS = (200, 1000, 5000, 20_000)  # steps of an episode at which growth is told
+AROUND = 100  # last steps before a mark, of which the median counts
 EXTRA_WARM_UP = 10  # steps after the window is full, before anything is timed
 PEAK_SIDE = 1024  # of the square matrices whose product is the machine's peak
 PEAK_TRIES = 30
@@ -177,6 +179,25 @@ def measure_memory(env: gym.Env[Any, Any], steps: int) -> dict[str, Any]:
     }
 
 
+def measure_growth(env: gym.Env[Any, Any], steps: int) -> dict[str, Any]:
+    """What steps take and the process holds as one episode gets longer, at `MARKS` and at the end.
+
+    Give an env whose episodes do not end. "marks" has step, ms (median of the steps just before), cpu_ms (of processor
+    time, which others on the machine change less) and mb of each.
+    """
+    env.reset(seed=0)
+    env.action_space.seed(0)
+    marks, taken, found = {*(m for m in MARKS if m < steps), steps}, np.zeros((steps, 2)), []
+    for i in tqdm(range(steps), desc="growth", leave=False):
+        action, begin = env.action_space.sample(), (time.perf_counter(), time.process_time())
+        env.step(action)
+        taken[i] = np.subtract((time.perf_counter(), time.process_time()), begin)
+        if i + 1 in marks:
+            ms, cpu_ms = (1000 * np.median(taken[max(i + 1 - AROUND, 0) : i + 1], axis=0)).tolist()
+            found.append({"step": i + 1, "ms": ms, "cpu_ms": cpu_ms, "mb": resident_megabytes()})
+    return {"steps": steps, "marks": found}
+
+
 def resident_megabytes() -> float:
     """Memory of this process in RAM, in MB (2**20 bytes); where there is no /proc, the most it ever was."""
     gc.collect()
@@ -217,4 +238,11 @@ def format_bench(report: dict[str, Any]) -> str:
             f"from {memory['start_mb']:.1f} MB after {memory['warm_up_steps']} steps of warm-up; "
             f"{memory['resets']} resets in all",
         ]
+    if "growth" in report:
+        first, rows = report["growth"]["marks"][0], []
+        for m in report["growth"]["marks"]:
+            ratio = m["cpu_ms"] / max(first["cpu_ms"], 1e-9)
+            rows.append((str(m["step"]), f"{m['ms']:.2f}", f"{m['cpu_ms']:.2f}", f"{ratio:.2f}", f"{m['mb']:.1f}"))
+        heads = ("step of one episode", "ms", "processor, ms", "times the first", "process, MB")
+        lines += ["", table(heads, rows)]
     return "\n".join(lines)

@@ -6,6 +6,7 @@ Stable-Baselines3 is imported when one of its parts does.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -40,12 +41,17 @@ class TrainCommand:
     observation: Annotated[ObservationConfig, Flat] = field(default_factory=lambda: ObservationConfig(hold=20))
     train: Annotated[TrainConfig, Flat] = field(default_factory=TrainConfig)
     evaluate: Annotated[EvaluateConfig, Flat] = field(default_factory=EvaluateConfig)
+    # train agents of several --seeds at the same time; a training gives no sign of life before it is over
+    workers: Annotated[Workers, Flat] = field(default_factory=lambda: Workers(patience=math.inf))
 
     def run(self) -> None:
         """Train, evaluate, film, print and write."""
         from worldsim.policies.experiment import Experiment
 
-        results = Experiment(self.world, self.out, self.observation, self.train, self.evaluate).run()
+        if not self.workers.here and self.train.seeds < 2:
+            raise InvalidInput("one agent is trained in one process; add --seeds 2 or more, or leave out --workers")
+        experiment = Experiment(self.world, self.out, self.observation, self.train, self.evaluate)
+        results = experiment.results(self.workers)
         say(results.to_text())
         print(f"wrote {self.out}: agents, videos, curves.png, results.json")
 
@@ -58,6 +64,7 @@ class EvaluateCommand:
     world: str | None = None  # a shipped name, a local folder or a hub id; without it the one that the agent names
     episodes: int = 100  # whole ones, in either place
     real: bool = False  # evaluate it in the real game, too
+    source: str | None = None  # with --real: another simulator with the world's frames and actions (doom-maze-test)
     stochastic: bool = False  # the agent draws its actions; without it it takes the likeliest ones
     baselines: bool = False  # evaluate random actions and constant ones, too
     trust_source: bool = False  # let the real game be a Python module that the world's files name
@@ -77,7 +84,7 @@ class EvaluateCommand:
         agent, world, name = _open(self.agent, self.world)
         judge = Judge(
             world, agent.observation, episodes=self.episodes, real=self.real, trust_source=self.trust_source,
-            workers=self.workers,
+            source=self.source, workers=self.workers,
         )  # fmt: skip
         try:
             rows = {"agent": judge(agent, deterministic=not self.stochastic)}

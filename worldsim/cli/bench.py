@@ -13,7 +13,7 @@ import torch
 import tyro
 
 from worldsim.bench.speculation import bench_speculation, format_speculation
-from worldsim.bench.steps import AnyEnv, bench_world, format_bench, measure_memory
+from worldsim.bench.steps import AnyEnv, Endless, bench_world, format_bench, measure_growth, measure_memory
 from worldsim.bench.traces import MADE_UP, load_stream
 from worldsim.cli.output import say
 from worldsim.errors import InvalidInput
@@ -36,6 +36,7 @@ class BenchOptions:
     observation: Literal["pixels", "latents"] = "pixels"  # what the environments show; latents need no decoding
     between: bool = False  # also decode the frames before the last one of each step
     memory: int = 0  # also play so many steps with resets and report how much the process grows
+    growth: int = 0  # also play one episode of so many steps and report how step time and process grow with it
     speculate: bool = False  # measure speculation instead, in one environment, with `steps` steps of every stream
     # how actions follow on each other: held (keys held as a hand might, made up), repeat, random, or a .json file that
     # `worldsim play --trace` wrote
@@ -51,8 +52,9 @@ class BenchOptions:
         for name, value in counts:
             if value is not None and value < 1:
                 raise InvalidInput(f"{name} is {value}; give at least 1")
-        if self.memory < 0:
-            raise InvalidInput(f"--memory is {self.memory}; give a number of steps, or leave it out")
+        for name, steps in (("--memory", self.memory), ("--growth", self.growth)):
+            if steps < 0:
+                raise InvalidInput(f"{name} is {steps}; give a number of steps, or leave it out")
         for ms in self.think:
             if not 0 <= ms < math.inf:
                 raise InvalidInput(f"--think {ms} is no time; give milliseconds, 0 or more")
@@ -100,6 +102,9 @@ def _bench_steps(world: World, make: Callable[..., AnyEnv], options: BenchOption
 
         served = world.compiled() if options.compiled else world
         report["memory"] = measure_memory(WorldEnv(served), options.memory)
+    if options.growth:
+        served = world.compiled() if options.compiled else world
+        report["growth"] = measure_growth(make_env(Endless(served), 1), options.growth)
     return report, format_bench(report)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import tyro
+from tqdm import tqdm
 
 from worldsim.cli.output import say
 from worldsim.errors import InvalidInput
@@ -15,14 +17,15 @@ from worldsim.evaluate.data import open_held_out
 from worldsim.evaluate.effort import QUICK, Effort
 from worldsim.evaluate.metrics import require_libraries
 from worldsim.evaluate.plots import require_matplotlib, save_plots
-from worldsim.evaluate.probes import find_probes
+from worldsim.evaluate.probes import Probe, find_probes
 from worldsim.evaluate.revisits import Returns, format_returns, measure_returns
 from worldsim.evaluate.sheets import save_sheets
-from worldsim.evaluate.study import Stores, Study, run_study
+from worldsim.evaluate.study import Measuring, Stores, Study, gather
 from worldsim.evaluate.table import format_report
 from worldsim.io.files import write_json
 from worldsim.io.media import contact_sheet, save_image
 from worldsim.io.weights import find_world
+from worldsim.policies.rollouts import Workers, make_rollouts, one_thread
 from worldsim.world import World
 
 if TYPE_CHECKING:
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 
 BLIND_POLICIES = ("random", "persistent", "sweep")  # data policies that do not look at the frames
 DRIFT_POLICY = "persistent"
+PATIENCE = 3600.0  # seconds: a part of a study gives no sign of life before it is over
 
 
 @dataclass(frozen=True)
@@ -49,8 +53,14 @@ class EvalOptions:
     revisit: bool = False  # measure returns to places instead: memory on and off, true and own pose
     gaps: tuple[int, ...] = Returns().gaps  # with --revisit: steps after which a way comes back
     ways: int = Returns().clips  # with --revisit: ways of each gap
+    kinds: bool = False  # with --revisit: each of several memories alone, too
     trust_probes: bool = False  # run the probes in the world's folder, which are code; shipped worlds' always run
     device: str = "auto"  # auto, cpu or cuda
+    workers: Annotated[Workers, tyro.conf.arg(name="")] = field(default_factory=lambda: Workers(patience=PATIENCE))
+
+    def __post_init__(self) -> None:
+        if self.revisit and self.workers != Workers(patience=self.workers.patience):
+            raise InvalidInput("returns to places are measured in one process; leave out --workers and --ray")
 
     def make_folders(self) -> None:
         """Make what is written to; raises InvalidInput, or MissingDependency for what draws the plots."""
@@ -84,13 +94,33 @@ def evaluate(options: Annotated[EvalOptions, tyro.conf.arg(name="")]) -> None:
     if options.revisit:
         _revisit(world, stores.held_out, options)
         return
-    study = run_study(world, stores, policy_actions(DRIFT_POLICY, config), fresh, effort, probes.probes)
+    job = Measuring(
+        world, stores, policy_actions(DRIFT_POLICY, config), fresh, effort,
+        probes=partial(the_probes, folder, config, options.trust_probes),
+    )  # fmt: skip
+    study = run_study(job, options.workers)
     _write(study, {**_header(options, world), **study.report}, options)
+
+
+def run_study(job: Measuring, workers: Workers) -> Study:
+    """Measure everything, with these workers; raises InvalidInput before it begins where the stores hold too little."""
+    measurer = job.open()
+    with one_thread(workers), make_rollouts(job, workers, opened=measurer) as rollouts:
+        parts = tqdm(rollouts.run(measurer.parts), total=len(measurer.parts), desc="parts", disable=workers.here)
+        study = gather(measurer, parts)
+        if rollouts.replaced:
+            say(f"{rollouts.replaced} workers died or hung and were replaced")
+    return study
+
+
+def the_probes(folder: Path, config: WorldConfig, trust: bool) -> tuple[Probe, ...]:
+    """Those in a world's folder that run."""
+    return find_probes(folder, config, trust=trust).probes
 
 
 def _revisit(world: World, store: Episodes, options: EvalOptions) -> None:
     """Measure and print returns to places, and write what the options ask for."""
-    sizes = Returns(options.gaps, options.ways)
+    sizes = Returns(options.gaps, options.ways, kinds=options.kinds)
     sizes = replace(sizes, gaps=(min(options.gaps),), clips=2, context=8) if options.quick else sizes
     report, sheet = measure_returns(world, store, sizes)
     say(format_returns(report))
@@ -146,27 +176,27 @@ def study_of(world: Path, data: Path, probe_data: Path, effort: Effort, device: 
     """
     loaded = World.from_pretrained(world, device=device)
     stores = Stores(open_held_out(data, loaded.config), probe=open_held_out(probe_data, loaded.config))
-    probes = find_probes(world, loaded.config).probes
-    return run_study(loaded, stores, policy_actions(DRIFT_POLICY, loaded.config), None, effort, probes)
+    drift, probes = policy_actions(DRIFT_POLICY, loaded.config), partial(the_probes, world, loaded.config, False)
+    return run_study(Measuring(loaded, stores, drift, None, effort, probes), Workers())
 
 
 def policy_actions(policy: str, config: WorldConfig) -> DrawActions:
     """Draws actions of a data policy that does not look: (rows, steps, seed) -> (rows, steps, ...)."""
+    return partial(_draw_actions, policy, config)  # which can be pickled, for other processes
+
+
+def _draw_actions(policy: str, config: WorldConfig, rows: int, steps: int, seed: int) -> np.ndarray:
     from worldsim.envs.sources.base import SourceSpec, TimeStep
     from worldsim.policies.data import make_policy
 
     size = (config.tokenizer.height, config.tokenizer.width)
     player = make_policy(policy, SourceSpec(config.source.name, *size, config.actions, config.source.fps))
     unseen = TimeStep(rgb=np.zeros((*size, 3), np.uint8))
-
-    def draw(rows: int, steps: int, seed: int) -> np.ndarray:
-        taken = []
-        for row in range(rows):
-            player.reset(np.random.default_rng([seed, row]))
-            taken.append(np.stack([player.act(unseen) for _ in range(steps)]))
-        return np.stack(taken)
-
-    return draw
+    taken = []
+    for row in range(rows):
+        player.reset(np.random.default_rng([seed, row]))
+        taken.append(np.stack([player.act(unseen) for _ in range(steps)]))
+    return np.stack(taken)
 
 
 def _make_folder(folder: Path) -> None:

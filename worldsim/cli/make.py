@@ -60,6 +60,7 @@ class Making:
     def __init__(self, recipe: Recipe, path: Path, out: Path, device: str) -> None:
         self.recipe, self.path, self.out, self.device = recipe, path, out, device
         self.train_data: list[Path] = []
+        self.numbers_data: list[Path] = []
         self.held_out: list[Path] = []
         self.stages = self._stages()
         self.state = _read_state(out / STATE)
@@ -166,7 +167,7 @@ class Making:
         for index, d in enumerate(data):
             name = f"{verb}-{index}"
             folder = self.out / "data" / name
-            stores.append(folder)
+            (self.numbers_data if d.numbers_only else stores).append(folder)
             made = [f"data/{name}"]
             apart = verb == "record" and not d.source and not self.recipe.held_out
             if apart:
@@ -235,6 +236,7 @@ class Making:
             lambda loop, go_on: DynamicsCommand(
                 data=tuple(self.train_data), out=self.out / "run", batch=c.batch, clip=c.clip, patch=c.patch,
                 augment=c.augment, event=c.event, period=c.period, streams=c.streams, foreseen=c.foreseen,
+                numbers_data=tuple(self.numbers_data), numbers_share=c.numbers_share,
                 conditions=c.conditions, heads=c.heads, memories=c.memories, options=c.options, loss=c.loss,
                 clips=c.clips, resume=go_on, loop=loop,
             ),
@@ -343,7 +345,8 @@ class Making:
         from worldsim.data.episodes import Episodes
 
         rows = []
-        for use, paths in (("training", self.train_data), ("held out", self.held_out)):
+        uses = {"training": self.train_data, "numbers alone": self.numbers_data, "held out": self.held_out}
+        for use, paths in uses.items():
             for store in map(Episodes.open, paths):
                 meta = store.meta
                 rows.append({

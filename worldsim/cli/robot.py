@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -27,7 +27,8 @@ class EvaluateCommand:
     """
 
     policies: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """Policies: a data policy of the world's source (expert, biased:0.05), MODULE:CALLABLE, or lerobot:FOLDER."""
+    """Policies: a data policy of the world's source (expert, biased:0.05), a cloned one's file, world:PATH,
+    MODULE:CALLABLE, or lerobot:FOLDER."""
     world: str  # a shipped name, a local folder or a hub id
     out: Path  # folder for the figures and the plot
     real: bool = False  # play them in the simulator, too, from the same starts
@@ -71,7 +72,7 @@ class EvaluateCommand:
 
 @dataclass(frozen=True)
 class LabelCommand:
-    """Tell the actions of recordings from their frames, by a world that was trained with the head `inverse`.
+    """Tell the actions of recordings from their frames, by a world with action tokens or with the head `inverse`.
 
     Of an episode store, whose recorded actions say how well; of videos, as a table that `worldsim import` takes.
     """
@@ -80,6 +81,7 @@ class LabelCommand:
     data: Path | None = None  # an episode store, to be compared with its own actions
     videos: Path | None = None  # a folder of video files
     out: Path | None = None  # the table (CSV) of the videos' actions
+    by: Literal["tokens", "head"] | None = None  # what tells them; by default action tokens, where there are any
     json: Path | None = None  # write the figures to this file
     device: str = "auto"  # auto, cpu or cuda
 
@@ -87,7 +89,7 @@ class LabelCommand:
         """Tell, print and write."""
         from worldsim.data.episodes import Episodes
         from worldsim.io.files import write_json
-        from worldsim.policies.robot.labelling import check_labeller, label_episodes, write_labels
+        from worldsim.policies.robot.labelling import check_labeller, label_episodes, tokens_of, write_labels
 
         if (self.data is None) == (self.videos is None) or (self.videos is None) != (self.out is None):
             raise InvalidInput("give --data STORE, or --videos FOLDER with --out TABLE.csv")
@@ -95,15 +97,82 @@ class LabelCommand:
             if path is not None:
                 require_writable(path)
         world = World.from_pretrained(self.world, device=self.device)
-        check_labeller(world)
+        tokens = None if self.by == "head" else tokens_of(world, self.world)
+        if self.by == "tokens" and tokens is None:
+            raise InvalidInput(f"world {self.world!r} has no action tokens; leave out --by, or train them")
+        check_labeller(world, tokens)
         if self.videos is not None and self.out is not None:
-            count = write_labels(world, self.videos, self.out)
+            count = write_labels(world, self.videos, self.out, tokens)
             print(f"wrote {self.out}: the actions of {count} videos; go on with worldsim import")
         if self.data is not None:
-            score = label_episodes(world, Episodes.open(self.data)).score()
+            score = label_episodes(world, Episodes.open(self.data), tokens).score()
             say(", ".join(f"{name} {_figure(value)}" for name, value in score.items()))
             if self.json is not None:
                 write_json(self.json, {"world": self.world, "data": str(self.data), **score})
+
+
+@dataclass(frozen=True)
+class CloneCommand:
+    """Clone what was done in recordings: a small policy that sees frames, `observation.state` and the task."""
+
+    data: Annotated[tuple[Path, ...], tyro.conf.Positional]  # episode stores, of a simulator or of a world
+    out: Path  # file of the policy, .safetensors
+    episodes: int | None = None  # learn from the first so many; None: all
+    seconds: float = 60.0  # of training
+    steps: int | None = None  # of training, instead
+    seed: int = 0
+
+    def run(self) -> None:
+        """Read, train and write."""
+        from worldsim.data.episodes import Episodes
+        from worldsim.policies.robot.cloning import clone, read_shown
+        from worldsim.policies.robot.protocol import CLONED
+
+        if self.out.suffix != CLONED or not self.seconds > 0 or (self.steps is not None and self.steps < 1):
+            raise InvalidInput(
+                f"out is {self.out}, seconds {self.seconds} and steps {self.steps}; give a file that ends in {CLONED}, "
+                "and more than 0 of the others"
+            )
+        require_writable(self.out)
+        shown = read_shown([Episodes.open(path) for path in self.data], self.episodes)
+        losses: list[float] = []
+        policy = clone(
+            shown, seconds=self.seconds, steps=self.steps, seed=self.seed, tell=lambda _, loss: losses.append(loss)
+        )
+        policy.save(self.out)
+        last = sum(losses[-20:]) / len(losses[-20:])
+        print(f"wrote {self.out}: {len(shown.images)} frames, {len(losses)} steps of training, loss {last:.4f}")
+
+
+@dataclass(frozen=True)
+class DreamCommand:
+    """Play a policy in a world and write its episodes as a store, for `worldsim robot clone` and all that reads one."""
+
+    policy: Annotated[str, tyro.conf.Positional]  # as of evaluate
+    world: str  # a shipped name, a local folder or a hub id
+    out: Path  # folder of the store; must be empty or absent
+    episodes: int = 100  # tasks in turn
+    steps: int | None = None  # of an episode; None: the recorded simulator's limit
+    tasks: tuple[str, ...] = ()  # names; none: all of the world's
+    seed: int = 0  # of the first episode of each task; the others have the next ones
+    device: str = "auto"  # auto, cpu or cuda
+
+    def run(self) -> None:
+        """Play and write."""
+        from worldsim.envs.sources import find_modules_here
+        from worldsim.policies.robot.dreaming import dream_store
+        from worldsim.policies.robot.protocol import load_policy
+
+        find_modules_here()
+        world = World.from_pretrained(self.world, device=self.device)
+        steps = self.steps or world.spec.max_episode_steps
+        if self.episodes < 1 or steps is None or steps < 1 or self.seed < 0:
+            raise InvalidInput(f"episodes is {self.episodes}, steps {steps} and seed {self.seed}; give 1, 1, 0 or more")
+        store = dream_store(
+            world, load_policy(self.policy, world.spec, world.config.source.name), self.out, episodes=self.episodes,
+            steps=steps, seed=self.seed, tasks=self.tasks, policy=self.policy,
+        )  # fmt: skip
+        print(f"dreamed {len(store)} episodes, {store.num_steps} steps in {self.out}")
 
 
 @dataclass(frozen=True)
@@ -169,10 +238,12 @@ def robot(
     action: Annotated[
         Annotated[EvaluateCommand, tyro.conf.subcommand("evaluate")]
         | Annotated[LabelCommand, tyro.conf.subcommand("label")]
+        | Annotated[CloneCommand, tyro.conf.subcommand("clone")]
+        | Annotated[DreamCommand, tyro.conf.subcommand("dream")]
         | Annotated[ExportCommand, tyro.conf.subcommand("export")]
         | Annotated[ImportCommand, tyro.conf.subcommand("import")],
         tyro.conf.arg(name=""),
     ],
 ) -> None:
-    """Judge robot policies in a world, tell the actions of recordings, exchange data sets with LeRobot."""
+    """Judge robot policies in a world, clone them, tell the actions of recordings, exchange data sets with LeRobot."""
     action.run()

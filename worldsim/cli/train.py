@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from worldsim.cli.train_actions import ActionsCommand
 from worldsim.cli.train_audio import AddAudioCommand, AudioCodecCommand, AudioCommand
 from worldsim.data.clips import ClipConfig
 from worldsim.data.episodes import Episodes, EpisodesMeta
@@ -72,6 +73,10 @@ class DynamicsCommand:
     period: int = 1  # steps from one stroke of an episode's clock to the next, where something comes by it; 1: none
     streams: tuple[str, ...] = ()  # recorded sensors to learn and dream: proprio, depth, …; a token is a task
     foreseen: tuple[str, ...] = ()  # of these, vectors predicted before the frame, which is drawn to fit them
+    numbers_data: tuple[
+        Path, ...
+    ] = ()  # more stores, whose frames are of no use: what is foreseen learns from these, too
+    numbers_share: float = 0.2  # of the time, for learning what is foreseen before the frames
     conditions: tuple[str, ...] = ()  # modules that a step is conditioned on; none: as the streams ask for
     heads: tuple[str, ...] = ()  # modules that say what a step gives besides the frame; none: likewise
     head_reads: dict[str, Reads] = field(default_factory=dict)  # heads that read the new frame: ending both
@@ -123,16 +128,18 @@ class DynamicsCommand:
 
     def _numbers_first(self, task: DynamicsTask, clips: list[LatentEpisodes]) -> LoopConfig:
         """Learn what is foreseen before the frames, in a share of the time; what is left of it."""
-        from worldsim.train.state_first import SHARE, learn_numbers
+        from worldsim.train.state_first import NumberEpisodes, learn_numbers, numbers_heads
 
-        if not self.foreseen:
+        dynamics = task.model.dynamics
+        if not numbers_heads(dynamics):
             return self.loop
-        seconds = SHARE * self.loop.hours * 3600
+        more = [NumberEpisodes.read(store, self.streams) for store in open_stores(self.numbers_data)]
+        seconds = self.numbers_share * self.loop.hours * 3600
         losses = learn_numbers(
-            task.model.dynamics, clips, seconds=seconds, steps=self.loop.steps, seed=self.loop.seed
+            dynamics, [*clips, *more], seconds=seconds, steps=self.loop.steps, seed=self.loop.seed
         )  # fmt: skip
         print("numbers: " + ", ".join(f"{name} {loss:.4f}" for name, loss in losses.items()), flush=True)
-        return replace(self.loop, hours=(1 - SHARE) * self.loop.hours)
+        return replace(self.loop, hours=(1 - self.numbers_share) * self.loop.hours)
 
 
 @dataclass(frozen=True)
@@ -145,9 +152,8 @@ class DecoderCommand:
     world: Annotated[str, tyro.conf.Positional]  # a shipped name, a local folder or a hub id
     data: tuple[Path, ...]  # episode stores; their latents are computed once and kept in the run's folder
     out: Path  # folder of the run
-    decoder: str = "subpixel"  # its kind: subpixel or residual
-    widths: tuple[int, int, int] = (16, 48, 96)  # channels at 1/2, 1/4 and 1/8 of the frame
-    batch: int = 12  # pairs of successive frames
+    ranks: tuple[int, int, int] = (14, 20, 16)  # of its convolutions at 1/2, 1/4 and 1/8 of the frame
+    batch: int = 4  # pairs of successive frames: many small steps
     loss: DecoderLossConfig = field(default_factory=DecoderLossConfig)
     resume: bool = False
     loop: Annotated[LoopConfig, tyro.conf.arg(name="")] = field(default_factory=LoopConfig)
@@ -160,7 +166,7 @@ class DecoderCommand:
 
         world = World.from_pretrained(self.world, device=self.loop.device)
         tokenizer = world.tokenizer.float()  # as its weights are bf16, of which float32 holds all
-        config = lighter(tokenizer.config, self.decoder, self.widths)
+        config = lighter(tokenizer.config, self.ranks)
         stores = open_stores(self.data)
         check_cameras(stores[0].meta, config.cameras)
         found = (stores[0].meta.height * len(config.cameras), stores[0].meta.width)
@@ -239,6 +245,7 @@ def train(
         | Annotated[AudioCodecCommand, tyro.conf.subcommand("audio-codec")]
         | Annotated[AudioCommand, tyro.conf.subcommand("audio")]
         | Annotated[AddAudioCommand, tyro.conf.subcommand("add-audio")]
+        | Annotated[ActionsCommand, tyro.conf.subcommand("actions")]
         | Annotated[DecoderCommand, tyro.conf.subcommand("decoder")]
         | Annotated[CalibrateCommand, tyro.conf.subcommand("calibrate")]
         | Annotated[ExportCommand, tyro.conf.subcommand("export")]

@@ -36,7 +36,7 @@ def require_minari() -> Any:
 
 
 def export_minari(store: Episodes, dataset_id: str) -> Any:
-    """Write a store as the local Minari dataset `dataset_id`, such as "doom/take-cover-v0"; returns the dataset.
+    """Write a store as the local Minari dataset `dataset_id`, such as "cars/racing-v0"; returns the dataset.
 
     Images are kept as they are, not as JPEG. Raises InvalidInput for a store without episodes.
     """

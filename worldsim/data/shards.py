@@ -2,7 +2,7 @@
 
 Each process makes shards of its own share and gives them their names once they are whole, where the first one to do so
 wins; then one joins them. A process that is late or lost is not waited for long: others make what is missing. What is
-made twice is made for nothing and does no harm.
+made twice is made for nothing, and changes nothing.
 """
 
 from __future__ import annotations

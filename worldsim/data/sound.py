@@ -14,7 +14,9 @@ from worldsim.errors import InvalidInput
 from worldsim.models.audio_codec import AudioCodec, to_float
 
 BLOCK = 512  # rows read at a time
-SILENT = 1  # the largest sample of a recording that is taken for silent: ViZDoom's, where a sound library is missing
+SILENT = (
+    1  # the largest sample of a recording that is taken for silent: a simulator's, where a sound library is missing
+)
 
 
 @dataclass(frozen=True)

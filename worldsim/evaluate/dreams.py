@@ -16,7 +16,7 @@ from worldsim.models.registry import Streams
 from worldsim.models.tokenizer import to_frames, to_images
 from worldsim.rollout import advance, finish, start
 from worldsim.spec import WorldStep
-from worldsim.state.tree import clone, select_rows
+from worldsim.state.tree import clone, map_named, select_rows
 from worldsim.world import World
 
 BATCH = 64  # frames encoded or decoded at a time
@@ -75,6 +75,18 @@ class Dreams:
         """
         latents, step = self._advance(actions, streams=streams)
         return Dreamed(latents, step.extras["termination_probability"], step.terminated, step.reward)
+
+    @property
+    def memory_bytes(self) -> int:
+        """What the memories of all dreams hold; it is the same at every step."""
+        sizes: list[int] = []
+
+        def note(name: str, leaf: Tensor) -> Tensor:
+            sizes.append(leaf.nbytes)
+            return leaf
+
+        map_named(note, self._state.memory)
+        return sum(sizes)
 
     def keep(self, rows: Sequence[int]) -> None:
         """Go on with only these rows of the batch."""

@@ -9,6 +9,7 @@ whether what the world invents stays as it is.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -41,6 +42,15 @@ class Returns:
     turn: float = 0.35  # radians, within which a frame shows what another one did
     seed: int = 0
     pose: str = "pose"  # stream of poses (x, y, z, yaw)
+    kinds: bool = False  # also measure each of several memories alone, with own poses
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One of the ways in which the benchmark dreams."""
+
+    world: World
+    true_pose: bool  # given at every step, instead of what the world foresees
 
 
 @dataclass(frozen=True)
@@ -122,19 +132,17 @@ def _measure(
     real = clip["rgb"][:, sizes.context :]
     back = np.array([w.back - sizes.context for w in ways])
     at = np.arange(len(ways)), back
-    settings = {"memory, true pose": (True, True), "memory, own pose": (True, False)}
-    if world.dynamics.memories is None:
-        settings = {}
-    settings |= {"no memory": (False, False)}
     ceiling = decode(world, encode(world, real[at][:, None]))[:, 0]
     frozen = clip["rgb"][:, sizes.context - 1]
     figures: dict[str, Any] = {"ways": len(ways), "steps": float((back + 1).mean())}
     figures["tokenizer"], figures["frozen frame"] = _score(real[at], ceiling), _score(real[at], frozen)
-    dreamed = {name: _dream(world, clip, sizes, *how) for name, how in settings.items()}
+    dreamed, costs = {}, {}
+    for name, setting in _settings(world, sizes).items():
+        dreamed[name], costs[name] = _dream(setting, clip, sizes)
     new = _new_rows(clip[sizes.pose], back, sizes)
     pairs = _pairs(clip[sizes.pose][:, sizes.context :], back, sizes)
     for name, frames in dreamed.items():
-        figures[name] = _score(real[at], frames[at])
+        figures[name] = _score(real[at], frames[at]) | costs[name]
         figures[name]["new places"] = _mean_psnr(real[new], frames[new])
         figures[name]["sharpness"] = float(gradient(frames[new]).mean() / gradient(real[new]).mean())
         figures[name]["generated twice"] = _mean_psnr(*(frames[pairs[0], p] for p in pairs[1:]))
@@ -148,15 +156,26 @@ def _measure(
     return figures, sheet
 
 
+def _settings(world: World, sizes: Returns) -> dict[str, Setting]:
+    """What is compared, by name: all that the world remembers, each kind alone, and nothing read."""
+    kinds, found = world.config.dynamics.memories, {}
+    if kinds:
+        found = {"memory, true pose": Setting(world, True), "memory, own pose": Setting(world, False)}
+    if sizes.kinds and len(kinds) > 1:
+        found |= {f"{kind} alone": Setting(world.with_memories(kind), False) for kind in kinds}
+    unread = world.with_sampling(replace(world.sampling, memory=False))
+    return found | {"no memory": Setting(unread, False)}
+
+
 def _rows(store: Episodes, name: str, rows: np.ndarray) -> np.ndarray:
     """Successive rows of a stream, of which the last may be repeated."""
     read = store.read(name, int(rows[0]), int(rows[-1]) + 1)
     return read[rows - rows[0]]
 
 
-def _dream(world: World, clip: dict[str, np.ndarray], sizes: Returns, memory: bool, true: bool) -> np.ndarray:
-    """Frames (N, steps - context, H, W, 3) of dreams along the ways."""
-    drawn = world.with_sampling(replace(world.sampling, memory=memory))
+def _dream(setting: Setting, clip: dict[str, np.ndarray], sizes: Returns) -> tuple[np.ndarray, dict[str, float]]:
+    """Frames (N, steps - context, H, W, 3) of dreams along the ways, and what a step of one of them costs."""
+    world, true = setting.world, setting.true_pose
     context, rgb = sizes.context, clip["rgb"]
     carried = [name for name in world.spec.streams if name in clip]
     carried = [name for name in carried if name not in world.dynamics.heads.streams_read_off]
@@ -164,11 +183,14 @@ def _dream(world: World, clip: dict[str, np.ndarray], sizes: Returns, memory: bo
     known: Streams = {name: values[:, : context if true else 1] for name, values in streams.items()}
     actions, seeds = clip["action"], range(sizes.seed, sizes.seed + len(rgb))
     beginning, ages = encode(world, rgb[:, :context]), np.zeros(len(rgb), np.int64)
-    dreams, latents = Dreams(drawn, beginning, actions[:, 1:context], ages, seeds, known), []
+    dreams, latents = Dreams(world, beginning, actions[:, 1:context], ages, seeds, known), []
+    begin = time.perf_counter()
     for t in range(context, rgb.shape[1]):
         given = {name: values[:, t] for name, values in streams.items()} if true else None
         latents.append(dreams.step(actions[:, t], given).latents[:, 0])
-    return decode(world, torch.stack(latents, 1))
+    ms = 1000 * (time.perf_counter() - begin) / (len(latents) * len(rgb))
+    cost = {"ms a step": ms, "MB": dreams.memory_bytes / len(rgb) / 2**20}
+    return decode(world, torch.stack(latents, 1)), cost
 
 
 def _score(real: np.ndarray, frames: np.ndarray) -> dict[str, Any]:
@@ -214,7 +236,7 @@ def _pairs(poses: np.ndarray, back: np.ndarray, sizes: Returns, apart: int = 25)
 
 def format_returns(report: dict[str, Any]) -> str:
     """The figures as a table in plain text."""
-    heads = ("return after", "of", "PSNR", "95 %", "new places", "sharpness", "generated twice")
+    heads = ("return after", "of", "PSNR", "95 %", "new places", "sharpness", "generated twice", "ms a step", "MB")
     lines = []
     for gap, figures in report["returns"].items():
         for name, score in figures.items():
@@ -225,5 +247,5 @@ def format_returns(report: dict[str, Any]) -> str:
             span = f"{low:.1f} to {high:.1f}"
             lines.append([f"{gap} steps ({figures['ways']} ways)", name, f"{score['psnr']:.2f}", span, *more])
         twice = f"{figures['real twice']:.2f} ({figures['pairs']} pairs)"
-        lines.append([f"{gap} steps", "real frames", "", "", "", "1.00", twice])
+        lines.append([f"{gap} steps", "real frames", "", "", "", "1.00", twice, "", ""])
     return table(heads, lines)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -66,14 +66,19 @@ class Starts:
         return tuple(kind for kind, count in zip(KINDS, counts, strict=True) if count)
 
     def check(
-        self, grid: tuple[int, int, int], spec: ActionSpec, streams: Mapping[str, StreamSpec] | None = None
-    ) -> None:
-        """Raise DamagedWorld unless the starts are of latents (C, h, w), actions and streams that the world has."""
+        self, grid: tuple[int, int, int], spec: ActionSpec, streams: Mapping[str, StreamSpec] | None = None,
+        read_off: Collection[str] = (),
+    ) -> None:  # fmt: skip
+        """Raise DamagedWorld unless the starts are of latents (C, h, w), actions and streams that the world has.
+
+        Streams that are `read_off` frames may be missing.
+        """
         starts, frames = self.latents.shape[:2]
         wanted = (starts, frames - 1) if spec.discrete else (starts, frames - 1, len(spec.low))
         fits = self.latents.shape[2:] == grid and self.actions.shape == wanted and 0 <= self.beginnings <= starts
         fits = fits and self.ages.shape == (starts,) and bool((self.ages >= 0).all())
         shapes = {name: (starts, frames, *one.shape) for name, one in (streams or {}).items()}
+        shapes = {name: shape for name, shape in shapes.items() if name in self.streams or name not in read_off}
         fits = fits and shapes == {name: tuple(values.shape) for name, values in self.streams.items()}
         try:
             check_actions(spec, self.actions.flatten(0, 1).numpy(), starts * (frames - 1))

@@ -84,11 +84,21 @@ class Head(nn.Module):
         raise NotImplementedError
 
     def sample(self, out: Tensor) -> Streams:
-        """What the next step begins with: the new values of streams, (F, ...), as recorded; none where it has none."""
+        """What the next step begins with: the new values of streams, (F, ...), as recorded; none where it has none.
+
+        What is no stream of the world is told in the info of a step.
+        """
         return {}
 
 
-heads: Registry[Head] = Registry("head", {"depth": "worldsim.models.places", "pose": "worldsim.models.places"})
+heads: Registry[Head] = Registry(
+    "head",
+    {
+        "depth": "worldsim.models.places",
+        "pose": "worldsim.models.places",
+        "spread": "worldsim.models.ensemble",
+    },
+)
 
 
 @heads.register("reward")

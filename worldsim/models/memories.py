@@ -169,22 +169,27 @@ class Memories(nn.Module):
         `seen` is of F = B * T steps, `predicted` (F, ...) what its heads say of the streams. Latents `frames`
         (B, T, C, h, w), `actions` (B, T, ...), `ages` (B, T) and `streams` (B, T, ...) are of the last frames.
         `known` are contexts (F, ...) of memories that were gone through before; a share `dropout` of the clips is
-        without any.
+        without any, and, where there are several, another such share with a single one.
         """
         batch, steps = ages.shape
-        known, before = known or {}, seen
+        known = known or {}
         contexts = self._step_through(seen, frames, actions, ages, streams, predicted, generator, known)
-        for name, entry in self.entries.items():
-            seen = entry(seen, known[name] if name in known else _joined([context[name] for context in contexts]))
-        if not dropout:
-            return seen
-        kept = torch.rand(batch, generator=generator, device=generator.device) >= dropout
-        rows = kept.to(seen.tokens.device).repeat_interleave(steps)
-        parts = {n: (getattr(seen, n), getattr(before, n)) for n in ("tokens", "local", "cond")}
-        mixed: dict[str, Any] = {
-            n: torch.where(rows.view(-1, *[1] * (a.ndim - 1)), a, b.to(a.dtype)) for n, (a, b) in parts.items()
-        }
-        return dataclasses.replace(seen, **mixed)
+        chance = torch.rand(batch, generator=generator, device=generator.device) if dropout else None
+        for index, (name, entry) in enumerate(self.entries.items()):
+            said = entry(seen, known[name] if name in known else _joined([context[name] for context in contexts]))
+            if chance is not None:
+                rows = self._kept(index, chance, dropout).to(seen.tokens.device).repeat_interleave(steps)
+                said = _mixed(rows, said, seen)
+            seen = said
+        return seen
+
+    def _kept(self, index: int, chance: Tensor, dropout: float) -> Tensor:
+        """Which clips learn with a memory: not those without any, nor, where there are several, with another alone."""
+        count, kept = len(self.entries), chance >= dropout
+        if count == 1:
+            return kept
+        alone = ((chance - dropout) / dropout * count).floor()  # from 0 to count - 1 where one is alone
+        return kept & ((chance >= 2 * dropout) | (alone == index))
 
     def _step_through(
         self, seen: ContextFeatures, frames: Tensor, actions: Tensor, ages: Tensor, streams: Streams,
@@ -222,6 +227,15 @@ def keep(latents: Tensor, held: Held) -> Tensor:
     for guide, gate in reversed(held):
         latents = torch.where(gate, guide.to(latents.dtype), latents)
     return latents
+
+
+def _mixed(rows: Tensor, one: ContextFeatures, other: ContextFeatures) -> ContextFeatures:
+    """The history's output with what one says of some rows (F,) bool, and the other of the rest."""
+    parts = {n: (getattr(one, n), getattr(other, n)) for n in ("tokens", "local", "cond")}
+    mixed: dict[str, Any] = {
+        n: torch.where(rows.view(-1, *[1] * (a.ndim - 1)), a, b.to(a.dtype)) for n, (a, b) in parts.items()
+    }
+    return dataclasses.replace(one, **mixed)
 
 
 def _zero(layer: nn.Conv2d | nn.Linear) -> Any:

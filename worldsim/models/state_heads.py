@@ -2,22 +2,28 @@
 
 A hand that is a pixel wrong looks right; a hand that is a centimetre wrong misses. So the numbers of a robot's world
 are predicted by a small network of the numbers (`motion`), whether something holds by what they will be (`success`),
-and the frame is drawn with those numbers as a condition (`Foreseen`), so that it shows what they say.
+and the frame is drawn with those numbers as a condition (`Foreseen`), so that it shows what they say. How far several
+such networks disagree says how sure a prediction is (`spread`).
+
+These networks are learned from numbers alone (`worldsim.train.state_first`); no loss of frames reaches them. They
+compute in float32, whatever the rest does: contact is a matter of less than bfloat16 can tell.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from worldsim.errors import InvalidInput
+from worldsim.errors import InvalidInput, check_bounds
 from worldsim.models.conditions import stream_spec
 from worldsim.models.heads import Features, Head, Reads, Targets, VectorHead, heads
-from worldsim.models.registry import Normalise, Scale, Streams
+from worldsim.models.registry import Normalise, Scale, Streams, options_of
 
 if TYPE_CHECKING:
     from worldsim.models.dynamics import DynamicsConfig
@@ -44,17 +50,34 @@ class Numbers(nn.Module):
         return torch.cat(vectors + tokens, dim=-1)
 
 
-def _network(inputs: int, outputs: int) -> nn.Sequential:
-    """Two hidden layers; says 0 before it has learned anything."""
-    last = nn.Linear(HIDDEN, outputs)
-    nn.init.zeros_(last.weight)
-    nn.init.zeros_(last.bias)
-    return nn.Sequential(nn.Linear(inputs, HIDDEN), nn.SiLU(), nn.Linear(HIDDEN, HIDDEN), nn.SiLU(), last)
+@dataclass(frozen=True)
+class NumbersOptions:
+    """Options of `motion` and `success`."""
+
+    hidden: int = HIDDEN  # width of the network
+    history: bool = True  # whether it adds what the history and the frame show, which numbers may not say
+
+    def __post_init__(self) -> None:
+        check_bounds("head", self, hidden=(1, 8192))
 
 
-def _run(network: nn.Sequential, numbers: Tensor) -> Tensor:
-    said: Tensor = network(numbers.to(cast(Tensor, network[0].weight).dtype))
-    return said.float()
+class Exact(nn.Sequential):
+    """Layers that stay in float32 on whatever device they are: two hidden ones; says 0 before it has learned."""
+
+    def __init__(self, inputs: int, outputs: int, hidden: int) -> None:
+        last = nn.Linear(hidden, outputs)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        super().__init__(nn.Linear(inputs, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), last)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Exact:
+        return cast(Exact, super()._apply(lambda t: t.to(fn(t).device), recurse))
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        """(F, inputs) float32 -> (F, outputs) float32."""
+        with torch.autocast(numbers.device.type, enabled=False):
+            said: Tensor = super().forward(numbers.float())
+        return said
 
 
 @heads.register("motion")
@@ -68,18 +91,24 @@ class MotionHead(VectorHead):
         super().__init__(config, stream)
         if not config.action_dim:
             raise InvalidInput(f"the head motion:{stream} reads continuous actions, these are discrete; use proprio")
+        chosen = options_of(config, "motion", stream, NumbersOptions)
         self.numbers, self.pushes = Numbers(config), Normalise(config.action_scale)
-        self.network = _network(self.numbers.size + config.action_dim, self.outputs)
-        self.gate = nn.Parameter(torch.zeros(self.outputs))  # of what the history adds, which knows nothing at first
+        self.network = Exact(self.numbers.size + config.action_dim, self.outputs, chosen.hidden)
+        self.gate = nn.Parameter(torch.zeros(self.outputs), requires_grad=chosen.history)  # 0 at first
 
     def forward(self, features: Features) -> Tensor:
         """As `Head.forward`."""
-        return self.foresee(features.inputs.streams, features.inputs.actions) + self.gate.float() * features.read
+        foreseen = self.foresee(features.inputs.streams, features.inputs.actions).detach()
+        return foreseen + self.gate.float() * features.read
 
-    def foresee(self, streams: Streams, actions: Tensor) -> Tensor:
-        """What follows from streams (F, ...) and actions (F, A) alone, (F, entries) normalised."""
-        row = torch.cat([self.numbers(streams), self.pushes(actions).float()], dim=-1)
-        return self.normalise(streams[self.stream].flatten(1).float()) + _run(self.network, row)
+    def foresee(self, streams: Streams, actions: Tensor, numbers: Tensor | None = None) -> Tensor:
+        """What follows from streams (F, ...) and actions (F, A) alone, (F, entries) normalised.
+
+        `numbers` are those of the streams where they were computed already.
+        """
+        numbers = self.numbers(streams) if numbers is None else numbers
+        row = torch.cat([numbers, self.pushes(actions).float()], dim=-1)
+        return self.normalise(streams[self.stream].flatten(1).float()) + self.network(row)
 
     def own_parameters(self) -> list[nn.Parameter]:
         """Those that `foresee` depends on."""
@@ -102,17 +131,20 @@ class FlagHead(Head):
         spec = stream_spec(config, stream)
         if spec.kind != "token" or spec.dtype != "bool" or spec.shape:
             raise InvalidInput(f"the head success reads a single boolean, {stream!r} is {spec}; record one")
+        chosen = options_of(config, "success", stream, NumbersOptions)
         self.numbers = Numbers(config)
-        self.network = _network(self.numbers.size, 1)
-        self.gate = nn.Parameter(torch.zeros(1))  # of what the frame and the history add
+        self.network = Exact(self.numbers.size, 1, chosen.hidden)
+        self.gate = nn.Parameter(torch.zeros(1), requires_grad=chosen.history)  # of what frame and history add
 
     def forward(self, features: Features) -> Tensor:
         """As `Head.forward`."""
-        return self.judge(features.inputs.streams | features.ahead) + self.gate.float() * features.read[:, 0]
+        judged = self.judge(features.inputs.streams | features.ahead).detach()
+        return judged + self.gate.float() * features.read[:, 0]
 
-    def judge(self, streams: Streams) -> Tensor:
-        """The logit (F,) by streams (F, ...) at the new frame alone."""
-        return _run(self.network, self.numbers(streams))[:, 0]
+    def judge(self, streams: Streams, numbers: Tensor | None = None) -> Tensor:
+        """The logit (F,) by streams (F, ...) at the new frame alone; `numbers` as in `MotionHead.foresee`."""
+        said: Tensor = self.network(self.numbers(streams) if numbers is None else numbers)[:, 0]
+        return said
 
     def own_parameters(self) -> list[nn.Parameter]:
         """Those that `judge` depends on."""

@@ -32,6 +32,7 @@ class TokenizerConfig:
     blocks: int = 2  # residual blocks at 1/4 and 1/8; the decoder has one more at 1/8
     cameras: tuple[str, ...] = ("rgb",)  # image streams of one size that make a frame, one above the other
     decoder: str = "residual"  # name in `worldsim.models.decoders`
+    decoder_ranks: tuple[int, int, int] = (14, 20, 16)  # of a factored decoder's convolutions, at 1/2, 1/4 and 1/8
 
     def __post_init__(self) -> None:
         if self.height % STRIDE or self.width % STRIDE:
@@ -46,7 +47,7 @@ class TokenizerConfig:
         sides, widths = (STRIDE, 8192), (1, 4096)
         check_bounds(
             "tokenizer", self, height=sides, width=sides, channels=(1, 512),
-            encoder_widths=widths, decoder_widths=widths, blocks=(0, 64),
+            encoder_widths=widths, decoder_widths=widths, decoder_ranks=widths, blocks=(0, 64),
         )  # fmt: skip
 
     @property

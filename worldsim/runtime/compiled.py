@@ -42,8 +42,10 @@ from worldsim.errors import InvalidInput, MissingDependency
 from worldsim.io.files import replacing
 from worldsim.models import conditions as conditions_source
 from worldsim.models import dynamics as dynamics_source
+from worldsim.models import ensemble as ensemble_source
 from worldsim.models import heads as heads_source
 from worldsim.models import layers as layers_source
+from worldsim.models import state_heads as state_heads_source
 from worldsim.models.carried import CarriedHeads
 from worldsim.models.dynamics import ContextFeatures, Dynamics
 from worldsim.models.layers import KVCache
@@ -54,7 +56,7 @@ from worldsim.sampling.sampler import Eager, SamplingConfig, StepNoise
 
 CACHE = "WORLDSIM_CACHE"  # variable of the environment: the folder of what is compiled
 WRITTEN = (  # what is compiled
-    *(conditions_source, dynamics_source, heads_source, layers_source),
+    *(conditions_source, dynamics_source, heads_source, layers_source, state_heads_source, ensemble_source),
     *(noise_shaping_source, sampling_source, sys.modules[__name__]),
 )
 SETTINGS = {
@@ -312,7 +314,10 @@ def _first_to_draw(eager: Eager, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def _write(half: nn.Module, inputs: tuple[Any, ...], path: Path) -> None:
     """Compile one half of a step, see that it computes what it should, and put it at `path`, all or nothing."""
+    from torch._inductor.cpp_builder import get_cpp_compiler
+
     with _explained(path.parent):
+        get_cpp_compiler()  # at once, not after the tracing
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         _require_private(path.parent)
         with replacing(path) as part:

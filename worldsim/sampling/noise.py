@@ -19,6 +19,8 @@ STREAM_FRAME = 3  # the noise a frame is denoised from
 STREAM_END = 4  # whether the episode ends here
 STREAM_SHAPING = 5  # where the noise of a frame is larger (`worldsim.sampling.noise_shaping`)
 STREAM_AUDIO = 6  # the noise that the sound of a step is drawn from
+STREAM_ACTIONS = 7  # the noise that actions are drawn from
+STREAM_NEXT = 8  # what stands for a frame that is not known, when they are
 
 SEED_LIMIT = 1 << 63  # states and infos keep seeds in int64 arrays
 

@@ -1,7 +1,9 @@
 """Training a lighter decoder for a finished world, on the latents of its own tokenizer: no dynamics are trained anew.
 
-The new decoder learns from recorded frames, and, where its latents have more noise than those have, from what the old
-decoder makes of them (knowledge distillation; Hinton et al., 2015): dreamed latents are never quite recorded ones.
+The new decoder is the old one with its convolutions factored (Zhang et al., 2016, "Accelerating very deep convolutional
+networks"), trained on from there. It learns from recorded frames, and, where its latents have more noise than those
+have, from what the old decoder makes of them (knowledge distillation; Hinton et al., 2015): dreamed latents are never
+quite recorded ones.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from worldsim.errors import DamagedCheckpoint, InvalidInput, check_bounds
 from worldsim.io.files import write_json
 from worldsim.io.media import contact_sheet
 from worldsim.io.weights import find_world, read_world, write_world
-from worldsim.models.decoders import decoders
+from worldsim.models.decoders import FactoredDecoder, decoders
 from worldsim.models.tokenizer import Tokenizer, TokenizerConfig, to_frames, to_images
 from worldsim.train.checkpoint import load_checkpoint, setting
 from worldsim.train.export import RECORD, read_records
@@ -29,14 +31,15 @@ from worldsim.train.record import TrainingRecord
 from worldsim.train.tokenizer_task import RUN, Runs, TokenizerLossConfig, plain, psnr, reconstruction_loss
 
 AVERAGE = "average.decoder."  # in the names of a checkpoint
+STARTING_BATCHES = 4  # whose latents say what a factored decoder has to hold
 
 
 @dataclass(frozen=True)
 class DecoderLossConfig:
     """What a lighter decoder learns from."""
 
-    noise: float = 0.5  # on latents, at most; 1 is what the tokenizer itself was trained with
-    teacher: float = 0.25  # share of the runs whose goal is the old decoder's image, at latents with twice that noise
+    noise: float = 0.25  # on latents, at most; 1 is what the tokenizer itself was trained with
+    teacher: float = 0.1  # share of the runs whose goal is the old decoder's image, at latents with twice that noise
     reconstruction: TokenizerLossConfig = field(default_factory=TokenizerLossConfig)
 
     def __post_init__(self) -> None:
@@ -56,7 +59,8 @@ class DecoderLoss(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """`frames` (B, RUN, H, W, 3) uint8, `latents` (B, RUN, C, h, w) -> loss and metrics."""
         c, frames, (teacher,) = self.config, batch["frames"], self._teacher
-        taught = round(c.teacher * len(frames)) * RUN  # images, the first ones
+        share = c.teacher * len(frames)
+        taught = (int(share * (step + 1)) - int(share * step)) * RUN  # images, the first ones; `teacher` of all in time
         images = to_images(frames.flatten(0, 1)).contiguous(memory_format=torch.channels_last)
         latents = batch["latents"].flatten(0, 1).float() * torch.exp(teacher.log_rms.float())
         size = c.noise * torch.rand(len(latents), 1, 1, 1, generator=generator, device=latents.device)
@@ -85,10 +89,13 @@ class DecoderTask:
         self.stores, self.tokenizer, self.settings = stores, tokenizer, config
         self.count, self.seed = batch, seed
         torch.manual_seed(seed)  # the initial weights only
-        decoder = decoders.kind(config.decoder)(config, config.decoder)
-        self.model = DecoderLoss(decoder, tokenizer, loss or DecoderLossConfig())
         self.frames_per_batch = batch * RUN
         self._runs = Runs([store.store for store in stores], config.cameras)
+        decoder = decoders.kind(config.decoder)(config, config.decoder)
+        if isinstance(decoder, FactoredDecoder):
+            seen = torch.cat([self.batch(step, 0)["latents"].flatten(0, 1).float() for step in range(STARTING_BATCHES)])
+            decoder.start_from(tokenizer.decoder, seen.to(tokenizer.log_rms.device) * torch.exp(tokenizer.log_rms))
+        self.model = DecoderLoss(decoder, tokenizer, loss or DecoderLossConfig())
 
     def config(self) -> dict[str, Any]:
         """What a resumed run must share."""
@@ -119,13 +126,16 @@ class DecoderTask:
         batch = self.batch(0, 0)
         frames, latents = batch["frames"][:8, 0], batch["latents"][:8, 0].float()
         scaled = latents.to(self.tokenizer.log_rms.device) * torch.exp(self.tokenizer.log_rms.float())
-        made = [to_frames(network(scaled)).cpu().numpy() for network in (self.tokenizer.decoder, decoder)]
+        images = [network(scaled) for network in (self.tokenizer.decoder, decoder)]
+        made = [to_frames(one).cpu().numpy() for one in images]
         return contact_sheet([frames.numpy(), *made])
 
 
-def lighter(config: TokenizerConfig, decoder: str, widths: Sequence[int]) -> TokenizerConfig:
-    """The sizes of a tokenizer with another decoder."""
-    return replace(config, decoder=decoder, decoder_widths=build(tuple[int, int, int], list(widths), "widths"))
+def lighter(config: TokenizerConfig, ranks: Sequence[int]) -> TokenizerConfig:
+    """The sizes of a tokenizer with its decoder factored; raises InvalidInput where that cannot be."""
+    if config.decoder != "residual":
+        raise InvalidInput(f"this world's decoder is {config.decoder!r}, not 'residual'; give the world it came from")
+    return replace(config, decoder="factored", decoder_ranks=build(tuple[int, int, int], list(ranks), "ranks"))
 
 
 def export_decoder(world: str | Path, run: Path, out: Path) -> None:
@@ -142,7 +152,7 @@ def export_decoder(world: str | Path, run: Path, out: Path) -> None:
     tensors, meta = load_checkpoint(path)
     config = setting(path, meta, "model", TokenizerConfig)
     own = files.config.tokenizer
-    if replace(own, decoder=config.decoder, decoder_widths=config.decoder_widths) != config:
+    if replace(own, decoder=config.decoder, decoder_ranks=config.decoder_ranks) != config:
         raise DamagedCheckpoint(f"checkpoint {path} decodes the latents of another world; give the one it is for")
     old = "tokenizer.decoder."
     model = {name: tensor for name, tensor in files.model.items() if not name.startswith(old)}

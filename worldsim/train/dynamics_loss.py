@@ -61,7 +61,8 @@ class LossConfig:
     single_steps: float = (
         0.0  # share of the steps that learn from single frames alone, in one process: these take little
     )
-    memory_dropout: float = 0.15  # share of the clips that are learned without memories, where there are any
+    # share of the clips that are learned without memories, and another one with a single of several
+    memory_dropout: float = 0.15
     outcome_dropout: float = 0.3  # share of the features that ending, event and reward are predicted without
 
     def __post_init__(self) -> None:
@@ -183,7 +184,7 @@ class DynamicsLoss(nn.Module):
         if self.dynamics.memories is None:
             return features
         # What heads of the history foresee is what came, with the memories' own noise: early guesses are far off.
-        ahead = {name: given.ahead[name] for name in self.dynamics.heads.sample(features.heads)}
+        ahead = {n: given.ahead[n] for n in self.dynamics.heads.sample(features.heads) if n in given.ahead}
         return self.dynamics.memories.recall_clip(
             features, context, actions, ages, known, ahead, generator,
             known=given.recalled, dropout=self.config.memory_dropout,
@@ -272,7 +273,8 @@ class DynamicsLoss(nn.Module):
         came = {name: values[:, 1:].flatten(0, 1) for name, values in self._streams(batch).items()}
         if pair is not None:
             frame, previous, drawn = pair
-            ahead = {name: values.detach() for name, values in self.dynamics.heads.sample(features.heads).items()}
+            foreseen = self.dynamics.heads.sample(features.heads)
+            ahead = {name: values.detach() for name, values in foreseen.items() if name in came}
             for name, values in ahead.items():
                 own = drawn.view(-1, *(1,) * (values.ndim - 1))
                 ahead[name] = torch.where(own, values, came[name].to(values.dtype))

@@ -17,7 +17,9 @@ from worldsim.errors import DamagedWorld, InvalidInput
 from worldsim.io.files import read_json, write_json
 from worldsim.io.starts import Starts
 from worldsim.io.weights import WorldFiles, read_card, write_world
-from worldsim.models.dynamics import DynamicsConfig
+from worldsim.models.dynamics import Dynamics, DynamicsConfig
+from worldsim.models.ensemble import Members
+from worldsim.models.state_heads import Exact
 from worldsim.models.tokenizer import Tokenizer
 from worldsim.sampling.sampler import SamplingConfig
 from worldsim.train.checkpoint import load_checkpoint, setting
@@ -55,8 +57,12 @@ def export_world(
         reward_scale=setting(path, meta, "reward_scale", float),
     )  # fmt: skip
     card = read_card(out) or f"# {name}\n"
-    packed = pick_starts(tokenizer, stores, starts, tuple(config.dynamics.streams)).to_tensors()
-    write_world(out, WorldFiles(config, _weights(tokenizer, tensors), packed, card))
+    with torch.device("meta"):
+        dynamics = Dynamics(config.dynamics)
+    read_off = dynamics.heads.streams_read_off  # depth is a hundred times as large as latents
+    streams = tuple(name for name in config.dynamics.streams if name not in read_off)
+    packed = pick_starts(tokenizer, stores, starts, streams).to_tensors()
+    write_world(out, WorldFiles(config, _weights(tokenizer, tensors, dynamics), packed, card))
     records = {kind: TrainingRecord(run / f"{kind}.json").to_json() for kind in ("tokenizer", "dynamics")}
     write_json(out / RECORD, records, indent=None)
 
@@ -73,15 +79,17 @@ def read_records(path: Path) -> dict[str, Any]:
 
 
 def _averaged(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
-    """The averaged weights of one part of a model, in bf16."""
+    """The averaged weights of one part of a model."""
     prefix = "average."
-    return {n[len(prefix) :]: t.to(torch.bfloat16) for n, t in tensors.items() if n.startswith(prefix + part)}
+    return {n[len(prefix) :]: t for n, t in tensors.items() if n.startswith(prefix + part)}
 
 
-def _weights(tokenizer: Tokenizer, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """All in bf16."""
-    weights = {f"tokenizer.{n}": t.to(torch.bfloat16) for n, t in tokenizer.state_dict().items()}
-    return weights | _averaged(tensors, "dynamics.")
+def _weights(tokenizer: Tokenizer, tensors: dict[str, Tensor], dynamics: Dynamics) -> dict[str, Tensor]:
+    """All in bf16 but what computes in float32."""
+    modules = dynamics.named_modules()
+    exact = tuple(f"dynamics.{name}." for name, module in modules if isinstance(module, Exact | Members))
+    weights = {f"tokenizer.{n}": t for n, t in tokenizer.state_dict().items()} | _averaged(tensors, "dynamics.")
+    return {name: t if name.startswith(exact) else t.to(torch.bfloat16) for name, t in weights.items()}
 
 
 def pick_starts(tokenizer: Tokenizer, stores: list[Episodes], count: int, streams: Sequence[str] = ()) -> Starts:

@@ -34,6 +34,7 @@ class DataConfig:
     seed: int = 0  # of the recording: other seeds give other episodes
     policy: str = "mix"  # data policy, as of `worldsim record`
     options: dict[str, Any] = field(default_factory=dict)  # of the source: height, width, frame_skip, env_kwargs, ...
+    numbers_only: bool = False  # its frames are of no use: only what is foreseen before the frames learns from it
     store: str = ""  # folder of an episode store that exists
     videos: str = ""  # folder of video files, each an episode
     actions: str = ""  # their table of actions (CSV), as of `worldsim import`
@@ -77,6 +78,7 @@ class DynamicsStage:
     period: int = 1  # steps of an episode's clock, where something comes by it; 1: none
     streams: tuple[str, ...] = ()  # recorded sensors to learn and predict: proprio, depth, …; a token is a task
     foreseen: tuple[str, ...] = ()  # of these, vectors predicted before the frame, which is drawn to fit them
+    numbers_share: float = 0.2  # of the hours, for learning what is foreseen before the frames
     conditions: tuple[str, ...] = ()  # modules that a step is conditioned on; none: as the streams ask for
     heads: tuple[str, ...] = ()  # modules that say what a step gives besides the frame; none: as the streams ask for
     memories: tuple[str, ...] = ()  # what is remembered for longer than a clip: keyframes, recall, recurrent, map3d
@@ -145,8 +147,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_world_name(self.name)
-        if not self.data:
-            raise InvalidInput("a recipe without [[data]] makes nothing; say what to record")
+        if all(d.numbers_only for d in self.data):
+            raise InvalidInput("a recipe without [[data]] that has frames makes nothing; say what to record")
         for text in self.dynamics.event:
             EventSpec.parse(text)
         stages = [("tokenizer", self.tokenizer.hours), ("dynamics", self.dynamics.hours)]
@@ -164,7 +166,9 @@ class Recipe:
             return self
 
         def less(data: tuple[DataConfig, ...]) -> tuple[DataConfig, ...]:
-            return tuple(dataclasses.replace(d, steps=max(round(d.steps * scale), min(d.steps, 400))) for d in data)
+            fewest = [min(d.steps, 60 if d.numbers_only else 400) for d in data]
+            few = [max(round(d.steps * scale), least) for d, least in zip(data, fewest, strict=True)]
+            return tuple(dataclasses.replace(d, steps=steps) for d, steps in zip(data, few, strict=True))
 
         e = self.evaluate
         evaluate = dataclasses.replace(
@@ -190,7 +194,7 @@ class Recipe:
         return self.held_out or tuple(
             dataclasses.replace(d, seed=d.seed + HELD_OUT_SEED, steps=max(round(d.steps * HELD_OUT_SHARE), 1))
             for d in self.data
-            if d.source
+            if d.source and not d.numbers_only
         )
 
 

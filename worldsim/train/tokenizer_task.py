@@ -23,6 +23,7 @@ from worldsim.models.tokenizer import Tokenizer, TokenizerConfig, to_frames, to_
 RUN = 2  # frames taken in a row, to see what moves
 MEASURED_RUNS = 256  # runs that the RMS of latents is measured on
 SMALLEST_RMS = 1e-6  # an encoder that says less says nothing
+FIRST_RMS = 2.0  # of what an untrained encoder says: far below the noise of size 1, nothing is learned for a long time
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,21 @@ class TokenizerTask:
         self.model = TokenizerLoss(Tokenizer(config), loss or TokenizerLossConfig())
         self.frames_per_batch = batch * RUN
         self._runs = Runs(stores, config.cameras)
+        self._speak_up()
+
+    @torch.no_grad()
+    def _speak_up(self) -> None:
+        """Scale the untrained encoder's last layer so that it says things of mean 0 and RMS `FIRST_RMS` of the data.
+
+        An initialisation by data, as of Mishkin and Matas (2016).
+        """
+        rng, encoder = np.random.default_rng(self.seed), self.model.tokenizer.encoder
+        frames = np.concatenate([self._run(rng) for _ in range(self.runs)])  # (runs * RUN, H, W, 3)
+        said = encoder(to_images(torch.from_numpy(frames)))  # (N, C, h, w)
+        mean, last = said.mean((0, 2, 3)), encoder[-1]
+        scale = FIRST_RMS / (said - mean[:, None, None]).square().mean().sqrt().clamp_min(SMALLEST_RMS)
+        last.weight.mul_(scale)
+        last.bias.sub_(mean).mul_(scale)
 
     def config(self) -> dict[str, Any]:
         """What a resumed run must share."""

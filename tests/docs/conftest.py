@@ -1,1 +1,0 @@
-from fixtures import one_thread  # noqa: F401
