@@ -117,7 +117,7 @@ def test_a_head_from_outside_learns_what_only_the_frame_tells(tmp_path, monkeypa
     state = start(engine, z[:, :1], actions[:, :0], ages=zeros, seeds=zeros, episodes=zeros)
     for t in range(1, z.shape[1]):
         state, output = finish(advance(engine, state, actions[:, t], given=z[:, t]))
-        said = torch.stack([output.streams["flash"], output.reward])  # (2, B)
+        said = torch.stack([output.said["flash"], output.reward])  # (2, B)
         errors.append((said - clip["rewards"][:, t]).square()[:, clip["valid"][:, t]])
     flash, reward = torch.cat(errors, dim=1).mean(1).tolist()
     assert flash < 0.05 < 0.2 < reward  # 0.25: nothing known; measured: 0.002 and 0.24, in fp32 0.004 and 0.24
@@ -160,7 +160,7 @@ def test_a_state_keeps_its_layout_whatever_heads_sample():
     world = World(lively_files(output_heads=(*HEADS, "flash")), device="cpu")
     state = world.reset([0])
     _, output = finish(advance(world.engine, state, torch.tensor([1])))
-    assert output.streams.keys() == {"flash"}  # no stream of the config, so nothing that the next step begins with
+    assert output.said.keys() == {"flash"} and not output.streams  # no stream of the config, so nothing that the next step begins with
     env = WorldEnv(world)
     env.reset(seed=0)
     env.step(1)

@@ -179,7 +179,7 @@ def measure_memory(env: gym.Env[Any, Any], steps: int) -> dict[str, Any]:
     }
 
 
-def measure_growth(env: gym.Env[Any, Any], steps: int) -> dict[str, Any]:
+def measure_growth(env: gym.Env[Any, Any] | gym.vector.VectorEnv[Any, Any, Any], steps: int) -> dict[str, Any]:
     """What steps take and the process holds as one episode gets longer, at `MARKS` and at the end.
 
     Give an env whose episodes do not end. "marks" has step, ms (median of the steps just before), cpu_ms (of processor
