@@ -11,10 +11,9 @@ import numpy as np
 import torch
 
 from worldsim.data.episode_writer import EpisodeWriter
-from worldsim.data.episodes import Episodes, EpisodesMeta
+from worldsim.data.episodes import Episodes, EpisodesMeta, usual_streams
 from worldsim.policies.robot.protocol import MakePolicy, chosen, make_batch
 from worldsim.policies.robot.rollouts import begin, check_world, own_starts, seeded, tasks_of
-from worldsim.spec import StreamSpec
 from worldsim.world import World
 
 BATCH = 16  # episodes at a time
@@ -70,11 +69,7 @@ def _play(world: World, make: MakePolicy, starts: Any, steps: int) -> list[list[
 def _meta(world: World, policy: str, seed: int) -> EpisodesMeta:
     spec, source = world.spec, world.config.source
     streams = {
-        "rgb": StreamSpec("image", (spec.height, spec.width, 3), "uint8"),
-        "action": spec.actions.to_stream(),
-        "reward": StreamSpec("vector", (), "float32"),
-        "terminated": StreamSpec("token", (), "bool"),
-        "truncated": StreamSpec("token", (), "bool"),
+        **usual_streams(spec.height, spec.width, spec.actions),
         **spec.streams,
     }
     return EpisodesMeta(

@@ -160,7 +160,8 @@ def test_a_state_keeps_its_layout_whatever_heads_sample():
     world = World(lively_files(output_heads=(*HEADS, "flash")), device="cpu")
     state = world.reset([0])
     _, output = finish(advance(world.engine, state, torch.tensor([1])))
-    assert output.said.keys() == {"flash"} and not output.streams  # no stream of the config, so nothing that the next step begins with
+    # no stream of the config, so nothing that the next step begins with
+    assert output.said.keys() == {"flash"} and not output.streams
     env = WorldEnv(world)
     env.reset(seed=0)
     env.step(1)

@@ -17,9 +17,8 @@ from tqdm import tqdm
 
 from worldsim.cli.coverage import report_coverage
 from worldsim.data.episode_writer import EpisodeWriter
-from worldsim.data.episodes import Episodes, EpisodesMeta
+from worldsim.data.episodes import Episodes, EpisodesMeta, usual_streams
 from worldsim.errors import InvalidInput, WorldsimError
-from worldsim.spec import StreamSpec
 from worldsim.train.interrupts import Interrupts
 
 if TYPE_CHECKING:
@@ -202,11 +201,7 @@ def prepare(
 def store_meta(spec: SourceSpec, *, policy: str, seed: int, leave_out: frozenset[str] = frozenset()) -> EpisodesMeta:
     """What the store of a recording of this source says about itself, without the streams `leave_out`."""
     streams = {
-        "rgb": StreamSpec("image", (spec.height, spec.width, 3), "uint8"),
-        "action": spec.actions.to_stream(),
-        "reward": StreamSpec("vector", (), "float32"),
-        "terminated": StreamSpec("token", (), "bool"),
-        "truncated": StreamSpec("token", (), "bool"),
+        **usual_streams(spec.height, spec.width, spec.actions),
         **{name: stream for name, stream in spec.extras.items() if name not in leave_out},
     }
     return EpisodesMeta(

@@ -104,6 +104,17 @@ class EpisodesMeta:
         return cls(**values)
 
 
+def usual_streams(height: int, width: int, actions: ActionSpec) -> dict[str, StreamSpec]:
+    """What every store holds: frames, actions, rewards and how episodes end."""
+    return {
+        "rgb": StreamSpec("image", (height, width, 3), "uint8"),
+        "action": actions.to_stream(),
+        "reward": StreamSpec("vector", (), "float32"),
+        "terminated": StreamSpec("token", (), "bool"),
+        "truncated": StreamSpec("token", (), "bool"),
+    }
+
+
 def _stream_of(name: str, values: dict[str, Any]) -> StreamSpec:
     """A stream as JSON has it; older stores say less of it."""
     fields: dict[str, Any] = {

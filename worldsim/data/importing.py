@@ -16,9 +16,9 @@ from PIL import Image
 
 from worldsim.actions import check_actions
 from worldsim.data.episode_writer import EpisodeWriter
-from worldsim.data.episodes import Episodes, EpisodesMeta
+from worldsim.data.episodes import Episodes, EpisodesMeta, usual_streams
 from worldsim.errors import InvalidAction, InvalidInput
-from worldsim.spec import ActionSpec, StreamSpec
+from worldsim.spec import ActionSpec
 
 EPISODE_COLUMNS = ("episode", "file")
 TRUE, FALSE = ("1", "true", "yes"), ("0", "false", "no", "")
@@ -78,13 +78,8 @@ def action_space(actions: Sequence[np.ndarray]) -> ActionSpec:
 
 def import_meta(source: str, actions: ActionSpec, size: tuple[int, ...], fps: float) -> EpisodesMeta:
     """What a store of recordings made elsewhere says of itself; `size` is (height, width)."""
-    streams = {
-        "rgb": StreamSpec("image", (*size, 3), "uint8"),
-        "action": actions.to_stream(),
-        "reward": StreamSpec("vector", (), "float32"),
-        "terminated": StreamSpec("token", (), "bool"),
-        "truncated": StreamSpec("token", (), "bool"),
-    }
+    height, width = size
+    streams = usual_streams(height, width, actions)
     return EpisodesMeta(source, actions, streams, fps=fps, policy="import", creator=f"worldsim {version('worldsim')}")
 
 
