@@ -22,6 +22,14 @@ def test_every_shipped_world_has_an_id_that_follows_from_its_name():
 
 
 @pytest.mark.parametrize("env_id", IDS)
+def test_the_files_of_every_shipped_world_make_an_environment(env_id):
+    env = gym.make(f"worldsim:{env_id}")
+    observation, _ = env.reset(seed=0)
+    frames = [observation, *(env.step(env.action_space.sample())[0] for _ in range(3))]
+    assert all(env.observation_space.contains(frame) and frame.std() > 5 for frame in frames)
+
+
+@pytest.mark.parametrize("env_id", IDS)
 def test_make_gives_the_world_of_that_name(env_id, by_name):
     env = gym.make(f"worldsim:{env_id}", render_mode="rgb_array")
     assert isinstance(env, WorldEnv) and env.world is by_name
