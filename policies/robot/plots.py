@@ -38,7 +38,7 @@ def save_scatter(path: Path, verdicts: Sequence[Verdict]) -> None:
                 x, y, xerr=across, yerr=up, fmt="o", capsize=2, markersize=4, color=f"C{number % 10}", elinewidth=0.6,
                 label=label,
             )  # fmt: skip
-            axes.annotate(v.policy, (x, y), xytext=(4, 4), textcoords="offset points", fontsize=6)
+            axes.annotate(_short(v.policy), (x, y), xytext=(4, 4), textcoords="offset points", fontsize=6)
             label = None
     axes.plot((0, 1), (0, 1), color="black", linewidth=0.8, linestyle=":")
     axes.set(xlim=(-0.05, 1.05), ylim=(-0.05, 1.05))
@@ -46,3 +46,8 @@ def save_scatter(path: Path, verdicts: Sequence[Verdict]) -> None:
     if axes.get_legend_handles_labels()[1]:
         axes.legend(fontsize=8)
     save_figure(path, figure, dpi=120)
+
+
+def _short(policy: str) -> str:
+    """A policy's name beside its point: of a path the last part."""
+    return policy if "/" not in policy else Path(policy.split(":")[-1]).stem

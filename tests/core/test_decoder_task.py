@@ -47,7 +47,7 @@ def test_the_light_decoder_is_light():
     config = lighter(TokenizerConfig(), TokenizerConfig().decoder_ranks)
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         frame = Tokenizer(config).decode(torch.zeros(1, 16, 8, 16))
-    assert frame.shape == (1, 3, 64, 128) and counter.get_total_flops() <= 0.153e9
+    assert frame.shape == (1, 3, 64, 128) and counter.get_total_flops() <= 0.15e9
 
 
 def test_it_begins_as_the_old_decoder_as_far_as_its_ranks_go(float32):

@@ -64,7 +64,7 @@ def test_every_recipe_is_understood(path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["pong", "reacher", "videos"])
+@pytest.mark.parametrize("name", ["cartpole", "pong", "reacher", "videos"])
 def test_a_trial_makes_a_world(name, tmp_path):
     if name == "pong":
         pytest.importorskip("ale_py", reason="needs pip install ale-py")

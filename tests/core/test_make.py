@@ -172,7 +172,7 @@ def test_a_state_that_is_no_json_is_one_sentence(tmp_path, capsys):
     assert "state.json cannot be read" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("size", [200, 300_000])
+@pytest.mark.parametrize("size", [200, 30_000, 300_000])
 def test_a_full_disk_is_one_sentence_and_the_making_goes_on_when_there_is_space(tmp_path, capsys, full_disk, size):
     (tmp_path / "ball.toml").write_text(making.RECIPE)
     with full_disk(size), pytest.raises(SystemExit):

@@ -64,7 +64,7 @@ class EvaluateCommand:
     world: str | None = None  # a shipped name, a local folder or a hub id; without it the one that the agent names
     episodes: int = 100  # whole ones, in either place
     real: bool = False  # evaluate it in the real game, too
-    source: str | None = None  # with --real: another simulator with the world's frames and actions (doom-maze-test)
+    source: str | None = None  # with --real: another simulator with the same frames and actions: other levels
     stochastic: bool = False  # the agent draws its actions; without it it takes the likeliest ones
     baselines: bool = False  # evaluate random actions and constant ones, too
     trust_source: bool = False  # let the real game be a Python module that the world's files name

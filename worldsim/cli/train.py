@@ -152,7 +152,7 @@ class DecoderCommand:
     world: Annotated[str, tyro.conf.Positional]  # a shipped name, a local folder or a hub id
     data: tuple[Path, ...]  # episode stores; their latents are computed once and kept in the run's folder
     out: Path  # folder of the run
-    ranks: tuple[int, int, int] = (14, 20, 16)  # of its convolutions at 1/2, 1/4 and 1/8 of the frame
+    ranks: tuple[int, int, int] = (14, 20, 14)  # of its convolutions at 1/2, 1/4 and 1/8 of the frame
     batch: int = 4  # pairs of successive frames: many small steps
     loss: DecoderLossConfig = field(default_factory=DecoderLossConfig)
     resume: bool = False

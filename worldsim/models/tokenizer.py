@@ -32,7 +32,7 @@ class TokenizerConfig:
     blocks: int = 2  # residual blocks at 1/4 and 1/8; the decoder has one more at 1/8
     cameras: tuple[str, ...] = ("rgb",)  # image streams of one size that make a frame, one above the other
     decoder: str = "residual"  # name in `worldsim.models.decoders`
-    decoder_ranks: tuple[int, int, int] = (14, 20, 16)  # of a factored decoder's convolutions, at 1/2, 1/4 and 1/8
+    decoder_ranks: tuple[int, int, int] = (14, 20, 14)  # of a factored decoder's convolutions, at 1/2, 1/4 and 1/8
 
     def __post_init__(self) -> None:
         if self.height % STRIDE or self.width % STRIDE:
