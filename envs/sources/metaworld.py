@@ -276,7 +276,7 @@ register_source(
     policies={
         name: f"worldsim.envs.sources.metaworld_experts:{kind}"
         for name, kind in {
-            "expert": "Expert", "other-expert": "OtherExpert", "play": "Play", "biased": "Biased",
+            "expert": "Expert", "other-expert": "OtherExpert", "play": "Play", "fumble": "Fumble", "biased": "Biased",
             "delayed": "Delayed", "weak": "Weak", "absent": "Absent",
         }.items()
     },

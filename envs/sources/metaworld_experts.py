@@ -1,8 +1,9 @@
 """Policies of graded skill for MetaWorld: its scripted experts, and what can be wrong with them.
 
 They see the state (`proprio`, `object`, `goal`, `task`), which a world may predict, so that they act in dreams, too.
-`expert`, `other-expert` and `play` are what recordings are made with; the other families are kept out of them, to judge
-a world by policies that it never met: `biased`, `delayed`, `weak` and `absent`, each with a number that says how bad.
+`expert`, `other-expert`, `play` and `fumble` are what recordings are made with; the other families are kept out of
+them, to judge a world by policies that it never met: `biased`, `delayed`, `weak` and `absent`, each with a number that
+says how bad. `fumble` errs by as much as `biased` does, in other ways.
 """
 
 from __future__ import annotations
@@ -101,6 +102,51 @@ class Play(Expert):
         self._left -= 1
         push = self._haste * (self._aim - row.extras["proprio"][:3])
         return _action(np.append(push, self._grip) + 0.1 * rng.standard_normal(4))
+
+
+class Fumble(Play):
+    """Grasps again and again 1 to 4.5 cm beside the object, and takes what it holds to within 8 cm of the goal.
+
+    It shows what almost works: the gripper that closes beside the puck, the hand that stops just outside of the goal.
+    """
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """Begin an episode."""
+        super().reset(rng)
+        self._phase = len(FUMBLE) - 1  # the first attempt comes next
+
+    def act(self, row: TimeStep) -> np.ndarray:
+        """Go on with the attempt: above the object, down, close, away; then the next one."""
+        if self._left == 0:
+            self._begin_phase()
+        self._left -= 1
+        to, _, grip = FUMBLE[self._phase]
+        aim = row.extras[to] + (self._beside if to == "object" else self._short)
+        if self._phase == 0:
+            aim = aim + np.array([0.0, 0.0, 0.12])
+        push = self._haste * (aim - row.extras["proprio"][:3])
+        return _action(np.append(push, grip) + 0.05 * self._rng.standard_normal(4))
+
+    def _begin_phase(self) -> None:
+        rng = self._rng
+        self._phase = (self._phase + 1) % len(FUMBLE)
+        if self._phase == 0:
+            self._haste = rng.uniform(5, 12)
+            self._beside = np.append(_around(rng, 0.01, 0.045), rng.uniform(0.0, 0.04))
+            self._short = np.append(_around(rng, 0.0, 0.08), rng.uniform(-0.02, 0.04))
+        low, high = FUMBLE[self._phase][1]
+        self._left = int(rng.integers(low, high + 1))
+
+
+FUMBLE: tuple[tuple[str, tuple[int, int], float], ...] = (  # where to, how many steps, the gripper
+    ("object", (3, 5), -0.5), ("object", (2, 4), 0.0), ("object", (1, 3), 0.7), ("goal", (3, 8), 0.7),
+)  # fmt: skip
+
+
+def _around(rng: np.random.Generator, least: float, most: float) -> np.ndarray:
+    """A place (2,) so far away, m."""
+    angle, far = rng.uniform(0, 2 * np.pi), rng.uniform(least, most)
+    return far * np.array([np.cos(angle), np.sin(angle)])
 
 
 class Biased(Expert):

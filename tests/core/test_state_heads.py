@@ -67,6 +67,41 @@ def test_a_model_begins_as_if_nothing_were_foreseen():
     assert torch.equal(before, features_of(model).cond)
 
 
+def test_a_clip_is_drawn_to_fit_what_came_where_that_is_known():
+    model = lively_dynamics(config=CONFIG)
+    latents, actions, level, ages, streams = clip()
+    foreseen = model.heads.sample(features_of(model).heads)
+    again, off = (
+        model(latents, latents, actions, level, ages, streams, {"proprio": foreseen["proprio"] + by}) for by in (0, 1)
+    )
+    assert torch.allclose(features_of(model).cond, again.cond) and not torch.allclose(again.cond, off.cond)
+    assert torch.equal(again.heads["motion:proprio"], off.heads["motion:proprio"])
+
+
+def test_a_frame_that_is_drawn_anew_hangs_on_numbers_and_not_on_the_last_frame():
+    model = lively_dynamics(config=dataclasses.replace(CONFIG, redraw=True))
+    latents, _, _, _, streams = clip()
+    seen = features_of(model)
+    noisy, t = torch.randn(3, 4, 2, 4), torch.zeros(3)
+
+    def drawn(features, previous):
+        return model.denoise(model.prepare(features, previous), noisy, t, t)
+
+    given = drawn(seen, latents[0])
+    assert torch.equal(given, drawn(seen, latents[0] + 1))
+    assert torch.equal(seen.local, features_of(model, actions=None).local)
+    moved = features_of(model, proprio=streams["proprio"] + 1)
+    assert not torch.allclose(given, drawn(dataclasses.replace(seen, local=moved.local), latents[0]))
+
+
+def test_frames_that_are_drawn_anew_begin_as_the_mean_of_the_data(tmp_path):
+    store = point_robot.recorded(tmp_path / "data", steps=60)
+    task = point_robot.dynamics_task_of(store, tmp_path / "run", redraw=True, denoiser_blocks=1)
+    dynamics, mean = task.model.dynamics, task._clips.stores[0].latents[:, 0].astype(np.float32).mean(0)
+    assert task.settings.denoiser_blocks == 1
+    np.testing.assert_allclose(dynamics.redrawn.background.detach(), mean, atol=1e-5)
+
+
 def test_the_success_head_reads_the_state_as_it_will_be():
     model = lively_dynamics(config=CONFIG)
     latents, actions, level, ages, streams = clip()
@@ -97,6 +132,7 @@ def test_gradients_of_the_frame_do_not_reach_the_heads_that_foresee():
         ({"foreseen": ("task",)}, "no head predicts"),
         ({"output_heads": (*HEADS, "motion:proprio", "success:task")}, "single boolean"),
         ({"actions": 3, "action_dim": 0}, "continuous"),
+        ({"foreseen": (), "redraw": True}, "foreseen names nothing"),
     ],
 )
 def test_what_cannot_be_foreseen_is_refused(change, said):
@@ -114,9 +150,10 @@ def test_what_stays_the_same_in_an_episode_is_a_condition_and_no_head(tmp_path):
     assert "proprio" in modules_of(task._clips.stores)["heads"]  # without being foreseen it is as it always was
 
 
-def test_a_dream_carries_what_it_foresees_and_says_its_success(tmp_path):
+@pytest.mark.parametrize("redraw", [False, True])
+def test_a_dream_carries_what_it_foresees_and_says_its_success(redraw):
     named = ("streams", "conditions", "foreseen", "output_heads")
-    files = lively_files(steering=True, **{name: getattr(CONFIG, name) for name in named})
+    files = lively_files(steering=True, redraw=redraw, **{name: getattr(CONFIG, name) for name in named})
     old = Starts.from_tensors(files.starts)
     count, frames = old.latents.shape[:2]
     streams = {

@@ -148,7 +148,7 @@ def test_an_expert_of_another_game_is_refused():
         make_policy("expert", spec)
 
 
-@pytest.mark.parametrize("name", ["expert", "other-expert", "play", "biased", "delayed", "weak", "absent"])
+@pytest.mark.parametrize("name", ["expert", "other-expert", "play", "fumble", "biased", "delayed", "weak", "absent"])
 def test_every_family_acts_within_bounds_by_the_state_alone(source, name):
     row = source.reset(0)
     seen = TimeStep(rgb=np.zeros((1, 1, 3), np.uint8), extras=row.extras)
@@ -158,3 +158,20 @@ def test_every_family_acts_within_bounds_by_the_state_alone(source, name):
         policy.reset(np.random.default_rng(1))
         acts.append(np.stack([policy.act(seen) for _ in range(5)]))
     assert np.array_equal(*acts) and np.abs(acts[0]).max() <= 1 and acts[0].dtype == np.float32
+
+
+def test_what_fumbles_closes_its_gripper_beside_the_object(source):
+    source.choose_task("reach")
+    row, policy = source.reset(3), make_policy("fumble", source.spec)
+    policy.reset(np.random.default_rng(0))
+    beside = []
+    for _ in range(30):
+        action = policy.act(row)
+        if (
+            action[3] > 0.4
+            and np.linalg.norm(hand := (row.extras["proprio"] - np.r_[row.extras["object"], 0])[:3]) < 0.1
+        ):
+            beside.append(np.linalg.norm(hand[:2]))
+        row = source.step(action)
+    source.choose_task(None)
+    assert beside and min(beside) > 0.002 and max(beside) < 0.1

@@ -68,11 +68,14 @@ class DynamicsCommand:
     batch: int = 2  # clips
     clip: int = 32  # steps in a clip, and so of the history that the model can use
     patch: tuple[int, int] = (8, 1)  # latents (rows, columns) in a token
+    history_blocks: int = 4  # of the network that reads the past
+    denoiser_blocks: int = 2  # of the one that draws
     augment: tuple[str, ...] = ()  # learn from changed episodes, too, where the source declares it: mirror
     event: tuple[str, ...] = ()  # VARIABLE:falls, :rises or :nonzero: recorded events that come before endings
     period: int = 1  # steps from one stroke of an episode's clock to the next, where something comes by it; 1: none
     streams: tuple[str, ...] = ()  # recorded sensors to learn and dream: proprio, depth, …; a token is a task
     foreseen: tuple[str, ...] = ()  # of these, vectors predicted before the frame, which is drawn to fit them
+    redraw: bool = False  # draw frames anew from what is foreseen, not as changes of the last frame
     numbers_data: tuple[
         Path, ...
     ] = ()  # more stores, whose frames are of no use: what is foreseen learns from these, too
@@ -121,6 +124,11 @@ class DynamicsCommand:
         recipe: dict[str, Any] = {"loss": self.loss, "clips": self.clips, "seed": self.loop.seed}
         named = {kind: names for kind in ("conditions", "heads") if (names := getattr(self, kind))}
         recipe |= modules_of(clips, self.foreseen) | named | {"head_reads": self.head_reads, "memories": self.memories}
+        recipe |= {
+            "redraw": self.redraw,
+            "history_blocks": self.history_blocks,
+            "denoiser_blocks": self.denoiser_blocks,
+        }
         recipe |= {"foreseen": self.foreseen, "options": self.options, "cache": self.out / "contexts"}
         task = DynamicsTask(clips, tokenizer, **sizes, **recipe, **kept)
         loop = self.loop if path.exists() else self._numbers_first(task, clips)

@@ -123,5 +123,5 @@ def _only(dynamics: DynamicsConfig, streams: dict[str, StreamSpec]) -> DynamicsC
     conditions = tuple(name for name in dynamics.conditions if not {*name.split(":")}.isdisjoint(streams))
     return replace(
         dynamics, streams=streams, conditions=conditions, output_heads=("reward",), head_reads={}, memories=(),
-        options={}, foreseen=(),
+        options={}, foreseen=(), redraw=False,
     )  # fmt: skip

@@ -47,7 +47,7 @@ from worldsim.models.layers import (
 )
 from worldsim.models.memories import Memories, memories
 from worldsim.models.registry import Scale, StepInputs, Streams
-from worldsim.models.state_heads import Foreseen
+from worldsim.models.state_heads import Foreseen, Redrawn
 from worldsim.spec import StreamSpec
 
 CONDITIONS = ("action", "noise_level", "episode_time")
@@ -83,6 +83,7 @@ class DynamicsConfig:
     head_reads: dict[str, Reads] = field(default_factory=dict)  # by head: what it reads, where it is not its default
     memories: tuple[str, ...] = ()  # names in `worldsim.models.memories`
     foreseen: tuple[str, ...] = ()  # vector streams that heads of the history predict and the frame is drawn to fit
+    redraw: bool = False  # frames are drawn anew from what is foreseen, not as changes of the last one
     options: dict[str, dict[str, Any]] = field(default_factory=dict)  # of conditions, heads and memories, by name
     streams: dict[str, StreamSpec] = field(default_factory=dict)  # that conditions and heads read and predict
     scales: dict[str, Scale] = field(default_factory=dict)  # of these
@@ -113,6 +114,10 @@ class DynamicsConfig:
                     f"dynamics head_reads has {name!r}: {reads!r}; name one of {', '.join(self.output_heads)}, and "
                     f"what it reads: {', '.join(get_args(Reads))}"
                 )
+        if self.redraw and not self.foreseen:
+            raise InvalidInput(
+                "dynamics redraw is true and foreseen names nothing; name streams that say what is to be seen"
+            )
         memories.check(self.memories)
         modules = (*self.conditions, *self.output_heads, *self.memories)
         for name in self.options:
@@ -148,7 +153,7 @@ class ContextFeatures:
     """What the history says of a step, before anything is drawn; F frames are B * T in training and B in serving."""
 
     tokens: Tensor  # (F, N, D)
-    local: Tensor  # (F, local, h, w), features of the previous frames at the latents' resolution
+    local: Tensor  # (F, local, h, w), features of the previous frames at the latents' resolution; of numbers: `redraw`
     cond: Tensor  # (F, cond_dim)
     ages: Tensor  # (F,) int64, steps since the beginning of the episode at the last frame
     heads: dict[str, Tensor]  # what each head says, (F, ...); those that read the new frame once it is there
@@ -170,7 +175,7 @@ class Canvas:
 
     tokens: Tensor  # (F, N, D)
     cond: Tensor  # (F, cond_dim)
-    previous: Tensor  # (F, C, h, w), the last frame's latents
+    previous: Tensor  # (F, C, h, w), what the frame is drawn as a change of: the last frame's latents
     past: Tensor  # (F, local, h, w), the latent decoder's first layer as far as it sees the past
 
     def rows(self, rows: Tensor) -> Canvas:
@@ -259,6 +264,7 @@ class Dynamics(nn.Module):
         self.latent_decoder = LatentDecoder(c)
         self.memories = Memories(c) if c.memories else None
         self.foreseen = Foreseen(c) if c.foreseen else None
+        self.redrawn = Redrawn(c) if c.redraw else None
         limits = torch.tensor([c.latent_low, c.latent_high]) if c.latent_low else torch.empty(0)
         self.limits: Tensor  # (2, C), or of no entries
         self.register_buffer("limits", limits, persistent=False)
@@ -286,20 +292,26 @@ class Dynamics(nn.Module):
         terms = [condition(inputs) for condition in self.conditions.values()]
         return local, tokens, reduce(add, terms)
 
-    def _leave(self, local: Tensor, tokens: Tensor, cond: Tensor, inputs: StepInputs) -> ContextFeatures:
+    def _leave(
+        self, local: Tensor, tokens: Tensor, cond: Tensor, inputs: StepInputs, ahead: Streams | None = None
+    ) -> ContextFeatures:
         said = self.heads(tokens, inputs)
         if self.foreseen is not None:
-            cond = cond + self.foreseen(inputs.streams, self.heads.sample(said))
+            ahead = self.heads.sample(said) if ahead is None else ahead
+            cond = cond + self.foreseen(inputs.streams, ahead)
+            if self.redrawn is not None:
+                local = self.redrawn(inputs.streams | ahead)
         return ContextFeatures(tokens, local, cond, inputs.ages, said)
 
     def forward(
         self, previous: Tensor, before: Tensor, actions: Tensor, level: Tensor, ages: Tensor,
-        streams: Streams | None = None,
+        streams: Streams | None = None, ahead: Streams | None = None,
     ) -> ContextFeatures:  # fmt: skip
         """A whole clip at once, F = B * T frames.
 
         Latents (B, T, C, h, w), actions (B, T, ...), level (B, T), steps since the beginning of the episode at the
-        last frame, `ages` (B, T) int64, and the values of `streams` at the last frame (B, T, ...).
+        last frame, `ages` (B, T) int64, and the values of `streams` at the last frame (B, T, ...). Frames are drawn to
+        fit the values `ahead` (F, ...) of the streams that are foreseen, by default what heads foresee.
         """
         batch = len(level)
         previous, before, actions, level, ages = (a.flatten(0, 1) for a in (previous, before, actions, level, ages))
@@ -313,7 +325,7 @@ class Dynamics(nn.Module):
             clip = rearrange(modulate(x, s2, c2), "(b t) n d -> b t n d", b=batch)
             x = gated(x, g2, block.time(clip).flatten(0, 1))
             x = gated(x, g3, block.mlp(modulate(x, s3, c3)))
-        return self._leave(local, x, cond, inputs)
+        return self._leave(local, x, cond, inputs, ahead)
 
     def forward_cached(
         self, previous: Tensor, before: Tensor, actions: Tensor, level: Tensor, cache: KVCache,
@@ -339,8 +351,12 @@ class Dynamics(nn.Module):
 
     def prepare(self, features: ContextFeatures, previous: Tensor) -> Canvas:
         """Begin to draw on what the history says, with the last frame's latents (F, C, h, w)."""
+        tokens = features.tokens
+        if self.redrawn is not None:
+            previous = self.redrawn.background.to(previous.dtype).expand_as(previous)
+            tokens = tokens + self.redrawn.embed(self.to_tokens(features.local))
         past = self.latent_decoder.enter_past(torch.cat([features.local, previous], dim=1))
-        return Canvas(features.tokens, features.cond, previous, past)
+        return Canvas(tokens, features.cond, previous, past)
 
     def denoise(self, canvas: Canvas, noisy: Tensor, t: Tensor, size: Tensor) -> Tensor:
         """Predict the clean latents (x-prediction).

@@ -179,7 +179,8 @@ class DynamicsLoss(nn.Module):
         noisy = context + level[..., None, None, None] * noise
         before = torch.cat([noisy[:, :1], noisy[:, :-1]], dim=1)
         actions, ages, known = given.actions, given.ages, given.streams
-        features = self.dynamics.forward(noisy, before, actions, level, ages, known)
+        # Frames are drawn to fit what came: what is foreseen of noisy numbers is off by more than a dream's own.
+        features = self.dynamics.forward(noisy, before, actions, level, ages, known, given.ahead)
         if self.dynamics.memories is None:
             return features
         # What heads of the history foresee is what came, with the memories' own noise: early guesses are far off.

@@ -44,11 +44,13 @@ class DynamicsTask:
         conditions: tuple[str, ...] = CONDITIONS, heads: tuple[str, ...] = HEADS, period: int = 1,
         head_reads: dict[str, Reads] | None = None, memories: tuple[str, ...] = (), foreseen: tuple[str, ...] = (),
         options: dict[str, dict[str, Any]] | None = None, cache: Path | None = None,
+        redraw: bool = False, history_blocks: int = 4, denoiser_blocks: int = 2,
     ) -> None:  # fmt: skip
         """`conditions`, `heads` and `memories` name the modules of the model; their streams come with the stores.
 
         `head_reads` says what a head reads, where that is not the history alone, or the head's own choice; `options`
-        are those of modules, by name. Frames are drawn to fit the streams `foreseen` as heads predict them. In the
+        are those of modules, by name. Frames are drawn to fit the streams `foreseen` as heads predict them, and with
+        `redraw` anew, not as changes of the last one. In the
         folder `cache` is kept what memories without weights say of the stores;
         without it they are gone through in every clip.
 
@@ -77,6 +79,7 @@ class DynamicsTask:
             action_start=meta.actions.start, output_heads=heads, period=period,
             conditions=(*conditions, "episode_phase") if period > 1 else conditions,
             head_reads=dict(head_reads or {}), memories=memories, foreseen=foreseen,
+            redraw=redraw, history_blocks=history_blocks, denoiser_blocks=denoiser_blocks,
             options=dict(options or {}),
             streams={name: meta.streams[name] for name in stores[0].streams}, **statistics,
         )  # fmt: skip
@@ -88,6 +91,8 @@ class DynamicsTask:
         self.change_scale = change_scale(stores) if changed is None else changed
         scales = self.reward_scale, self.change_scale
         self.model = DynamicsLoss(Dynamics(self.settings), *scales, loss or LossConfig())
+        if self.model.dynamics.redrawn is not None:
+            self.model.dynamics.redrawn.background.data.copy_(_mean_latents(stores))
         recall = self.model.dynamics.memories
         if recall is not None:
             recall.bind(Codec(tokenizer.encode, tokenizer.decode))
@@ -166,6 +171,12 @@ def _statistics(stores: list[LatentEpisodes]) -> dict[str, Any]:
         "action_scale": Scale() if meta.actions.discrete or not len(led) else _scale(led),
         "scales": scales,
     }
+
+
+def _mean_latents(stores: list[LatentEpisodes]) -> Tensor:
+    """Of the frames of some thousand rows, (C, h, w)."""
+    some = [store.latents[:: max(len(store.latents) // 2000, 1), 0].astype(np.float32) for store in stores]
+    return torch.from_numpy(np.concatenate(some).mean(0))
 
 
 def _scale(values: np.ndarray) -> Scale:

@@ -73,11 +73,14 @@ class DynamicsStage:
     batch: int = 2  # clips
     clip: int = 32  # steps in a clip, and so of the context that the model can use
     patch: tuple[int, int] = (2, 2)  # latents (rows, columns) in a token
+    history_blocks: int = 4  # of the network that reads the past
+    denoiser_blocks: int = 2  # of the one that draws
     augment: tuple[str, ...] = ()  # augmentations that the source declares, such as mirror
     event: tuple[str, ...] = ()  # VARIABLE:falls, :rises or :nonzero: recorded events that come before endings
     period: int = 1  # steps of an episode's clock, where something comes by it; 1: none
     streams: tuple[str, ...] = ()  # recorded sensors to learn and predict: proprio, depth, …; a token is a task
     foreseen: tuple[str, ...] = ()  # of these, vectors predicted before the frame, which is drawn to fit them
+    redraw: bool = False  # draw frames anew from what is foreseen, not as changes of the last frame
     numbers_share: float = 0.2  # of the hours, for learning what is foreseen before the frames
     conditions: tuple[str, ...] = ()  # modules that a step is conditioned on; none: as the streams ask for
     heads: tuple[str, ...] = ()  # modules that say what a step gives besides the frame; none: as the streams ask for
