@@ -1,15 +1,20 @@
 """How far a robot's world is off along recorded actions: its numbers, by steps ahead, its success, and how sure it is.
 
-python docs/tools/robot_figures.py WORLD STORE
+python docs/tools/robot_figures.py WORLD STORE [TRAINING_STORE ...]
+
+With stores to learn from it also says where the hand is in dreamed frames, as a small network reads it that has learned
+from real ones for a minute.
 """
 
 from __future__ import annotations
 
 import sys
+import time
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from worldsim.data.episodes import Episodes
 from worldsim.policies.robot.protocol import SUCCESS
@@ -72,6 +77,59 @@ def _print_frames(world: World, store: Episodes, count: int = 40) -> None:
         print(f"    the tokenizer alone {whole.mean():.2f} dB")
 
 
+def hand_reader(stores: list[Episodes], seconds: float = 60.0) -> nn.Module:
+    """A network of frames (B, 3, H, W) from 0 to 1 that says where the hand is (B, 3) in metres, from real ones."""
+    frames = torch.from_numpy(np.concatenate([s.read("rgb", 0, s.num_steps) for s in stores])).permute(0, 3, 1, 2)
+    hands = torch.from_numpy(np.concatenate([s.read("proprio", 0, s.num_steps)[:, :3] for s in stores]))
+    torch.manual_seed(0)
+    layers: list[nn.Module] = []
+    for inputs, outputs in ((3, 24), (24, 48), (48, 64)):
+        layers += [
+            nn.Conv2d(inputs, outputs, 5 if inputs == 3 else 3, stride=2, padding=2 if inputs == 3 else 1),
+            nn.SiLU(),
+        ]
+    net = nn.Sequential(*layers, nn.Flatten(), nn.LazyLinear(128), nn.SiLU(), nn.Linear(128, 3))
+    net(frames[:1].float())  # makes the lazy layer
+    optimizer, rng, begin = torch.optim.AdamW(net.parameters(), 1e-3), np.random.default_rng(0), time.process_time()
+    mean, std = hands.mean(0), hands.std(0)
+    while (used := (time.process_time() - begin) / seconds) < 1:
+        optimizer.param_groups[0]["lr"] = 1e-3 * min(1.0, 2 - 2 * used)
+        rows = torch.from_numpy(rng.integers(len(hands), size=64))
+        loss = (net(frames[rows].float() / 255) - (hands[rows] - mean) / std).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    class Read(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return net(images) * std + mean
+
+    return Read()
+
+
+@torch.no_grad()
+def _print_hands(world: World, store: Episodes, reader: nn.Module) -> None:
+    """How far the hand in dreamed frames is from the one that the numbers say, and the same of real frames, in cm."""
+    usual = int(np.bincount(store.lengths).argmax())
+    episodes = [store.episode(i) for i in range(len(store)) if store.lengths[i] == usual]
+    frames, actions = (np.stack([one[name] for one in episodes]) for name in ("rgb", "action"))
+    given = {name: np.stack([one[name][:1] for one in episodes]) for name in world.spec.streams}
+    hands = np.stack([one["proprio"][:, :3] for one in episodes])
+    state: Any = world.reset(list(range(len(episodes))), frames=frames[:, :1], streams=given)
+
+    def off(shown: np.ndarray, where: np.ndarray) -> str:
+        read = reader(torch.from_numpy(shown).permute(0, 3, 1, 2).float() / 255).numpy()
+        errors = np.linalg.norm(read - where, axis=1) * 100
+        return f"mean {errors.mean():.2f} cm, median {np.median(errors):.2f} cm"
+
+    for t in range(1, max(HORIZONS) + 1):
+        state, step = world.step(state, actions[:, t], decode="frame")
+        if t in HORIZONS:
+            said = world.streams(state)["proprio"][:, :3]
+            real = off(frames[:, t], hands[:, t])
+            print(f"hand read from frames, {t} steps: dreamed {off(step.frame, said)}; real {real}")
+
+
 @torch.no_grad()
 def main(world: World, store: Episodes) -> None:
     """Print a table of errors in centimetres, and precision and recall of success."""
@@ -107,3 +165,6 @@ def _print_sure(true: dict[str, np.ndarray], said: dict[str, np.ndarray], wild: 
 
 if __name__ == "__main__":
     main(World.from_pretrained(sys.argv[1]), Episodes.open(sys.argv[2]))
+    if sys.argv[3:]:
+        reader = hand_reader([Episodes.open(path) for path in sys.argv[3:]])
+        _print_hands(World.from_pretrained(sys.argv[1]), Episodes.open(sys.argv[2]), reader)
