@@ -124,6 +124,8 @@ class Fumble(Play):
         aim = row.extras[to] + (self._beside if to == "object" else self._short)
         if self._phase == 0:
             aim = aim + np.array([0.0, 0.0, 0.12])
+        elif self._phase == 1 and self._hasty:
+            grip = 0.6
         push = self._haste * (aim - row.extras["proprio"][:3])
         return _action(np.append(push, grip) + 0.05 * self._rng.standard_normal(4))
 
@@ -131,8 +133,8 @@ class Fumble(Play):
         rng = self._rng
         self._phase = (self._phase + 1) % len(FUMBLE)
         if self._phase == 0:
-            self._haste = rng.uniform(5, 12)
-            self._beside = np.append(_around(rng, 0.01, 0.045), rng.uniform(0.0, 0.04))
+            self._haste, self._hasty = rng.uniform(5, 12), rng.random() < 0.5  # closes on the way down
+            self._beside = np.append(_around(rng, 0.01, 0.045), rng.uniform(0.0, 0.05))
             self._short = np.append(_around(rng, 0.0, 0.08), rng.uniform(-0.02, 0.04))
         low, high = FUMBLE[self._phase][1]
         self._left = int(rng.integers(low, high + 1))
