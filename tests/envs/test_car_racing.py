@@ -1,5 +1,6 @@
 """CarRacing as a source: episodes that repeat, a stream that says where the car is, drivers of graded skill."""
 
+import gymnasium as gym
 import numpy as np
 import pytest
 
@@ -39,6 +40,20 @@ def test_an_episode_repeats_whatever_was_played_before(source):
     assert all(np.array_equal(a.extras["car"], b.extras["car"]) for a, b in zip(first, again, strict=True))
 
 
+@pytest.mark.parametrize("limit", [1000, 7])  # an episode may end at a tick that else would not be drawn
+def test_what_nobody_looks_at_is_not_drawn_and_changes_nothing(limit):
+    shown = []
+    for between in (False, True):
+        made = make_source("car-racing", between=between)
+        made._env._max_episode_steps = limit
+        shown.append(drive(made, Pursuit(made.spec), 5, 12))
+        made.close()
+    assert len(shown[0]) == len(shown[1]) == min(13, 1 + -(-limit // 2))
+    for row, drawn in zip(*shown, strict=True):
+        assert (row.reward, row.done) == (drawn.reward, drawn.done)
+        assert np.array_equal(row.rgb, drawn.rgb)
+
+
 def test_the_stream_tells_how_the_car_moves(source):
     source.reset(0)
     rows = [source.step(FULL_GAS) for _ in range(25)]
@@ -65,13 +80,14 @@ def test_the_frame_tells_the_speed_and_where_the_road_goes(source):
     assert straight and all(abs(road_ahead(row.rgb)[0]) < 0.3 for row in straight)
 
 
-def test_recordings_hold_the_frames_inside_a_step_and_the_car(tmp_path):
-    pytest.importorskip("Box2D")
+def test_recordings_hold_the_frames_inside_a_step_and_the_car(source, tmp_path, monkeypatch):
+    assert source.spec.max_episode_steps == 500
+    monkeypatch.setattr(gym.spec("CarRacing-v3"), "max_episode_steps", 20)
     record("car-racing", steps=5, out=tmp_path / "a", between=True, policy="pursuit", height=32, width=32)
     store = Episodes.open(tmp_path / "a")
     assert store.meta.source == "car-racing" and store.meta.fps == 25 and store.meta.frame_skip == 2
     assert store.read("car", 0, 3).shape == (3, 6) and store.read("between", 0, 3).shape == (3, 1, 32, 32, 3)
-    assert store.meta.max_episode_steps == 500
+    assert store.meta.max_episode_steps == store.num_steps - 1 == 10
 
 
 def test_a_missing_package_and_another_game_are_named(monkeypatch):
