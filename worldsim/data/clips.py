@@ -2,8 +2,8 @@
 
 A clip is one of four kinds, by chance:
 
-    unseen    chosen for a row after which something comes into sight that no memory knows: most of what a walk shows has
-              been seen, and what has not must be made up. How much of a frame that is says nothing of what comes.
+    unseen    chosen for a row after which something comes into sight that no memory knows: most of what a walk shows
+              has been seen, and what has not must be made up. How much of a frame that is says nothing of what comes.
     changing  chosen for a row where much of the frame changes: rows in which all of it does are rare, and a rollout
               that errs there is lost. Only what comes after that row is learned from: to learn from what leads up to
               it, in clips chosen because it came, would make it come too often in rollouts.

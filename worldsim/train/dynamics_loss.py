@@ -74,8 +74,8 @@ class LossConfig:
             own_frames_depth=(1, 1000),
             own_frames_error=weight, shortcuts=share, shortcut_weight=weight, ending_weight=weight,
             event_weight=weight, reward_weight=weight, stream_noise=weight, frame_noise=weight,
-            drawn_frames=share, memory_dropout=share, unseen=weight, blur=share, single_frames=(0, 100_000), single_steps=(0, 0.999),
-            outcome_dropout=(0, 0.99),
+            drawn_frames=share, memory_dropout=share, unseen=weight, blur=share,
+            single_frames=(0, 100_000), single_steps=(0, 0.999), outcome_dropout=(0, 0.99),
         )  # fmt: skip
 
 
