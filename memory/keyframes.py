@@ -46,7 +46,7 @@ class KeyframeOptions:
     sure: float = (
         0.98  # share of a latent's pixels that have to be known for it to be kept as remembered; above 1: none
     )
-    fine: float = 0.0  # how finely a keyframe has to show a pixel that is kept as remembered; 1: as finely as the frame
+    fine: float = 0.0  # how finely a keyframe has to show what is kept as remembered; 1: as finely as the frame
     pose_noise: float = 0.5  # units, on the poses of kept frames in training
     turn_noise: float = 0.004  # radians, likewise
     depth_noise: float = 0.03  # share, of each kept frame's depth in training
