@@ -54,8 +54,8 @@ class KeyframeOptions:
     def __post_init__(self) -> None:
         count, size = (1, 100_000), (0, 1e9)
         check_bounds(
-            "keyframes", self, capacity=count, recall=count, near=size, turn=size, sure=(0, 2), fine=(0, 10), pose_noise=size,
-            turn_noise=size, depth_noise=(0, 1),
+            "keyframes", self, capacity=count, recall=count, near=size, turn=size, sure=(0, 2), fine=(0, 10),
+            pose_noise=size, turn_noise=size, depth_noise=(0, 1),
         )  # fmt: skip
         if len(self.focal) != 2 or min(self.focal) <= 0:
             raise InvalidInput(f"keyframes focal is {self.focal}; give two numbers above 0")
