@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -70,11 +71,14 @@ class SoundProbe(Probe):
         spans, steps = (4, 20) if quick else (SPANS, STEPS)
         heard = listen_to(world, context.episodes, spans, steps, seed)
         real, rate = heard.sound, float(world.spec.audio_rate)
-        made = sound_of_frames(world, heard, seed)
-        dreamed = dream_sound(world, heard, steps, seed)
-        near = min(NEAR, steps)
+        sound = world.config.audio
+        assert sound is not None
+        late = min(sound.delay, real.shape[1] - 1)  # steps by which what is made comes after what was recorded
+        made, dreamed = sound_of_frames(world, heard, seed)[:, late:], dream_sound(world, heard, steps, seed)[:, late:]
+        real = real[:, : made.shape[1]]
+        near = min(NEAR, real.shape[1])
         figures: dict[str, Any] = {
-            "spans": len(real), "steps": steps, "codec": measure_codec(world, real),
+            "spans": len(real), "steps": real.shape[1], "delay": sound.delay, "codec": measure_codec(world, real),
             "real_frames": compare(real, made, SHARES, rate),
             "dreamed_frames": compare(real, dreamed, SHARES, rate),
             "dreamed_frames_near": compare(real[:, :near], dreamed[:, :near], SHARES, rate) | {"steps": near},
@@ -82,7 +86,7 @@ class SoundProbe(Probe):
             "silence": compare(real, np.zeros_like(real), SHARES, rate),
             "long_dream": measure_long(world, heard, 60 if quick else LONG, seed),
         }  # fmt: skip
-        sheet = save_tiles(heard, made, int(flux(real, rate).max(1).argmax()), world)
+        sheet = save_tiles(dataclasses.replace(heard, sound=real), made, int(flux(real, rate).max(1).argmax()), world)
         return ProbeResult(figures, _text(figures), {"heard": sheet}, [lambda axes: _envelopes(axes, real, made)])
 
 

@@ -1,8 +1,8 @@
 """Calibrating the sound of a finished world on a recording: dreams are to be as loud, and to begin sounds as often.
 
-What a briefly trained head draws is too quiet, and in its noise steps differ more, or less, than recorded ones do.
-Dreams from the recording's frames, with its actions, are listened to, and the gain and the temperature that latents are
-drawn at are changed until loudness and onsets are as recorded.
+A head that prefers what is probable seldom makes what is rare, and in dreams the frames are not quite as recorded. So
+what is made of the recording's frames, and then of dreams from them with its actions, is listened to, and what is added
+to the log-odds of levels of onset and loudness is changed until each level comes as often as recorded. Then the gain.
 """
 
 from __future__ import annotations
@@ -13,42 +13,57 @@ import numpy as np
 
 from worldsim.data.episodes import Episodes
 from worldsim.evaluate.hearing import flux, loudness
-from worldsim.evaluate.sound import Heard, dream_sound, listen_to
+from worldsim.evaluate.sound import dream_sound, listen_to, sound_of_frames
 from worldsim.io.weights import WorldFiles
 from worldsim.models.audio import AudioConfig
 from worldsim.world import World
 
-ROUNDS = 5
-SPANS, STEPS = 48, 100  # that are dreamed
-SHARE = 0.05  # of the recorded steps, whose onsets are the strongest ones
-DAMPING = 0.6  # exponent of the change of temperature in a round: rates follow it about so
-TEMPERATURES = (0.1, 1.5)
+ROUNDS = (4, 4)  # with the recording's frames, then with dreams
+SPANS, STEPS = 48, 100  # that are listened to
+DAMPING = 0.7  # share of a change that a round makes
+MOST = 1.0  # change of log-odds in a round
 
 
 def calibrate_sound(files: WorldFiles, store: Episodes, *, seed: int = 0, spans: int = SPANS) -> AudioConfig:
-    """The settings of the world's sound with which its dreams sound as the recording does: `gain`, `temperature`."""
+    """The settings of the world's sound with which its dreams sound as the recording does: biases and `gain`."""
     sound, heard = files.config.audio, None
     assert sound is not None
-    for turn in range(ROUNDS):
+    for turn in range(sum(ROUNDS)):
         world = World(with_sound(files, sound), device="cpu").with_audio()
         if heard is None:
             heard = listen_to(world, store, spans, STEPS, seed)
-        made = dream_sound(world, heard, heard.sound.shape[1], seed + turn)
-        sound = adjusted(sound, heard, made)
+        if turn < ROUNDS[0]:
+            made = sound_of_frames(world, heard, seed + turn)
+        else:
+            made = dream_sound(world, heard, heard.sound.shape[1], seed + turn)
+        sound = adjusted(sound, heard.sound, made)
     return sound
 
 
-def adjusted(sound: AudioConfig, heard: Heard, made: np.ndarray) -> AudioConfig:
+def adjusted(sound: AudioConfig, real: np.ndarray, made: np.ndarray) -> AudioConfig:
     """Settings that bring what was `made` with `sound`, (N, T, S, C), nearer to what was recorded."""
-    ratio = np.sqrt(np.square(loudness(heard.sound)).mean() / max(np.square(loudness(made)).mean(), 1e-12))
-    gain = float(np.clip(ratio, 0.5, 2)) * sound.gain
-    real, found = (flux(one, sound.codec.rate) for one in (heard.sound, ratio * made))
-    count = max(round(SHARE * real.size), 1)
-    least = np.partition(real.ravel(), -count)[-count]
-    wanted = (real >= least).sum() + 1
-    change = float(wanted / ((found >= least).sum() + 1)) ** DAMPING
-    temperature = float(np.clip(sound.temperature * np.clip(change, 0.5, 2), *TEMPERATURES))
-    return dataclasses.replace(sound, gain=round(gain, 4), temperature=round(temperature, 4))
+    kinds, rate = sound.kinds, sound.codec.rate
+    ratio = np.sqrt(np.square(loudness(real)).mean() / max(np.square(loudness(made)).mean(), 1e-12))
+    onset = _nearer(kinds.onset_bias, kinds.onsets, flux(real, rate), flux(made, rate))
+    loud = _nearer(kinds.loudness_bias, kinds.loudness, loudness(real), loudness(made))
+    kinds = dataclasses.replace(kinds, onset_bias=onset, loudness_bias=loud)
+    return dataclasses.replace(sound, gain=round(float(np.clip(ratio, 0.5, 2)) * sound.gain, 4), kinds=kinds)
+
+
+def _nearer(
+    bias: tuple[float, ...], levels: tuple[float, ...], real: np.ndarray, made: np.ndarray
+) -> tuple[float, ...]:  # fmt: skip
+    """The biases with which what was `made` reaches the levels about as often as what is `real`."""
+    wanted, found = (np.array([(one >= level).mean() for level in levels]) for one in (real, made))
+    least = 0.5 / real.size  # a level that never came is taken to have come half a time
+    change = _log_odds(wanted, least) - _log_odds(found, least)
+    new = np.array(bias or np.zeros(len(levels))) + np.clip(DAMPING * change, -MOST, MOST)
+    return tuple(round(float(value), 4) for value in new)
+
+
+def _log_odds(share: np.ndarray, least: float) -> np.ndarray:
+    share = np.clip(share, least, 1 - least)
+    return np.log(share / (1 - share))
 
 
 def with_sound(files: WorldFiles, sound: AudioConfig) -> WorldFiles:
