@@ -17,7 +17,7 @@ from worldsim.models.audio import AudioHead, SoundKinds, SoundModel
 from worldsim.models.audio_codec import AudioCodec
 from worldsim.models.onsets import onset_strength, past_samples
 from worldsim.train.audio_task import AudioLossConfig, AudioTask
-from worldsim.train.calibrate_sound import adjusted, calibrate_sound
+from worldsim.train.calibrate_sound import adjusted, as_often, calibrate_sound
 from worldsim.train.sound_kinds import choose_kinds, kinds_of, onset_rows
 
 KINDS = SoundKinds(onsets=(1.0, 2.0), loudness=(0.5,))
@@ -118,7 +118,15 @@ def test_calibration_makes_dreams_louder_and_onsets_more_frequent_where_they_lac
     same = adjusted(sound, real, real)
     assert same.gain == pytest.approx(1) and same.kinds.onset_bias == same.kinds.loudness_bias == (0,)
     louder = adjusted(dataclasses.replace(sound, gain=1.5), real, real * 0.8)
-    assert louder.gain == pytest.approx(1.5 / 0.8, rel=1e-3)
+    assert louder.gain == pytest.approx(1.5 / 0.8**0.5, rel=1e-3)
+
+
+def test_levels_are_chosen_as_often_as_they_were_recorded():
+    levels = SoundKinds(onsets=(1.0,), loudness=(0.1,))
+    sound, real = dataclasses.replace(SOUND, kinds=levels), bursts(every=6, size=40)
+    for chosen, more in ((0, True), (3, False)):  # none, and all, are loud onsets
+        kinds = as_often(sound, real, np.full((4, 60), chosen)).kinds
+        assert all((bias > 0) == more for bias in (*kinds.onset_bias, *kinds.loudness_bias))
 
 
 def test_a_step_is_brought_to_the_loudness_of_its_kind_without_a_seam():

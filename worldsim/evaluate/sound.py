@@ -105,12 +105,17 @@ def listen_to(world: World, store: Episodes, count: int, steps: int, seed: int) 
     return Heard(sound, latents, actions, np.array([s.age for s in spans]), frames)
 
 
-@torch.inference_mode()
 def sound_of_frames(world: World, heard: Heard, seed: int) -> np.ndarray:
-    """What the head makes of real frames while it listens to itself, from silence on: (N, T, S, C)."""
+    """What the head makes of real frames, from silence on: (N, T, S, C)."""
+    return made_of_frames(world, heard, seed)[0]
+
+
+@torch.inference_mode()
+def made_of_frames(world: World, heard: Heard, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """As `sound_of_frames`, and the kind of each step's sound (N, T)."""
     head = world.engine.carried[AUDIO_HEAD]
     rows = len(heard.sound)
-    carried, made = head.empty(rows), []
+    carried, made, kinds = head.empty(rows), [], []
     actions = torch.as_tensor(heard.actions, device=world.device)
     seeds = list(range(seed, seed + rows))
     for t in range(1, heard.latents.shape[1]):
@@ -120,7 +125,8 @@ def sound_of_frames(world: World, heard: Heard, seed: int) -> np.ndarray:
         drawn = Drawn(heard.latents[:, t], heard.latents[:, t - 1, 0], inputs)
         carried, sound = head.step(carried, drawn, torch.from_numpy(noise).to(world.device))
         made.append(to_float(sound).cpu().numpy())
-    return np.stack(made, axis=1)
+        kinds.append(carried["heard"]["kind"].cpu().numpy())
+    return np.stack(made, axis=1), np.stack(kinds, axis=1)
 
 
 @torch.inference_mode()

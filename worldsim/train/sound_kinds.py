@@ -38,9 +38,9 @@ def choose_kinds(measured: Sequence[tuple[np.ndarray, np.ndarray]]) -> SoundKind
 
 
 def level_rms(kinds: SoundKinds, loud: np.ndarray) -> tuple[float, ...]:
-    """RMS of all steps of each level of loudness; `loud` (T,) is that of every step."""
+    """RMS of a step of each level of loudness, the median; `loud` (T,) is that of every step."""
     level = np.searchsorted(np.array(kinds.loudness, np.float32), loud, side="right")
-    return tuple(float(np.sqrt(np.square(loud[level == k]).mean())) for k in range(len(kinds.loudness) + 1))
+    return tuple(float(np.median(loud[level == k])) for k in range(len(kinds.loudness) + 1))
 
 
 def _levels(values: np.ndarray, quantiles: tuple[float, ...]) -> tuple[float, ...]:
