@@ -18,7 +18,7 @@ from worldsim.models.audio_codec import AudioCodec
 from worldsim.models.onsets import onset_strength, past_samples
 from worldsim.train.audio_task import AudioLossConfig, AudioTask
 from worldsim.train.calibrate_sound import adjusted, as_often, calibrate_sound
-from worldsim.train.sound_kinds import choose_kinds, kinds_of, onset_rows
+from worldsim.train.sound_kinds import choose_kinds, kinds_of, next_levels, onset_rows
 
 KINDS = SoundKinds(onsets=(1.0, 2.0), loudness=(0.5,))
 
@@ -54,10 +54,11 @@ def model_with(kinds, bias):
     return model
 
 
-def drawn(model, last=0, count=100):
+def drawn(model, last=0, count=100, kind=6):
     """Kinds that it draws at as many even chances of the onset, at even odds of the loudness, and levels of onset."""
     uniform = torch.stack([(torch.arange(count) + 0.5) / count, torch.full((count,), 0.4)], dim=1)
-    return model.choose(torch.zeros(count, SOUND.width), torch.full((count,), last), uniform)
+    heard = {"level": torch.full((count,), last), "kind": torch.full((count,), kind)}
+    return model.choose(torch.zeros(count, SOUND.width), heard, uniform)
 
 
 def test_levels_are_drawn_by_their_probability_and_by_a_certain_head_the_likely_ones():
@@ -79,6 +80,17 @@ def test_what_stays_probable_begins_once():
     onsets = [(drawn(model_with(KINDS, odds), last)[0] // 2).unique().tolist() for last in (0, 1, 2)]
     assert onsets == [[1], [0], [0]]
     assert drawn(model_with(KINDS, odds), 2)[1].unique().tolist() == [1]
+
+
+def test_loudness_changes_as_it_does_in_recordings():
+    kinds = SoundKinds(onsets=(), loudness=(0.1, 0.2))
+    loud = np.tile(np.array([0, 0, 0.15, 0.3, 0.3, 0.0], np.float32), 50)  # silence ends softly, and comes at once
+    low, high = next_levels(kinds, [loud])
+    assert (low, high) == ((0, 1, 0), (1, 2, 2))
+    model = model_with(dataclasses.replace(kinds, lowest=low, highest=high), [-9.0, -9.0, 9.0])
+    assert [drawn(model, kind=kind)[0].unique().tolist() for kind in (0, 1, 2, 3)] == [[1], [2], [2], [2]]
+    with pytest.raises(InvalidInput, match="need 3 levels each"):
+        dataclasses.replace(kinds, lowest=(0,), highest=(1,))
 
 
 def test_of_several_sounds_the_first_is_taken_that_begins_as_its_kind_does():

@@ -54,6 +54,8 @@ class SoundKinds:
     certainty: float = 1.0  # 1: levels are drawn by their probability; above: what is probable comes, by thresholds
     onset_bias: tuple[float, ...] = ()  # added to the log-odds of reaching each level, calibrated; none: nothing
     loudness_bias: tuple[float, ...] = ()  # likewise
+    lowest: tuple[int, ...] = ()  # level of loudness that follows each one, but for 1 % of the steps; none: any
+    highest: tuple[int, ...] = ()  # likewise
 
     def __post_init__(self) -> None:
         check_bounds("sound kinds", self, certainty=(1e-3, 1e6))
@@ -67,6 +69,8 @@ class SoundKinds:
         ):  # fmt: skip
             if len(bias) not in (0, len(edges)):
                 raise InvalidInput(f"sound kinds {name} has {len(bias)} numbers; give {len(edges)}, or none")
+        if not len(self.lowest) == len(self.highest) in (0, self.levels[1]):
+            raise InvalidInput(f"sound kinds lowest and highest need {self.levels[1]} levels each, or none")
 
     @property
     def levels(self) -> tuple[int, int]:
@@ -184,17 +188,22 @@ class SoundModel(nn.Module):
         """Probabilities (..., onset levels, loudness levels) of kinds given the context (..., width)."""
         return F.softmax(self.kind(context), dim=-1).unflatten(-1, self.config.kinds.levels)
 
-    def choose(self, context: Tensor, last: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    def choose(self, context: Tensor, heard: dict[str, Tensor], uniform: Tensor) -> tuple[Tensor, Tensor]:
         """Draw kinds (B,) given the context (B, width), with `uniform` (B, 2) in [0, 1]: kinds, and levels of onset.
 
         First comes the level of onset, then the level of loudness. What is probable stays so for some steps, but begins
-        once: only a level above the one of the step before, `last` (B,), is an onset.
+        once: only a level above that of the step before is an onset. And loudness changes as it does in recordings, in
+        which silence may end softly: else each moment of doubt makes a silence, and the sound after it an onset.
         """
         odds, kinds = self.kind_odds(context), self.config.kinds
         level = _draw_level(odds.sum(-1), uniform[:, 0], kinds.certainty, kinds.onset_bias)
-        onset = level * (level > last)
+        onset = level * (level > heard["level"])
         given = odds[torch.arange(len(onset), device=onset.device), onset]  # (B, loudness levels)
         loud = _draw_level(given / given.sum(-1, keepdim=True), uniform[:, 1], kinds.certainty, kinds.loudness_bias)
+        if kinds.lowest:
+            last = heard["kind"] % kinds.levels[1]
+            low, high = (torch.tensor(each, device=loud.device)[last] for each in (kinds.lowest, kinds.highest))
+            loud = torch.where(heard["kind"] < kinds.count, loud.clamp(low, high), loud)
         return onset * kinds.levels[1] + loud, level
 
     def draw(self, context: Tensor, kinds: Tensor, noise: Tensor) -> Tensor:
@@ -222,7 +231,7 @@ class SoundModel(nn.Module):
         if not self.config.listens:
             last, kind = torch.zeros_like(last), torch.full_like(kind, self.config.kinds.count)
         context, state = self.read(seen[:, None], last[:, None], kind[:, None], state)
-        kind, level = self.choose(context[:, 0], heard["level"], uniform)
+        kind, level = self.choose(context[:, 0], heard, uniform)
         return context[:, 0], {"kind": kind, "level": level}, state
 
 
