@@ -30,7 +30,8 @@ from worldsim.runtime.devices import autocast_dtype, choose_device
 from worldsim.sampling import noise
 from worldsim.sampling.sampler import Eager, Engine, SamplingConfig
 from worldsim.spec import Decoding, Stages, StreamSpec, WorldSpec, WorldStep
-from worldsim.state.tree import put_rows
+from worldsim.state.given import as_array, check_ages, check_frames, check_seeds, check_streams
+from worldsim.state.tree import put_rows, select_rows
 
 AUDIO_HEAD = "audio"  # its part of the state, and the extra of a step
 
@@ -193,57 +194,23 @@ class World:
         not finite.
         """
         refuse_if_forked()
-        seeds = _integers("seed", _folded([seed] if np.ndim(seed) == 0 else seed))  # type: ignore[list-item,arg-type]
-        episodes = [0] * len(seeds) if episode is None else _integers("episode", episode)
-        if len(episodes) != len(seeds) or not seeds:
-            raise InvalidInput(
-                f"reset got {len(seeds)} seeds and {len(episodes)} episode numbers; give one each a world"
-            )
+        seeds, episodes = check_seeds(seed, episode)
         if frames is None and not (actions is age is streams is None):
             raise InvalidInput("reset got actions, an age or streams without frames; give the frames they belong to")
-        ages = _ages(age, len(seeds))
+        ages, batch = check_ages(age, len(seeds)), len(seeds)
+        if frames is not None:
+            frames, played = check_frames(frames, actions, self.config, batch)
+            felt = check_streams(streams or {}, self.spec.streams, self.config.name, batch, frames.shape[1])
         # One world at a time, so that a start does not depend on what else starts in the same call.
         states = []
         for row, (s, e) in enumerate(zip(seeds, episodes, strict=True)):
             if frames is None:
                 past, taken, began, others = self.starts.choose(s, e, start)
             else:
-                past, taken = self._encode_context(frames, actions, row, len(seeds))
-                began, others = ages[row], self._given_streams(streams or {}, len(past), row, len(seeds))
+                past, taken, began = self._encode(frames[row]), played[row], ages[row]
+                others = self.usual_streams(1) | {name: torch.from_numpy(of[row]) for name, of in felt.items()}
             states.append(self._begin(past.to(self.device), taken, began, s, e, others))
         return _stack(states)
-
-    def _encode_context(
-        self, frames: np.ndarray, actions: np.ndarray | None, row: int, batch: int
-    ) -> tuple[Tensor, np.ndarray]:
-        c = self.config.tokenizer
-        frames = _array("frames", frames)
-        right_shape = frames.ndim == 5 and frames.shape[0] == batch and frames.shape[2:] == (c.height, c.width, 3)
-        if frames.dtype != np.uint8 or not right_shape or frames.shape[1] < 1:
-            raise InvalidInput(
-                f"frames have shape {frames.shape} and type {frames.dtype}; {self.config.name} wants uint8 "
-                f"({batch}, T, {c.height}, {c.width}, 3) with T >= 1"
-            )
-        between = frames.shape[1] - 1
-        shape = (batch, between) if self.config.actions.discrete else (batch, between, len(self.config.actions.low))
-        taken = np.zeros(shape, np.int64) if actions is None and not between else _array("actions", actions)
-        if taken.shape != shape:
-            raise InvalidInput(
-                f"actions have shape {taken.shape}; {frames.shape[1]} frames have actions of shape {shape} between them"
-            )
-        return self._encode(frames[row]), check_actions(self.config.actions, taken[row], between)
-
-    def _given_streams(self, given: Mapping[str, np.ndarray], steps: int, row: int, batch: int) -> dict[str, Tensor]:
-        """What is known of each stream of one world at `steps` frames, (T, ...), or (1, ...) at the first alone."""
-        if unknown := sorted(given.keys() - self.spec.streams.keys()):
-            raise InvalidInput(f"world {self.config.name!r} has no stream {unknown[0]!r}; leave it out")
-        values = self.usual_streams(1)
-        for name, one in given.items():
-            array, wanted = _array(name, one), (batch, steps, *self.spec.streams[name].shape)
-            if array.shape != wanted or not np.isfinite(array).all():
-                raise InvalidInput(f"stream {name!r} has shape {array.shape}; give finite numbers of shape {wanted}")
-            values[name] = torch.as_tensor(array[row].astype(self.spec.streams[name].dtype))
-        return values
 
     def usual_streams(self, batch: int) -> dict[str, Tensor]:
         """What the streams of `batch` worlds are taken to be where nothing is known of them, (B, ...).
@@ -378,7 +345,7 @@ class World:
     @isolated
     def encode(self, frames: np.ndarray) -> np.ndarray:
         """Latents of frames (B, H, W, 3) uint8, as `latents` gives those of a dream: (B, C, h, w) float32."""
-        frames = _array("frames", frames)
+        frames = as_array("frames", frames)
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[1:] != self._frame_shape:
             raise InvalidInput(
                 f"frames have shape {frames.shape} and type {frames.dtype}; {self.config.name} wants uint8 "
@@ -428,43 +395,10 @@ def _spec(config: WorldConfig, starts: Starts) -> WorldSpec:
     )
 
 
-def _integers(name: str, values: Sequence[int]) -> list[int]:
-    """Plain integers that fit the state; anything else is no seed, not even if it could be rounded to one."""
-    for value in values:
-        number = isinstance(value, int | np.integer) and not isinstance(value, bool)
-        if not number or not -(2**63) <= value < 2**63:
-            raise InvalidInput(f"{name} {value!r} is no 64-bit integer; give one for each world, each with its seed")
-    return [int(value) for value in values]
-
-
-def _folded(seeds: Sequence[int]) -> list[int]:
-    """The seeds, those of more than 63 bits folded; what is no integer as it is."""
-    integer = (int, np.integer)
-    return [noise.fold_seed(int(s)) if isinstance(s, integer) and not isinstance(s, bool) else s for s in seeds]
-
-
-def _ages(values: Sequence[int] | None, count: int) -> list[int]:
-    ages = [0] * count if values is None else _integers("age", values)
-    if len(ages) != count or min(ages, default=0) < 0:
-        raise InvalidInput(f"ages are {ages}; give one of 0 or more for each of the {count} worlds, in steps")
-    return ages
-
-
-def _array(name: str, value: Any) -> np.ndarray:
-    try:
-        return np.asarray(value)
-    except ValueError as error:
-        raise InvalidInput(
-            f"{name} are no array ({error}); give a numpy array with the worlds as first axis"
-        ) from error
-
-
 def _stack(states: list[WorldState]) -> WorldState:
     """One batch of many single worlds."""
     if len(states) == 1:
         return states[0]
-    from worldsim.state.tree import select_rows
-
     batch = select_rows(states[0], [0] * len(states))
     for row, state in enumerate(states):
         put_rows(batch, [row], state)

@@ -104,9 +104,10 @@ class GymSource:
         self._steps += 1
         total, inside = 0.0, []
         for tick in range(self._skip):
-            observation, reward, terminated, truncated, _ = self._env.step(played)
+            last = tick + 1 == self._skip
+            observation, reward, terminated, truncated, _ = self._tick(played, shown=last or self._between)
             total += self._number(reward)
-            if self._between and tick + 1 < self._skip:
+            if self._between and not last:
                 inside.append(self._shown(observation))
             if terminated or truncated:
                 break
@@ -128,6 +129,10 @@ class GymSource:
         """Close the environment, if it was made here."""
         if self._owned:
             self._env.close()
+
+    def _tick(self, action: Any, shown: bool) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """One step of the environment; what it observes is looked at where `shown`, and where the episode ends."""
+        return self._env.step(action)
 
     def _in_box(self, action: int | np.ndarray) -> np.ndarray:
         """The action in the type of the space; floats are never cut to the integers below them."""

@@ -109,6 +109,35 @@ def test_rllibs_runner_steps_a_world(world):
     runner.stop()
 
 
+def test_tianshous_collector_steps_a_world_and_an_algorithm_learns_from_it(world):
+    pytest.importorskip("tianshou", reason="Tianshou is not installed; pip install tianshou", exc_type=ImportError)
+    from tianshou.algorithm import Reinforce
+    from tianshou.algorithm.modelfree.reinforce import ProbabilisticActorPolicy
+    from tianshou.algorithm.optim import AdamOptimizerFactory
+    from tianshou.data import Collector, VectorReplayBuffer
+    from tianshou.env import DummyVectorEnv
+    from tianshou.utils.net.common import Net
+    from tianshou.utils.net.discrete import DiscreteActor
+    from tianshou.utils.torch_utils import policy_within_training_step
+
+    envs = [WorldEnv(world, observation="latents", max_episode_steps=6) for _ in range(2)]
+    actions = envs[0].action_space
+    net = Net(state_shape=envs[0].observation_space.shape, hidden_sizes=[16])
+    actor = DiscreteActor(preprocess_net=net, action_shape=actions.n, softmax_output=False)
+    policy = ProbabilisticActorPolicy(
+        actor=actor, dist_fn=lambda logits: torch.distributions.Categorical(logits=logits),
+        action_space=actions, action_scaling=False, action_bound_method=None,
+    )  # fmt: skip
+    algorithm = Reinforce(policy=policy, optim=AdamOptimizerFactory(lr=1e-3))
+    collector = Collector(algorithm, DummyVectorEnv([lambda e=e: e for e in envs]), VectorReplayBuffer(100, 2))
+    collector.reset()
+    assert list(collector.collect(n_episode=4).lens) == [6, 6, 6, 6]
+    before = [weight.detach().clone() for weight in actor.parameters()]
+    with policy_within_training_step(policy):
+        algorithm.update(buffer=collector.buffer, batch_size=8, repeat=1)
+    assert any(not torch.equal(*pair) for pair in zip(before, actor.parameters(), strict=True))
+
+
 # -- Minari ---------------------------------------------------------------------------------------------------------
 
 

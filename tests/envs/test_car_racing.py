@@ -39,6 +39,20 @@ def test_an_episode_repeats_whatever_was_played_before(source):
     assert all(np.array_equal(a.extras["car"], b.extras["car"]) for a, b in zip(first, again, strict=True))
 
 
+@pytest.mark.parametrize("limit", [1000, 7])  # an episode may end at a tick that else would not be drawn
+def test_what_nobody_looks_at_is_not_drawn_and_changes_nothing(limit):
+    shown = []
+    for between in (False, True):
+        made = make_source("car-racing", between=between)
+        made._env._max_episode_steps = limit
+        shown.append(drive(made, Pursuit(made.spec), 5, 12))
+        made.close()
+    assert len(shown[0]) == len(shown[1]) == min(13, 1 + -(-limit // 2))
+    for row, drawn in zip(*shown, strict=True):
+        assert (row.reward, row.done) == (drawn.reward, drawn.done)
+        assert np.array_equal(row.rgb, drawn.rgb)
+
+
 def test_the_stream_tells_how_the_car_moves(source):
     source.reset(0)
     rows = [source.step(FULL_GAS) for _ in range(25)]

@@ -5,6 +5,8 @@
 kills a making at each of `MOMENTS`, goes on after each, and keeps in SEEN/MOMENT what was there then.
 """
 
+import contextlib
+import functools
 import importlib
 import os
 import shutil
@@ -53,6 +55,12 @@ drift_worlds = 2
 
 STEPS = 6  # of each training, however slow the machine is
 
+# What takes long to import and is imported late.
+IMPORTED = (
+    "worldsim.cli.make", "worldsim.cli.eval", "worldsim.evaluate.plots", "scipy.stats", "scipy.ndimage",
+    "torchmetrics.functional.image", "torch._dynamo", "torch.utils.tensorboard",
+)  # fmt: skip
+
 # What is called at each moment, and how often it may be called before the power fails.
 MOMENTS = {
     "recording": ("worldsim.data.episode_writer.EpisodeWriter.append", 150),
@@ -65,6 +73,18 @@ MOMENTS = {
     "evaluate": ("worldsim.evaluate.sheets.save_sheets", 0),
     "card": ("worldsim.train.card.write_card", 0),
 }
+
+
+@contextlib.contextmanager
+def measuring_little():
+    """Intervals and the action probe take most of the time of measuring a few clips: here it is that they are there."""
+    from worldsim.evaluate import effort, metrics
+
+    with (
+        mock.patch.object(metrics, "DRAWS", 50),
+        mock.patch.object(effort, "Effort", functools.partial(effort.Effort, probe_steps=50)),
+    ):
+        yield
 
 
 def making(recipe, out, *options):
@@ -81,6 +101,7 @@ def making(recipe, out, *options):
     with (
         mock.patch.object(dynamics_task, "DynamicsConfig", narrow),
         mock.patch.object(loop, "LoopConfig", brief),
+        measuring_little(),
     ):
         main(["make", str(recipe), "--out", str(out), "--device", "cpu", *options])
 
@@ -111,7 +132,8 @@ def _resolve(dotted):
 
 def kill_at_every_moment(recipe, out, seen):
     """Children of this process, which has imported all that takes long, make and die, one after the other."""
-    importlib.import_module("worldsim.cli.make")
+    for name in IMPORTED:
+        importlib.import_module(name)
     os.fsync = lambda descriptor: None  # it is the process that dies, not the machine
     for moment in MOMENTS:
         kept = seen / moment
