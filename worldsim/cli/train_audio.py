@@ -87,7 +87,7 @@ class AddAudioCommand:
     out: Path  # folder of the world with sound
     temperature: float = 1.0  # scale of the noise that sound is drawn from
     certainty: float = 4.0  # 1: levels of sound are drawn by their probability; above: what is probable comes
-    candidates: int = 8  # sounds that are drawn for a step, of which the one is taken that is of its kind
+    candidates: int = 6  # sounds that are drawn for a step, of which the one is taken that is of its kind
     listens: bool = False  # whether the head hears its own last sound; trained briefly, it follows frames better deaf
     calibrate: Path | None = None  # episode store with sound, which dreams are to be as loud as
 

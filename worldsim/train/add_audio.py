@@ -27,7 +27,7 @@ STAGES = ("audio-codec", "audio")  # of the training, whose records come with th
 
 def add_audio(
     world: str | Path, run: Path, out: Path,
-    *, temperature: float = 1.0, certainty: float = 4.0, candidates: int = 8, listens: bool = False,
+    *, temperature: float = 1.0, certainty: float = 4.0, candidates: int = 6, listens: bool = False,
     calibrate: Path | None = None,
 ) -> None:  # fmt: skip
     """Write the world with the sound that was trained in `run`, in bf16; frames stay the same to the bit.
