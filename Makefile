@@ -10,7 +10,7 @@ rollout: $(VENV)/installed-play
 	$(VENV)/bin/worldsim rollout doom-take-cover --out clip.mp4
 
 test: $(VENV)/installed-dev
-	$(VENV)/bin/python -m pytest -n auto --dist loadfile
+	$(VENV)/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 $(VENV)/installed-%: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

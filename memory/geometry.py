@@ -90,27 +90,28 @@ def mend(depth: Tensor) -> Tensor:
     return torch.where((hole & (known >= 3)) | (~hole & (nearer >= 5)), around.amin(1), depth)
 
 
-def fetch(camera: Camera, views: Views, target: Tensor, depth: Tensor) -> tuple[Tensor, Tensor]:
+def fetch(camera: Camera, views: Views, target: Tensor, depth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Colours of the pixels of views at `target` (B, 4) whose `depth` (B, H, W) is known (FAR: it is not).
 
-    -> frames (B, 3, H, W), 0 where no view shows the point; mask (B, H, W), 1 where one does.
+    -> frames (B, 3, H, W), 0 where no view shows the point; mask (B, H, W), 1 where one does; and how finely each view
+    shows it (B, K, H, W): 1 as finely as the frame, 0.5 at half of its resolution, 0 not at all.
     """
     inverse = 1 / views.depth[:, :, None]
-    got, share, known = _blend(camera, views, torch.cat([views.frames, inverse], 2), target, depth)
-    return (got[:, :, :3] * share[:, :, None]).sum(1), known
+    got, share, fine = _blend(camera, views, torch.cat([views.frames, inverse], 2), target, depth)
+    return (got[:, :, :3] * share[:, :, None]).sum(1), (fine > 0).any(1).to(views.frames.dtype), fine
 
 
 def refined(camera: Camera, views: Views, target: Tensor, depth: Tensor) -> Tensor:
     """Depths (B, H, W) as the views have it where they show these points: a little nearer to the truth than a splat."""
-    got, share, known = _blend(camera, views, 1 / views.depth[:, :, None], target, depth, ratio=True)
-    return torch.where(known > 0, depth / (got[:, :, 0] * share).sum(1).clamp(min=1e-6), depth)
+    got, share, fine = _blend(camera, views, 1 / views.depth[:, :, None], target, depth, ratio=True)
+    return torch.where((fine > 0).any(1), depth / (got[:, :, 0] * share).sum(1).clamp(min=1e-6), depth)
 
 
 def _blend(
     camera: Camera, views: Views, channels: Tensor, target: Tensor, depth: Tensor, *, ratio: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What views show of the points that are seen from `target` at `depth`: channels (B, K, c, H, W), the last of which
-    is inverse depth; what each view counts (B, K, H, W), in sum 1 or 0; and whether any shows it (B, H, W).
+    is inverse depth; what each view counts (B, K, H, W), in sum 1 or 0; and how finely it shows them (B, K, H, W).
 
     A view counts where its depth agrees, and the more, the more finely it shows the point: to the sixth power. With
     `ratio` the last channel is multiplied by the point's depth in that view, 1 where they are the same.
@@ -125,18 +126,18 @@ def _blend(
     off = (same - 1).abs()
     inside = (z > NEAREST) & (u > 0) & (u < width) & (v > 0) & (v < height) & (off < AGREES)
     seen = inside & (depth < FAR)[:, None] & (views.worth > 0)[..., None, None]
-    fine = (depth[:, None] / z.clamp(min=NEAREST)).clamp(max=1.2)
-    square = (fine * (1 - (0.5 / AGREES) * off)).clamp(min=1e-3).square()
+    fine = torch.where(seen, depth[:, None] / z.clamp(min=NEAREST), torch.zeros_like(z))
+    square = (fine.clamp(max=1.2) * (1 - (0.5 / AGREES) * off)).clamp(min=1e-3).square()
     weight = torch.where(seen, square * square * square * views.worth[..., None, None], torch.zeros_like(z))
-    total = weight.sum(1)
-    share = weight / total.clamp(min=1e-20)[:, None]
+    share = weight / weight.sum(1).clamp(min=1e-20)[:, None]
     if ratio:
         got = same[:, :, None]
-    return got, share, (total > 0).to(views.frames.dtype)
+    return got, share, fine
 
 
-def render(camera: Camera, views: Views, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """What is remembered of the views at `target` (B, 4): frames (B, 3, H, W), mask and depth (B, H, W), as `fetch`."""
+def render(camera: Camera, views: Views, target: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What is remembered of the views at `target` (B, 4): frames (B, 3, H, W), mask, how finely each view shows it
+    (B, K, H, W), as `fetch`, and depth (B, H, W)."""
     depth = refined(camera, views, target, splat_depth(camera, views, target))
     return *fetch(camera, views, target, depth), depth
 

@@ -11,6 +11,7 @@ Needs a stream of poses (x, y, z, yaw), predicted from the history, and one of d
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -45,6 +46,7 @@ class KeyframeOptions:
     sure: float = (
         0.98  # share of a latent's pixels that have to be known for it to be kept as remembered; above 1: none
     )
+    fine: float = 0.0  # how finely a keyframe has to show what is kept as remembered; 1: as finely as the frame
     pose_noise: float = 0.5  # units, on the poses of kept frames in training
     turn_noise: float = 0.004  # radians, likewise
     depth_noise: float = 0.03  # share, of each kept frame's depth in training
@@ -52,11 +54,20 @@ class KeyframeOptions:
     def __post_init__(self) -> None:
         count, size = (1, 100_000), (0, 1e9)
         check_bounds(
-            "keyframes", self, capacity=count, recall=count, near=size, turn=size, sure=(0, 2), pose_noise=size,
-            turn_noise=size, depth_noise=(0, 1),
+            "keyframes", self, capacity=count, recall=count, near=size, turn=size, sure=(0, 2), fine=(0, 10),
+            pose_noise=size, turn_noise=size, depth_noise=(0, 1),
         )  # fmt: skip
         if len(self.focal) != 2 or min(self.focal) <= 0:
             raise InvalidInput(f"keyframes focal is {self.focal}; give two numbers above 0")
+
+
+class Guide(NamedTuple):
+    """What is remembered of views that are about to be drawn."""
+
+    frames: Tensor  # (B, 3, H, W) in [0, 1], 0 where nothing is known
+    mask: Tensor  # (B, H, W), 1 where something is
+    depth: Tensor  # (B, H, W)
+    sure: Tensor  # (B, H, W), 1 where keyframes show it finely enough to be kept
 
 
 @memories.register("keyframes")
@@ -87,8 +98,8 @@ class Keyframes(nn.Module):
             raise InvalidInput(
                 f"keyframes read at the next {self.options.pose!r}, which no head foresees; add its head"
             )
-        frames, mask, _ = self.guide(tree, query.predicted[self.options.pose].float(), query.generator)
-        return self.context(frames, mask, query.latents.dtype)
+        guide = self.guide(tree, query.predicted[self.options.pose].float(), query.generator)
+        return self.context(guide, query.latents.dtype)
 
     def write(self, tree: Posed, observed: Observed) -> Posed:
         """As `Memory.write`."""
@@ -114,10 +125,8 @@ class Keyframes(nn.Module):
         index, enough = choose(coverage(coarse, depth, known, there, pose), self.options.recall)
         return tree["keys"].gather(1, index), enough
 
-    def guide(
-        self, tree: Posed, pose: Tensor, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """What is remembered of the view at `pose` (B, 4): frames (B, 3, H, W) in [0, 1], mask and depth (B, H, W).
+    def guide(self, tree: Posed, pose: Tensor, generator: torch.Generator | None = None) -> Guide:
+        """What is remembered of the view at `pose` (B, 4).
 
         With a generator, of kept frames whose pose and depth err as a model's own do: for training.
         """
@@ -130,7 +139,10 @@ class Keyframes(nn.Module):
         seen = posed.views(tree, slots, worth)
         if generator is not None:
             seen = self._blurred(seen, generator)
-        return render(self.camera, seen, pose)
+        frames, mask, fine, depth = render(self.camera, seen, pose)
+        # The last frame holds nothing: what it shows was drawn of the one before, and would blur from step to step.
+        best = fine[:, :-1].amax(1)
+        return Guide(frames, mask, depth, ((best > 0) & (best >= self.options.fine)).to(mask.dtype))
 
     def _blurred(self, seen: posed.Views, generator: torch.Generator) -> posed.Views:
         """Views whose pose and depth are a little off."""
@@ -143,13 +155,13 @@ class Keyframes(nn.Module):
         depth = seen.depth * torch.exp(o.depth_noise * noise(shape[:2]))[..., None, None]
         return posed.Views(seen.frames, depth, seen.pose + scale * noise(tuple(shape)), seen.worth)
 
-    def context(self, frames: Tensor, mask: Tensor, dtype: torch.dtype) -> Context:
+    def context(self, guide: Guide, dtype: torch.dtype) -> Context:
         """The guide in latents, the share of known pixels of each, and where the new frame is to be as remembered."""
         assert self.codec is not None
-        filled = fill(frames, mask)
-        guide = self.codec.encode((filled * 2 - 1).to(dtype).contiguous(memory_format=torch.channels_last))
-        share = F.avg_pool2d(mask[:, None], STRIDE)  # (B, 1, h, w)
-        return Context(guide, share.to(dtype), gate=share >= self.options.sure)
+        filled = fill(guide.frames, guide.mask)
+        latents = self.codec.encode((filled * 2 - 1).to(dtype).contiguous(memory_format=torch.channels_last))
+        share, sure = (F.avg_pool2d(part[:, None], STRIDE) for part in (guide.mask, guide.sure))  # (B, 1, h, w)
+        return Context(latents, share.to(dtype), gate=sure >= self.options.sure)
 
     def from_above(self, tree: Posed, streams: dict[str, Tensor], row: int) -> FromAbove:
         """As `PlacesMemory.from_above`: the farthest surface of every fourth column, which is a wall's."""

@@ -8,6 +8,13 @@ os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "1")  # or each program that c
 import pytest
 import torch
 
+LONG = ("test_example_recipes", "test_make", "test_compiled", "test_distributed", "test_learning", "test_agent_command")
+
+
+def pytest_collection_modifyitems(items):
+    """Files that take long come first, so that no worker is left alone with one at the end."""
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+
 
 @pytest.fixture(autouse=True, scope="session")
 def signals_as_in_a_terminal():

@@ -65,11 +65,11 @@ def main(path: str, steps: int = 600, off: float = 0.0, shift: float = 0.0) -> N
                     found[name, again].append((psnr(real, rgb[t].numpy() / 255), 1.0))
                     continue
                 begin = time.perf_counter()
-                frames, mask, _ = render(camera, chosen(camera, tree, pose, count, t + 1), pose)
+                frames, mask, *_ = render(camera, chosen(camera, tree, pose, count, t + 1), pose)
                 spent += time.perf_counter() - begin if count == 4 else 0
                 found[name, again].append((psnr(real, fill(frames, mask)[0].numpy()), float(mask.mean())))
             if again == "revisit":
-                frames, mask, _ = render(camera, chosen(camera, tree, pose, 4, t + 1 - OLD), pose)
+                frames, mask, *_ = render(camera, chosen(camera, tree, pose, 4, t + 1 - OLD), pose)
                 on = mask[0].numpy() > 0
                 exact = psnr(real[:, on], frames[0].numpy()[:, on]) if on.any() else 0.0
                 found[f"keyframes {OLD} steps old, where known", again].append((exact, float(mask.mean())))

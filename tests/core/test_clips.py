@@ -111,6 +111,27 @@ def test_clips_with_events_come_more_often_and_count_the_less(clips, store, monk
     np.testing.assert_allclose(counted.sum(), plain.sum(), rtol=0.03)
 
 
+def test_clips_are_chosen_for_what_no_memory_has_seen(clips, store, monkeypatch):
+    rows = np.arange(len(clips.rewards), dtype=np.float32)
+    mask = np.ones((len(rows), 1, *clips.latents.shape[3:]), np.float16)
+    mask[70] = mask[store.ends - 1] = 0  # what comes after the end of an episode is not unseen
+    guide = np.zeros((len(rows), *clips.latents.shape[2:]), np.float16)
+    contexts = {"keyframes.guide": guide, "keyframes.mask": mask}
+    task = narrow_dynamics_task(
+        [dataclasses.replace(clips, rewards=rows, contexts=contexts)], monkeypatch, batch=100,
+        clips=dataclasses.replace(PLAIN, unseen=1.0),
+    )  # fmt: skip
+    batch = task.batch(0, 0)
+    assert (batch["rewards"][:, :-1] == 70).any(1).all() and batch["valid"].all()
+    assert set((batch["rewards"] == 70).float().argmax(1).tolist()) == set(range(CLIP))
+    without = dataclasses.replace(clips, rewards=rows)
+    plain, other = (
+        narrow_dynamics_task([without], monkeypatch, batch=20, clips=dataclasses.replace(PLAIN, unseen=share))
+        for share in (0.0, 1.0)
+    )
+    assert torch.equal(plain.batch(0, 0)["rewards"], other.batch(0, 0)["rewards"])
+
+
 def test_data_without_events_makes_plain_clips(clips, monkeypatch):
     nothing = np.zeros_like(clips.event)
     batch = narrow_dynamics_task([dataclasses.replace(clips, event=nothing)], monkeypatch, batch=50).batch(0, 0)

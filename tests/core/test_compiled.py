@@ -1,5 +1,6 @@
 """A compiled world draws what it draws uncompiled, faster, and keeps every promise of states."""
 
+import dataclasses
 import os
 import pickle
 import shutil
@@ -88,7 +89,7 @@ def test_it_draws_what_it_draws_uncompiled_but_for_rounding(compiled, uncompiled
 def test_heads_of_the_frame_and_memories_work_with_what_is_compiled(tmp_path, monkeypatch):
     monkeypatch.setenv(worldsim.runtime.compiled.CACHE, str(tmp_path))  # the others look at what lies in theirs
     changes = {"head_reads": {"reward": "both", "event": "frame"}, "memories": ("first_frame", "mean")}
-    plain = lively(sampling=SHAPED, history_blocks=1, **changes)
+    plain = lively(sampling=dataclasses.replace(SHAPED, steps=1), history_blocks=1, **changes)
     world, state = plain.compiled(1), plain.reset([3])
     assert identical(*(play(world, world.reset([3]), steps=4)[1] for _ in range(2)))
     for action in (1, 2, 0, 1):

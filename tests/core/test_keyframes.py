@@ -48,7 +48,7 @@ def test_a_point_is_where_the_other_camera_sees_it():
 def test_geometry_redraws_a_room_from_elsewhere(there):
     target = poses(there)
     real, depth = room(target)
-    frames, mask, found = render(CAMERA, views(poses((0, 0, 0), (-30, 0, 0.4), (-30, 0, -0.4))), target)
+    frames, mask, _, found = render(CAMERA, views(poses((0, 0, 0), (-30, 0, 0.4), (-30, 0, -0.4))), target)
     on = mask[0] > 0
     assert on.float().mean() > 0.9 and psnr(frames[0][:, on], real[0][:, on]) > 32
     assert (found[0][on] / depth[0][on] - 1).abs().median() < 0.01
@@ -174,12 +174,26 @@ def test_a_guide_shows_what_was_seen_and_is_kept_where_it_is_sure():
     assert not memory(sure=1.5).read(tree, query(poses((10, 0, 0)))).gate.any()
 
 
+def test_the_last_frame_is_drawn_from_but_keeps_nothing():
+    kept = memory(near=1000, turn=10)  # so the first frame alone is kept
+    tree = kept.write(kept.empty(1), observed(poses((0, 0, 0)), 0))
+    tree = kept.write(tree, observed(poses((0, 0, 1.2)), 1))
+    context = kept.read(tree, query(poses((0, 0, 1.2))))
+    assert context.mask.mean() > 0.98 and 0.1 < context.gate.float().mean() < 0.6
+
+
+def test_what_was_seen_from_afar_is_drawn_from_but_not_kept():
+    tree = memory().write(memory().empty(1), observed(poses((-40, 0, 0)), 0))
+    far, near = (memory(fine=fine).read(tree, query(poses((0, 0, 0)))) for fine in (0.4, 0.9))
+    assert far.gate.any() and not near.gate.any() and torch.equal(far.mask, near.mask)
+
+
 def test_a_room_is_remembered_after_turning_round():
     kept, turn = memory(capacity=16), [0.3 * k for k in range(21)]
     tree = kept.empty(1)
     for t, yaw in enumerate(turn):
         tree = kept.write(tree, observed(poses((0, 0, yaw)), t))
-    frames, mask, _ = kept.guide(tree, poses((5, 5, 0.15)))
+    frames, mask, *_ = kept.guide(tree, poses((5, 5, 0.15)))
     assert mask.mean() > 0.97 and psnr(frames, room(poses((5, 5, 0.15)))[0]) > 26
 
 

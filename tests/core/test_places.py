@@ -80,6 +80,30 @@ def test_a_share_of_the_clips_is_learned_with_one_memory_alone(made):
     assert kept.int().T.tolist() == [[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]]
 
 
+def test_what_no_memory_knows_counts_more_and_past_and_guides_are_blurred_in_some_clips(made, monkeypatch):
+    task = made[1]
+    batch, plain = task.batch(0, 0), task.model.config
+    seen, drawn = [], []
+    drew, recalled = task.model._draw, task.model._context_features
+
+    def note(context, given, generator):
+        seen.append((context, given.recalled["keyframes"].guide))
+        return recalled(context, given, generator)
+
+    def draw(canvas, target, t, generator):
+        drawn.append(target)
+        return drew(canvas, target, t, generator)
+
+    monkeypatch.setattr(task.model, "_context_features", note)
+    monkeypatch.setattr(task.model, "_draw", draw)
+    losses = []
+    for config in ({}, {"blur": 1.0}, {"unseen": 5.0}):
+        monkeypatch.setattr(task.model, "config", dataclasses.replace(plain, **config))
+        losses.append(task.model(batch, 0, torch.Generator().manual_seed(0))[1]["frame"])
+    assert not torch.equal(seen[0][0], seen[1][0]) and not torch.equal(seen[0][1], seen[1][1])
+    assert torch.equal(seen[0][0], seen[2][0]) and torch.equal(drawn[0], drawn[1]) and losses[2] > losses[0]
+
+
 def _actions_and_ages():
     return torch.zeros(2, 3, dtype=torch.int64), torch.arange(3).expand(2, 3)
 

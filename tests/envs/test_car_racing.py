@@ -1,5 +1,6 @@
 """CarRacing as a source: episodes that repeat, a stream that says where the car is, drivers of graded skill."""
 
+import gymnasium as gym
 import numpy as np
 import pytest
 
@@ -79,13 +80,14 @@ def test_the_frame_tells_the_speed_and_where_the_road_goes(source):
     assert straight and all(abs(road_ahead(row.rgb)[0]) < 0.3 for row in straight)
 
 
-def test_recordings_hold_the_frames_inside_a_step_and_the_car(tmp_path):
-    pytest.importorskip("Box2D")
+def test_recordings_hold_the_frames_inside_a_step_and_the_car(source, tmp_path, monkeypatch):
+    assert source.spec.max_episode_steps == 500
+    monkeypatch.setattr(gym.spec("CarRacing-v3"), "max_episode_steps", 20)
     record("car-racing", steps=5, out=tmp_path / "a", between=True, policy="pursuit", height=32, width=32)
     store = Episodes.open(tmp_path / "a")
     assert store.meta.source == "car-racing" and store.meta.fps == 25 and store.meta.frame_skip == 2
     assert store.read("car", 0, 3).shape == (3, 6) and store.read("between", 0, 3).shape == (3, 1, 32, 32, 3)
-    assert store.meta.max_episode_steps == 500
+    assert store.meta.max_episode_steps == store.num_steps - 1 == 10
 
 
 def test_a_missing_package_and_another_game_are_named(monkeypatch):

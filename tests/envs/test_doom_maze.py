@@ -88,7 +88,7 @@ def test_depth_agrees_with_the_frames_that_it_carries_from_view_to_view(made):
 
     frames = torch.from_numpy(seen.rgb).permute(2, 0, 1)[None, None].float() / 255
     views = Views(frames, tensor(seen, "depth")[None], tensor(seen, "pose")[None], torch.ones(1, 1))
-    drawn, mask, _ = render(camera, views, tensor(there, "pose"))
+    drawn, mask, *_ = render(camera, views, tensor(there, "pose"))
     real, on = torch.from_numpy(there.rgb).permute(2, 0, 1).float() / 255, mask[0] > 0
     error = (drawn[0] - real)[:, on].square().mean()
     still = (frames[0, 0] - real)[:, on].square().mean()

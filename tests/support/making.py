@@ -77,13 +77,10 @@ MOMENTS = {
 
 @contextlib.contextmanager
 def measuring_little():
-    """Intervals and the action probe take most of the time of measuring a few clips: here it is that they are there."""
-    from worldsim.evaluate import effort, metrics
+    """With an action probe of few steps, which else takes long where a few clips are measured."""
+    from worldsim.evaluate import effort
 
-    with (
-        mock.patch.object(metrics, "DRAWS", 50),
-        mock.patch.object(effort, "Effort", functools.partial(effort.Effort, probe_steps=50)),
-    ):
+    with mock.patch.object(effort, "Effort", functools.partial(effort.Effort, probe_steps=50)):
         yield
 
 

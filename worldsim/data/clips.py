@@ -1,7 +1,9 @@
 """Which rows of the data make a training clip, and how much each of them counts.
 
-A clip is one of three kinds, by chance:
+A clip is one of four kinds, by chance:
 
+    unseen    chosen for a row after which something comes into sight that no memory knows: most of what a walk shows
+              has been seen, and what has not must be made up. How much of a frame that is says nothing of what comes.
     changing  chosen for a row where much of the frame changes: rows in which all of it does are rare, and a rollout
               that errs there is lost. Only what comes after that row is learned from: to learn from what leads up to
               it, in clips chosen because it came, would make it come too often in rollouts.
@@ -32,9 +34,10 @@ class ClipConfig:
     changing: float = 0.25  # share of the clips that are chosen for a change
     emphasis: float = 4.0  # a row's chance to be chosen for its change grows with that to this power
     event: float = 0.25  # share of the other clips that are chosen for an event
+    unseen: float = 0.0  # share of the clips that are chosen for what no memory has seen before, where there is one
 
     def __post_init__(self) -> None:
-        check_bounds("clips", self, changing=(0, 1), emphasis=(0, 100), event=(0, 1))
+        check_bounds("clips", self, changing=(0, 1), emphasis=(0, 100), event=(0, 1), unseen=(0, 1))
 
 
 class Clips:
@@ -48,29 +51,50 @@ class Clips:
         self._changed = np.array([running[-1] for running in self._changes])
         self._events = [np.flatnonzero(s.event) for s in stores]
         self._event_counts = np.array([len(rows) for rows in self._events])
+        self._unseen = [np.cumsum(unseen(s)) for s in stores] if config.unseen else []
+        self._unseen_sums = np.array([running[-1] for running in self._unseen])
+        self._unseen_share = config.unseen if self._unseen_sums.any() else 0.0
         self._event_share = config.event if self._event_counts.any() else 0.0
         self._weights = [self._count(store, events) for store, events in zip(stores, self._events, strict=True)]
 
     def draw(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """What the stores hold of a clip, and of each row whether to learn from it (`valid`) and its `weight`."""
+        if self._unseen_share and rng.random() < self._unseen_share:
+            number = _pick(self._unseen_sums, rng)
+            row = _weighted(self._unseen[number], rng)
+            return self._clip(number, row, row - self.steps + 1, row + 1, rng)
         changing = rng.random() < self.config.changing
         event = not changing and rng.random() < self._event_share
         number = _pick(self._changed if changing else self._event_counts if event else self._rows, rng)
-        store = self.stores[number]
         row = self._row(number, rng, changing=changing, event=event)
-        episode = int(np.searchsorted(store.ends, row, side="right"))
-        first, end = int(store.ends[episode - 1]) if episode else 0, int(store.ends[episode])
-        low, high = first - self.steps + 1, end - 1
         if changing or event:
             low, high = row - (self.steps // 2 if changing else self.steps), row
+            return self._clip(number, row, low, high, rng, after=row if changing else None)
+        first, end = self._episode(number, row)
+        return self._clip(number, row, first - self.steps + 1, end - 1, rng)
+
+    def _episode(self, number: int, row: int) -> tuple[int, int]:
+        """The first row of a row's episode and the one after its last."""
+        ends = self.stores[number].ends
+        episode = int(np.searchsorted(ends, row, side="right"))
+        return int(ends[episode - 1]) if episode else 0, int(ends[episode])
+
+    def _clip(
+        self, number: int, row: int, low: int, high: int, rng: np.random.Generator, *, after: int | None = None
+    ) -> dict[str, np.ndarray]:
+        """A clip of the episode of `row` that starts from `low` to before `high`, moved into the episode.
+
+        With `after` only what comes after that row is learned from, and counts in full.
+        """
+        store, (first, end) = self.stores[number], self._episode(number, row)
         start = int(np.clip(rng.integers(low, high), first, max(first, end - 1 - self.steps)))
         clip = np.arange(start, start + self.steps + 1)
         rows = np.minimum(clip, end - 1)  # a short episode repeats its last row
         return {
             "latents": store.latents[rows], "actions": store.actions[rows], "rewards": store.rewards[rows],
             "terminated": store.terminated[rows], "event": store.event[rows], "ages": rows - first,
-            "valid": (clip < end) & (clip > row if changing else True),
-            "weight": np.ones(len(rows), np.float32) if changing else self._weights[number][rows],
+            "valid": (clip < end) & (clip > after if after is not None else True),
+            "weight": np.ones(len(rows), np.float32) if after is not None else self._weights[number][rows],
             **{f"{STREAM}{name}": values[rows] for name, values in store.streams.items()},
             **{f"{CONTEXT}{name}": values[rows] for name, values in store.contexts.items()},
         }  # fmt: skip
@@ -86,7 +110,7 @@ class Clips:
     def _row(self, number: int, rng: np.random.Generator, *, changing: bool, event: bool) -> int:
         """The row of a store that a clip is chosen for; of a plain one, any row of its episode."""
         if changing:
-            return int(np.searchsorted(self._changes[number], rng.random() * self._changes[number][-1]))
+            return _weighted(self._changes[number], rng)
         return int(rng.choice(self._events[number])) if event else int(rng.integers(self._rows[number]))
 
     def _count(self, store: LatentEpisodes, events: np.ndarray) -> np.ndarray:
@@ -123,6 +147,22 @@ class Clips:
 def _pick(sizes: np.ndarray, rng: np.random.Generator) -> int:
     """An index, as likely as its size."""
     return int(rng.choice(len(sizes), p=sizes / sizes.sum()))
+
+
+def _weighted(running: np.ndarray, rng: np.random.Generator) -> int:
+    """An index, as likely as it adds to running sums."""
+    return int(np.searchsorted(running, rng.random() * running[-1]))
+
+
+def unseen(store: LatentEpisodes) -> np.ndarray:
+    """The share of the next frame that no memory's guide knows, (T,) float64; 0 where no memory has a mask."""
+    masks = [values for name, values in store.contexts.items() if name.endswith(".mask")]
+    share = np.zeros(len(store.latents))
+    for start in range(0, len(share) if masks else 0, 2000):
+        known = [values[start : start + 2000].astype(np.float32) for values in masks]
+        share[start : start + 2000] = 1 - np.max(known, axis=0).mean((1, 2, 3))
+    share[store.ends - 1] = 0
+    return share
 
 
 def change_scale(stores: list[LatentEpisodes]) -> float:

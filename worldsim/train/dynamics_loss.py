@@ -20,7 +20,7 @@ would take that for the ending. What is left of this, `worldsim train calibrate`
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -62,6 +62,8 @@ class LossConfig:
         0.0  # share of the steps that learn from single frames alone, in one process: these take little
     )
     memory_dropout: float = 0.15  # share of the clips learned without memories, and with a single one of several
+    unseen: float = 0.0  # extra weight of a place that no memory's guide knows: there a frame is made up, not copied
+    blur: float = 0.0  # share of the clips whose past and guides are blurred, as a dream's become that blurs once
     outcome_dropout: float = 0.3  # share of the features that ending, event and reward are predicted without
 
     def __post_init__(self) -> None:
@@ -72,8 +74,8 @@ class LossConfig:
             own_frames_depth=(1, 1000),
             own_frames_error=weight, shortcuts=share, shortcut_weight=weight, ending_weight=weight,
             event_weight=weight, reward_weight=weight, stream_noise=weight, frame_noise=weight,
-            drawn_frames=share, memory_dropout=share, single_frames=(0, 100_000), single_steps=(0, 0.999),
-            outcome_dropout=(0, 0.99),
+            drawn_frames=share, memory_dropout=share, unseen=weight, blur=share,
+            single_frames=(0, 100_000), single_steps=(0, 0.999), outcome_dropout=(0, 0.99),
         )  # fmt: skip
 
 
@@ -115,10 +117,13 @@ class DynamicsLoss(nn.Module):
         actions, ages = batch["actions"][:, 1:], batch["ages"][:, :-1]
         known = {name: values[:, :-1] for name, values in self._streams(batch).items()}
         ahead = {name: values[:, 1:].flatten(0, 1) for name, values in self._streams(batch).items()}
-        given = _Given(actions, ages, self._noisy(known, generator), ahead, _recalled(batch))
+        recalled = _recalled(batch)
+        given = _Given(actions, ages, self._noisy(known, generator), ahead, recalled)
         context = frames
         if progress >= c.own_frames_after and step % 2:
             context = self._own_frames(frames, target, given, generator)
+        if c.blur:
+            context, given = self._blurred(context, given, generator)
         features = self._context_features(context, given, generator)
         previous = context.flatten(0, 1)  # (F, C, h, w)
         canvas = self.dynamics.prepare(features, previous)
@@ -127,7 +132,7 @@ class DynamicsLoss(nn.Module):
         shown = _shown(batch)
         counted = batch["weight"][:, 1:].flatten()
         part = counted * shown / shown.sum().clamp(min=1)  # of the loss
-        weight = _weight(frames, c.change / self.change_scale, c.change_most)
+        weight = _weight(frames, c.change / self.change_scale, c.change_most) + c.unseen * _unseen(recalled)
         error = (drawn - target).square()
         frame = (part * (weight * error).mean((1, 2, 3))).sum()
         shortcut = torch.zeros_like(frame)
@@ -148,6 +153,20 @@ class DynamicsLoss(nn.Module):
         mse = (one_step * error.mean((1, 2, 3))).sum() / one_step.sum().clamp(min=1)
         named = {"frame": frame, "one_step_mse": mse, "shortcut": shortcut, **heads}
         return loss, {name: value.detach() for name, value in named.items()}
+
+    def _blurred(self, context: Tensor, given: _Given, generator: torch.Generator) -> tuple[Tensor, _Given]:
+        """Past frames (B, T, C, h, w) and guides, in some clips blurred by as much as it happens; the targets stay."""
+        how, free = torch.rand((2, len(context)), generator=generator, device=context.device)
+        share = (how * (free < self.config.blur)).view(-1, 1, 1, 1)  # (B, 1, 1, 1)
+        steps = context.shape[1]
+        rows = share.repeat_interleave(steps, 0)
+        guides = {
+            name: said if said.guide is None else replace(said, guide=torch.lerp(said.guide, _blur(said.guide), rows))
+            for name, said in given.recalled.items()
+        }
+        flat = context.flatten(0, 1)
+        blurred = torch.lerp(flat, _blur(flat), rows).unflatten(0, context.shape[:2])
+        return blurred, replace(given, recalled=guides)
 
     def _levels(self, count: int, generator: torch.Generator) -> Tensor:
         """Pure noise, or levels of a logit-normal distribution (Esser et al., 2024)."""
@@ -249,8 +268,8 @@ class DynamicsLoss(nn.Module):
             drawn = drawn[:, : frames.shape[2]].unflatten(0, frames.shape[:2])
             drawn = torch.cat([frames[:, :1], drawn[:, :-1]], dim=1)  # the first frame stays
             drawn = frames + _shorten(drawn - frames, longest)
-            replace = torch.rand(frames.shape[:2], generator=generator, device=frames.device) < c.own_frames
-            own = torch.where(replace[..., None, None, None], drawn, frames)
+            replaced = torch.rand(frames.shape[:2], generator=generator, device=frames.device) < c.own_frames
+            own = torch.where(replaced[..., None, None, None], drawn, frames)
         return own
 
     def _outcome(
@@ -297,6 +316,17 @@ def _recalled(batch: dict[str, Tensor]) -> dict[str, Context]:
             name, _, part = key.removeprefix(CONTEXT).rpartition(".")
             parts.setdefault(name, {})[part] = values[:, :-1].flatten(0, 1).float()
     return {name: Context(**of) for name, of in parts.items()}
+
+
+def _blur(grid: Tensor) -> Tensor:
+    """The mean of each latent and its neighbours, (F, C, h, w)."""
+    return F.avg_pool2d(grid, 3, stride=1, padding=1, count_include_pad=False)
+
+
+def _unseen(recalled: dict[str, Context]) -> Tensor | float:
+    """How little of each place (F, 1, h, w) the guide that knows most knows; 0 where there is no guide."""
+    masks = [said.mask for said in recalled.values() if said.mask is not None]
+    return 1 - torch.stack(masks).amax(0) if masks else 0.0
 
 
 def _shorten(error: Tensor, longest: float) -> Tensor:

@@ -34,7 +34,8 @@ def shortcut_targets(
     times = [*levels(TEACHER_STEPS), 1.0][which * TEACHER_STEPS // steps : (which + 1) * TEACHER_STEPS // steps + 1]
     start = times[0] * target + (1 - times[0]) * noise
     with torch.no_grad():
-        z = solve_ode(lambda z, t: _predict(dynamics, canvas, z, t, 0.0), start, times, small=True)
+        # Within the range of the data, as frames are drawn: one goal far beyond it undoes many good steps.
+        z = solve_ode(lambda z, t: dynamics.limited(_predict(dynamics, canvas, z, t, 0.0)), start, times, small=True)
     goal = start + (z - start) * ((1 - times[0]) / (times[-1] - times[0]))
     return _predict(dynamics, canvas, start, times[0], step_size(steps)), goal
 
