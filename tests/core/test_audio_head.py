@@ -21,7 +21,7 @@ from worldsim.models.carried import Drawn
 from worldsim.models.registry import StepInputs
 from worldsim.state.tree import clone, put_rows, select_rows
 from worldsim.state.tree_io import load_tree, save_tree
-from worldsim.train.audio_task import AudioTask, listen
+from worldsim.train.audio_task import AudioTask, _shifted, listen
 from worldsim.world import World
 
 
@@ -200,3 +200,13 @@ def test_it_learns_what_a_frame_sounds_like(tmp_path):
     assert batch["valid"].any() and batch["stream.audio"].shape == (4, 9, 8)
     heard, kinds = listen(task.model.model, batch["latents"], batch["actions"], batch["ages"], seed=0)
     assert kinds.shape == (4, 8) and heard.shape == (4, 8, 8) and torch.isfinite(heard).all()
+
+
+def test_frames_of_a_clip_are_shifted_alike_and_the_border_is_repeated():
+    clips = torch.arange(24.0).reshape(1, 1, 1, 1, 4, 6).expand(40, 3, 2, 5, 4, 6)
+    shifted = _shifted(clips, 1, torch.Generator().manual_seed(0))
+    assert shifted.shape == clips.shape and (shifted == shifted[:, :1, :1, :1]).all()
+    ways = {tuple(one[0, 0, 0, 1:3, 2].tolist()) for one in shifted}
+    assert len(ways) == 9 and torch.equal(_shifted(clips, 0, torch.Generator()), clips)
+    right = next(one for one in shifted if one[0, 0, 0, 1, 1] == 6)  # the columns moved by one
+    assert right[0, 0, 0, 1].tolist() == [6, 6, 7, 8, 9, 10]

@@ -16,7 +16,7 @@ from worldsim.world import World
 SOUND = AudioConfig(
     AudioCodecConfig(rate=700, samples=40, frames=4, dim=4, width=12),
     SoundKinds(onsets=(1.0,), loudness=(0.1, 0.2), rms=(0.05, 0.15, 0.3)),
-    features=8, width=12, hidden=16, steps=2,
+    features=8, width=12, hidden=16, steps=2, candidates=2,
 )  # fmt: skip
 
 

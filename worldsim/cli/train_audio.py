@@ -49,6 +49,7 @@ class AudioCommand:
     clip: int = 40  # steps in a clip
     augment: tuple[str, ...] = ()  # learn from changed episodes, too, where the source declares it: mirror
     draw_steps: int = 8  # in which the latents of a step's sound are drawn
+    delay: int = 0  # steps by which the sound is late: made of so many more frames, it bounds what frames can tell
     loss: AudioLossConfig = field(default_factory=AudioLossConfig)
     resume: bool = False
     loop: Annotated[LoopConfig, tyro.conf.arg(name="")] = field(default_factory=LoopConfig)
@@ -72,7 +73,7 @@ class AudioCommand:
         ]  # fmt: skip
         task = AudioTask(
             clips, tokenizer, codec, batch=self.batch, clip=self.clip, seed=self.loop.seed, loss=self.loss,
-            sizes={"steps": self.draw_steps},
+            sizes={"steps": self.draw_steps, "delay": self.delay},
         )  # fmt: skip
         fit(task, self.loop, self.out, self.resume)
 
@@ -85,8 +86,9 @@ class AddAudioCommand:
     run_dir: Path  # folder of the run
     out: Path  # folder of the world with sound
     temperature: float = 1.0  # scale of the noise that sound is drawn from
-    certainty: float = 1.0  # above 1: what sound is likely becomes more so
-    listens: bool = True  # whether the head hears its own last latents; trained briefly, it follows frames better deaf
+    certainty: float = 4.0  # 1: levels of sound are drawn by their probability; above: what is probable comes
+    candidates: int = 6  # sounds that are drawn for a step, of which the one is taken that is of its kind
+    listens: bool = False  # whether the head hears its own last sound; trained briefly, it follows frames better deaf
     calibrate: Path | None = None  # episode store with sound, which dreams are to be as loud as
 
     def run(self) -> None:
@@ -95,6 +97,6 @@ class AddAudioCommand:
 
         add_audio(
             self.world, self.run_dir, self.out, temperature=self.temperature, certainty=self.certainty,
-            listens=self.listens, calibrate=self.calibrate,
+            candidates=self.candidates, listens=self.listens, calibrate=self.calibrate,
         )  # fmt: skip
         print(f"wrote {self.out}")

@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 
 from worldsim.errors import MissingDependency
+from worldsim.models.onsets import HOPS, WINDOW, mel_filters
 
-HOPS = 6  # of a step, for the spectral flux
-WINDOW = 4  # hops in a window
 SILENCE = 1e-3  # RMS of a step below which it is silent: -60 dB of full scale
-MELS, MEL_WINDOW = 40, 512
+MEL_WINDOW = 512  # samples
 
 
 def require_mir_eval() -> None:
@@ -39,7 +38,7 @@ def flux(sound: np.ndarray, rate: float) -> np.ndarray:
     padded = np.pad(mono, ((0, 0), (size - hop, size)))  # windows end with their hop: no onset is foreseen
     frames = np.lib.stride_tricks.sliding_window_view(padded, size, axis=1)[:, ::hop][:, : steps * samples // hop]
     power = np.square(np.abs(np.fft.rfft(frames * np.hanning(size).astype(np.float32), axis=-1)))
-    bands = np.sqrt(power @ _mel_filters(size, rate).T)  # (N, hops, MELS)
+    bands = np.sqrt(power @ mel_filters(size, rate).T)  # (N, hops, MELS)
     rise = np.maximum(np.diff(bands, axis=1, prepend=bands[:, :1]), 0).sum(-1)  # (N, hops)
     at = np.minimum(np.arange(rise.shape[1]) * hop // samples, steps - 1)
     strength = np.zeros((spans, steps), np.float32)
@@ -111,16 +110,7 @@ def _log_mels(sound: np.ndarray, rate: float) -> np.ndarray:
     size = min(MEL_WINDOW, mono.shape[1])
     frames = np.lib.stride_tricks.sliding_window_view(mono, size, axis=1)[:, :: max(size // 2, 1)].reshape(-1, size)
     power = np.square(np.abs(np.fft.rfft(frames * np.hanning(size), axis=-1)))
-    return np.log(power @ _mel_filters(size, rate).T + 1e-6)
-
-
-def _mel_filters(size: int, rate: float) -> np.ndarray:
-    """Triangles on the mel scale (Stevens et al., 1937), (bands, size // 2 + 1)."""
-    top = 2595 * np.log10(1 + rate / 2 / 700)
-    edges = 700 * (10 ** (np.linspace(0, top, MELS + 2) / 2595) - 1)
-    bins = np.fft.rfftfreq(size, 1 / rate)
-    low, mid, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
-    return np.maximum(0, np.minimum((bins - low) / (mid - low), (high - bins) / (high - mid)))
+    return np.log(power @ mel_filters(size, rate).T + 1e-6)
 
 
 def envelope_correlation(real: np.ndarray, made: np.ndarray) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -70,11 +71,14 @@ class SoundProbe(Probe):
         spans, steps = (4, 20) if quick else (SPANS, STEPS)
         heard = listen_to(world, context.episodes, spans, steps, seed)
         real, rate = heard.sound, float(world.spec.audio_rate)
-        made = sound_of_frames(world, heard, seed)
-        dreamed = dream_sound(world, heard, steps, seed)
-        near = min(NEAR, steps)
+        sound = world.config.audio
+        assert sound is not None
+        late = min(sound.delay, real.shape[1] - 1)  # steps by which what is made comes after what was recorded
+        made, dreamed = sound_of_frames(world, heard, seed)[:, late:], dream_sound(world, heard, steps, seed)[:, late:]
+        real = real[:, : made.shape[1]]
+        near = min(NEAR, real.shape[1])
         figures: dict[str, Any] = {
-            "spans": len(real), "steps": steps, "codec": measure_codec(world, real),
+            "spans": len(real), "steps": real.shape[1], "delay": sound.delay, "codec": measure_codec(world, real),
             "real_frames": compare(real, made, SHARES, rate),
             "dreamed_frames": compare(real, dreamed, SHARES, rate),
             "dreamed_frames_near": compare(real[:, :near], dreamed[:, :near], SHARES, rate) | {"steps": near},
@@ -82,7 +86,7 @@ class SoundProbe(Probe):
             "silence": compare(real, np.zeros_like(real), SHARES, rate),
             "long_dream": measure_long(world, heard, 60 if quick else LONG, seed),
         }  # fmt: skip
-        sheet = save_tiles(heard, made, int(flux(real, rate).max(1).argmax()), world)
+        sheet = save_tiles(dataclasses.replace(heard, sound=real), made, int(flux(real, rate).max(1).argmax()), world)
         return ProbeResult(figures, _text(figures), {"heard": sheet}, [lambda axes: _envelopes(axes, real, made)])
 
 
@@ -101,12 +105,17 @@ def listen_to(world: World, store: Episodes, count: int, steps: int, seed: int) 
     return Heard(sound, latents, actions, np.array([s.age for s in spans]), frames)
 
 
-@torch.inference_mode()
 def sound_of_frames(world: World, heard: Heard, seed: int) -> np.ndarray:
-    """What the head makes of real frames while it listens to itself, from silence on: (N, T, S, C)."""
+    """What the head makes of real frames, from silence on: (N, T, S, C)."""
+    return made_of_frames(world, heard, seed)[0]
+
+
+@torch.inference_mode()
+def made_of_frames(world: World, heard: Heard, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """As `sound_of_frames`, and the kind of each step's sound (N, T)."""
     head = world.engine.carried[AUDIO_HEAD]
     rows = len(heard.sound)
-    carried, made = head.empty(rows), []
+    carried, made, kinds = head.empty(rows), [], []
     actions = torch.as_tensor(heard.actions, device=world.device)
     seeds = list(range(seed, seed + rows))
     for t in range(1, heard.latents.shape[1]):
@@ -116,7 +125,8 @@ def sound_of_frames(world: World, heard: Heard, seed: int) -> np.ndarray:
         drawn = Drawn(heard.latents[:, t], heard.latents[:, t - 1, 0], inputs)
         carried, sound = head.step(carried, drawn, torch.from_numpy(noise).to(world.device))
         made.append(to_float(sound).cpu().numpy())
-    return np.stack(made, axis=1)
+        kinds.append(carried["heard"]["kind"].cpu().numpy())
+    return np.stack(made, axis=1), np.stack(kinds, axis=1)
 
 
 @torch.inference_mode()

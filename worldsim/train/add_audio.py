@@ -27,13 +27,15 @@ STAGES = ("audio-codec", "audio")  # of the training, whose records come with th
 
 def add_audio(
     world: str | Path, run: Path, out: Path,
-    *, temperature: float = 1.0, certainty: float = 1.0, listens: bool = True, calibrate: Path | None = None,
+    *, temperature: float = 1.0, certainty: float = 4.0, candidates: int = 6, listens: bool = False,
+    calibrate: Path | None = None,
 ) -> None:  # fmt: skip
     """Write the world with the sound that was trained in `run`, in bf16; frames stay the same to the bit.
 
-    `temperature` is the scale of the noise that sound is drawn from, `certainty` sharpens which kind of sound follows.
-    Without `listens` it does not hear its own last latents. `calibrate` is an episode store with sound, better none of
-    the training: dreams are made as loud as it is, with onsets as often (`worldsim.train.calibrate_sound`).
+    `temperature` is the scale of the noise that sound is drawn from, `certainty` sharpens which kind of sound follows,
+    and of `candidates` sounds that are drawn the one is taken that is of that kind. With `listens` it hears its own
+    last sound. `calibrate` is an episode store with sound, better none of the training: dreams are made as loud as it
+    is, with onsets as often (`worldsim.train.calibrate_sound`).
 
     `world` is a shipped name, a local folder or a hub id. Raises InvalidInput where the head was trained on another
     tokenizer's latents, or its steps are of another length.
@@ -51,7 +53,9 @@ def add_audio(
     packed = {n: t.to(torch.bfloat16) for n, t in audio.items()}
     sound = setting(path, meta, "model", AudioConfig)
     kinds = dataclasses.replace(sound.kinds, certainty=certainty)
-    sound = dataclasses.replace(sound, temperature=temperature, listens=listens, kinds=kinds)
+    sound = dataclasses.replace(
+        sound, temperature=temperature, candidates=candidates, listens=listens, kinds=kinds
+    )  # fmt: skip
     loud = dataclasses.replace(files, config=dataclasses.replace(files.config, audio=sound), audio=packed)
     if calibrate is not None:
         loud = with_sound(loud, calibrate_sound(loud, Episodes.open(calibrate)))

@@ -2,6 +2,9 @@
 
 As in the tokenizer of frames, what the encoder says gets noise of size 1 and pays for its size. The loss compares
 waveforms, and spectrograms in several resolutions (Yamamoto et al., 2020), since the ear hardly hears phases.
+
+High tones are mostly noise that no latent tells the codec of. Left to itself it puts that noise at the same places of
+every step, which buzzes. So jumps from sample to sample are to be as large at each place as they are in the recording.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from worldsim.data.episodes import Episodes
@@ -21,6 +25,7 @@ from worldsim.models.audio_codec import AudioCodec, AudioCodecConfig, fitting_fr
 WARM_UP = 1  # steps of a clip that are not learned from: their past is not in the clip
 MEASURED_CLIPS = 64  # that the RMS of latents is measured on
 SMALLEST_RMS = 1e-6  # an encoder that says less says nothing
+PLACES = 65  # of a step, over which the recording's jumps are averaged
 FLOOR = 1e-2  # of magnitudes, in units of the level: what is quieter is silence
 
 
@@ -33,12 +38,13 @@ class AudioCodecLossConfig:
     log_magnitude: float = 0.3  # of the errors of their logarithms: what is quiet counts, too
     windows: tuple[int, ...] = (1024, 256)  # of the spectrograms, in samples
     rate: float = 0.003  # nats a latent number -> loss
+    even: float = 0.1  # of how unevenly jumps from sample to sample lie in a step
 
     def __post_init__(self) -> None:
         weight = (0, 1e6)
         check_bounds(
             "audio codec loss", self, waveform=weight, magnitude=weight, log_magnitude=weight, windows=(16, 65_536),
-            rate=weight,
+            rate=weight, even=weight,
         )  # fmt: skip
 
 
@@ -64,6 +70,7 @@ class AudioCodecLoss(nn.Module):
         # One resolution a step: spectrograms cost more than the networks.
         magnitude, logs = spectral_loss(made, real, c.windows[step % len(c.windows) :][:1])
         loss = c.waveform * waveform + c.magnitude * magnitude + c.log_magnitude * logs + c.rate * rate
+        loss = loss + c.even * unevenness(made, real, sizes.samples)
         return loss, {"si_sdr": si_sdr(made.detach(), real), "magnitude": magnitude.detach(), "rate": rate.detach()}
 
 
@@ -77,6 +84,20 @@ def spectral_loss(made: Tensor, real: Tensor, windows: tuple[int, ...]) -> tuple
         errors.append((a - b).abs().mean() / b.mean().clamp_min(FLOOR))
         logs.append((torch.log(a + FLOOR) - torch.log(b + FLOOR)).abs().mean())
     return torch.stack(errors).mean(), torch.stack(logs).mean()
+
+
+def unevenness(made: Tensor, real: Tensor, samples: int) -> Tensor:
+    """How much less even than in the recording the jumps from sample to sample are, over the places of a step.
+
+    Sound is (B, T * samples, C). The mean square of all jumps at a place is compared with the recording's, whose own
+    scatter is averaged out over `PLACES` places; the mean of all errors of its logarithm.
+    """
+    pairs = []
+    for sound in (made, real):
+        jumps = F.pad(sound.diff(dim=1).square(), (0, 0, 0, 1)).mean(2)  # (B, T * samples)
+        pairs.append(jumps.unflatten(1, (-1, samples)).mean((0, 1)))
+    smooth = F.avg_pool1d(pairs[1][None, None], PLACES, stride=1, padding=PLACES // 2, count_include_pad=False)[0, 0]
+    return (torch.log(pairs[0] + FLOOR**2) - torch.log(smooth[:samples] + FLOOR**2)).abs().mean()
 
 
 def magnitudes(sound: Tensor, window: int) -> Tensor:

@@ -24,7 +24,7 @@ from worldsim.data.clips import STREAM
 from worldsim.data.latents import LatentEpisodes, weights_digest
 from worldsim.data.sound import CodecEncoder, heard_rows
 from worldsim.errors import DamagedCheckpoint, InvalidInput, check_bounds
-from worldsim.models.audio import AudioConfig, SoundModel
+from worldsim.models.audio import KIND_NOISE, AudioConfig, SoundModel
 from worldsim.models.audio_codec import AudioCodec, AudioCodecConfig
 from worldsim.models.dynamics import DynamicsConfig
 from worldsim.models.tokenizer import Tokenizer
@@ -41,8 +41,9 @@ class AudioLossConfig:
     """What is put on the clips that the head learns from."""
 
     frame_noise: float = 0.5  # most noise on the latents of frames: dreamed ones are not quite as recorded ones
+    shift: int = 1  # most cells of the latents' grid by which the frames of a clip are shifted
     heard_noise: float = 0.6  # most noise on the sound that was heard
-    deaf: float = 0.5  # share of the clips in which no latents were heard
+    deaf: float = 0.5  # share of the clips in which nothing was heard
     misheard: float = 0.1  # share of the steps before which another kind of sound was heard
     dropout: float = 0.3  # share of the features that are dropped
     kind: float = 0.5  # weight of the loss of kinds, in nats
@@ -53,8 +54,8 @@ class AudioLossConfig:
     def __post_init__(self) -> None:
         size = (0, 100)
         check_bounds(
-            "audio loss", self, frame_noise=size, heard_noise=size, deaf=(0, 1), misheard=(0, 1), dropout=(0, 0.99),
-            kind=size, balanced=(0, 1), noise_level=(-20, 20), warm_up=(0, 1000),
+            "audio loss", self, frame_noise=size, shift=(0, 64), heard_noise=size, deaf=(0, 1), misheard=(0, 1),
+            dropout=(0, 0.99), kind=size, balanced=(0, 1), noise_level=(-20, 20), warm_up=(0, 1000),
         )  # fmt: skip
 
 
@@ -75,13 +76,13 @@ class AudioLoss(nn.Module):
         begins = batch["ages"][:, :1] == 0
         valid[:, : min(c.warm_up, valid.shape[1] - 1)] &= begins
         latents = batch["latents"].float()
+        latents = _shifted(latents, c.shift, generator)
         latents = latents + _noise(latents, c.frame_noise, generator)
         hears = _uniform(sound[:, :1, :1], generator) >= c.deaf
         heard = (sound[:, :-1] + _noise(wanted, c.heard_noise, generator)) * hears
         seen = _drop(see(self.model, latents, batch["actions"], batch["ages"]), c.dropout, generator)
-        context, _ = self.model.read(
-            seen, heard, self._last_kinds(kinds, generator), self.model.context.empty(len(sound))
-        )
+        last = torch.where(hears[..., 0], self._last_kinds(kinds, generator), self.model.config.kinds.count)
+        context, _ = self.model.read(seen, heard, last, self.model.context.empty(len(sound)))
         context = _drop(context, c.dropout, generator)
         chosen = F.cross_entropy(self.model.kind(context).float().transpose(1, 2), kinds[:, 1:], reduction="none")
         error = self._flow(wanted, context + self.model.as_kind(kinds[:, 1:]), generator)
@@ -114,6 +115,21 @@ def _noise(like: Tensor, most: float, generator: torch.Generator) -> Tensor:
     """Noise of the shape of clips (B, ...), up to the size `most`, another size for each clip."""
     size = most * torch.rand(len(like), *(1,) * (like.dim() - 1), generator=generator, device=like.device)
     return size * torch.randn(like.shape, generator=generator, device=like.device)
+
+
+def _shifted(latents: Tensor, most: int, generator: torch.Generator) -> Tensor:
+    """Clips (B, T, K, C, h, w), the grids of each shifted another way, by up to `most` cells.
+
+    What is shifted in repeats the border (Yarats et al., 2021).
+    """
+    if not most:
+        return latents
+    by = torch.randint(-most, most + 1, (2, len(latents)), generator=generator, device=latents.device)
+    rows, columns = (
+        (torch.arange(size, device=latents.device) + one[:, None]).clamp(0, size - 1)
+        for size, one in zip(latents.shape[-2:], by, strict=True)
+    )
+    return torch.stack([clip[..., y, :][..., x] for clip, y, x in zip(latents, rows, columns, strict=True)])
 
 
 def _drop(x: Tensor, share: float, generator: torch.Generator) -> Tensor:
@@ -178,9 +194,11 @@ class AudioTask:
         start = int(np.clip(row - before, first, max(first, end - 1 - self.steps)))
         clip = np.arange(start, start + self.steps + 1)
         rows = np.minimum(clip, end - 1)  # a short episode repeats its last row
+        late = np.maximum(rows - self.settings.delay, first)  # whose sound is made of these frames
+        valid = (clip < end) & heard[late] & (rows - self.settings.delay >= first)
         return {
-            "latents": store.latents[rows], "actions": store.actions[rows], "kinds": self._kinds[index][rows],
-            f"{STREAM}audio": store.streams["audio"][rows], "ages": rows - first, "valid": (clip < end) & heard[rows],
+            "latents": store.latents[rows], "actions": store.actions[rows], "kinds": self._kinds[index][late],
+            f"{STREAM}audio": store.streams["audio"][late], "ages": rows - first, "valid": valid,
         }  # fmt: skip
 
     def _row(self, rng: np.random.Generator) -> tuple[int, int]:
@@ -220,8 +238,10 @@ def listen(
     generator = torch.Generator(device="cpu").manual_seed(seed)
     state, heard, made = model.context.empty(len(seen)), model.nothing_heard(len(seen)), []
     for t in range(seen.shape[1]):
-        noise = torch.randn(len(seen), model.config.codec.numbers + 1, generator=generator).to(seen.device)
-        heard, state = model.hear(seen[:, t], heard, noise, state)
+        noise = torch.randn(len(seen), model.config.codec.numbers, generator=generator).to(seen.device)
+        uniform = torch.rand(len(seen), KIND_NOISE, generator=generator).to(seen.device)
+        context, kind, state = model.decide(seen[:, t], heard, uniform, state)
+        heard = {"last": model.draw(context, kind["kind"], noise), **kind}
         made.append(heard)
     return torch.stack([one["last"] for one in made], dim=1), torch.stack([one["kind"] for one in made], dim=1)
 

@@ -16,6 +16,7 @@ from worldsim.evaluate.hearing import flux, loudness
 from worldsim.models.audio import SoundKinds
 
 ONSETS = (0.9, 0.95, 0.975, 0.99)  # quantiles of onset strength at which a level begins
+RARE = 0.01  # share of steps after a level whose loudness is taken not to occur
 LOUDNESS = (0.1, 0.3, 0.5, 0.7, 0.85, 0.95)  # likewise of loudness
 
 
@@ -34,13 +35,28 @@ def choose_kinds(measured: Sequence[tuple[np.ndarray, np.ndarray]]) -> SoundKind
     """Kinds that fit the rows of all stores, as `measure_sound` gives them; levels that coincide are one."""
     onsets, loud = (np.concatenate(parts) for parts in zip(*measured, strict=True))
     kinds = SoundKinds(_levels(onsets, ONSETS), _levels(loud, LOUDNESS))
-    return dataclasses.replace(kinds, rms=level_rms(kinds, loud))
+    low, high = next_levels(kinds, [one for _, one in measured])
+    return dataclasses.replace(kinds, rms=level_rms(kinds, loud), lowest=low, highest=high)
 
 
 def level_rms(kinds: SoundKinds, loud: np.ndarray) -> tuple[float, ...]:
-    """RMS of all steps of each level of loudness; `loud` (T,) is that of every step."""
+    """RMS of a step of each level of loudness, the median; `loud` (T,) is that of every step."""
     level = np.searchsorted(np.array(kinds.loudness, np.float32), loud, side="right")
-    return tuple(float(np.sqrt(np.square(loud[level == k]).mean())) for k in range(len(kinds.loudness) + 1))
+    return tuple(float(np.median(loud[level == k])) for k in range(len(kinds.loudness) + 1))
+
+
+def next_levels(kinds: SoundKinds, loud: Sequence[np.ndarray]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The lowest and the highest level of loudness that follow each level, but for `RARE` of the steps at either end.
+
+    `loud` are those of the steps of each store, (T,).
+    """
+    edges = np.array(kinds.loudness, np.float32)
+    levels = [np.searchsorted(edges, one, side="right") for one in loud]
+    before, after = (np.concatenate([one[part] for one in levels]) for part in (slice(None, -1), slice(1, None)))
+    found = [after[before == k] if (before == k).any() else np.array([0, len(edges)]) for k in range(len(edges) + 1)]
+    ends = (np.quantile(one, (RARE, 1 - RARE), method="nearest") for one in found)
+    low, high = zip(*((min(int(a), k), max(int(b), k)) for k, (a, b) in enumerate(ends)), strict=True)
+    return low, high
 
 
 def _levels(values: np.ndarray, quantiles: tuple[float, ...]) -> tuple[float, ...]:
