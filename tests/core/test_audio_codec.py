@@ -105,9 +105,9 @@ def test_it_learns_and_its_latents_have_rms_one(store, tmp_path):
     train(task, brief(60), tmp_path)
     assert distortion() < 0.8 * before
     encoder = CodecEncoder(load_codec(tmp_path))
-    rows = [store.read("audio", a, b) for a, b in ((0, 30), (30, 55))]
+    rows = [store.read("audio", a, b) for a, b in ((0, 30), (30, 55), (55, 95))]  # all that was measured
     latents = np.concatenate([encoder.encode(episode) for episode in rows])
-    assert latents.shape == (55, 16) and 0.6 < np.sqrt(np.square(latents).mean()) < 1.5
+    assert latents.shape == (95, 16) and 0.7 < np.sqrt(np.square(latents).mean()) < 1.4
 
 
 def test_distortion_ignores_the_scale_of_a_sound():
