@@ -137,11 +137,12 @@ def test_another_action_than_that_of_the_interrupted_step_may_follow():
     assert [flat(env.step(action)) for action in (2, 0, 0, 0, 0, 0)] == expected
 
 
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs an interval timer to interrupt at a given time")
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs signals that are sent to one thread")
 def test_a_signal_while_guesses_are_made_leaves_no_lock_and_no_demand_behind():
     eager = Speculation(lambda observation: [0], adapt=False)
     env, plain = (WorldEnv(endless_world(), speculate=s, max_episode_steps=None) for s in (eager, None))
-    signals = signal.signal(signal.SIGALRM, signal.default_int_handler)  # SIGALRM stands for Ctrl-C
+    handler = signal.signal(signal.SIGALRM, signal.default_int_handler)  # SIGALRM stands for Ctrl-C
+    to_us = (threading.get_ident(), signal.SIGALRM)
     struck = 0
     try:
         for k in range(40):
@@ -150,20 +151,19 @@ def test_a_signal_while_guesses_are_made_leaves_no_lock_and_no_demand_behind():
                 one.step(0)
             time.sleep(0.002)
             expected, done = plain.step(1), None
-            signal.setitimer(signal.ITIMER_REAL, 0.0001 + 0.0003 * k)
-            try:
+            alarm = threading.Timer(0.0003 * k, signal.pthread_kill, to_us)
+            with pytest.raises(KeyboardInterrupt):
+                alarm.start()
                 done = env.step(1)
-                signal.setitimer(signal.ITIMER_REAL, 0)
-            except KeyboardInterrupt:
-                struck += 1
+                alarm.join()  # it comes here at the latest
+            struck += done is None
             if done is None and env._now.progress.step[0] == 1:  # else it came after the step was taken
                 done = env.step(1)
             if done is not None:
                 assert flat(done) == flat(expected)
             assert flat(env.step(2)) == flat(plain.step(2))
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, signals)
+        signal.signal(signal.SIGALRM, handler)
         env.close()
     assert struck > 10
     assert not [thread for thread in threading.enumerate() if thread.name == "worldsim-speculation"]
