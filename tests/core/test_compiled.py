@@ -40,7 +40,7 @@ def lively(seed=0, **options):
     With heads of the frame and memories, which are not compiled and work on what is.
     """
     changes = {"head_reads": {"reward": "both", "event": "frame"}, "memories": ("first_frame", "mean")}
-    return lively_world(seed, denoiser_blocks=1, latent_decoder_blocks=1, **changes, **options)
+    return lively_world(seed, **changes, **options)
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ STEERING = ActionSpec(low=(-1.0, 0.0), high=(1.0, 2.0))
 
 SIZES = DynamicsConfig(
     channels=4, height=2, width=4, patch=(2, 1), actions=3, between=1, dim=16, heads=2, mlp_ratio=2,
-    history_blocks=2, denoiser_blocks=2, context_length=4, cond_dim=8, local=8, max_time=20,
+    history_blocks=2, denoiser_blocks=1, latent_decoder_blocks=1, context_length=4, cond_dim=8, local=8, max_time=20,
 )  # fmt: skip
 
 

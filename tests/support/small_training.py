@@ -26,7 +26,8 @@ PATCH = (2, 1)
 CLIP = 8
 
 narrow = functools.partial(
-    DynamicsConfig, dim=32, heads=2, mlp_ratio=2, history_blocks=2, denoiser_blocks=1, cond_dim=16, local=16,
+    DynamicsConfig, dim=32, heads=2, mlp_ratio=2, history_blocks=1, denoiser_blocks=1, latent_decoder_blocks=1,
+    cond_dim=16, local=16,
 )  # fmt: skip
 
 
