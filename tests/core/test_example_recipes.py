@@ -52,9 +52,10 @@ def save_videos(folder, count=12, steps=50):
 
 
 def briefly(text):
-    """The recipe with few steps and trainings of seconds at a scale of 0.02, and little that is measured."""
+    """The recipe with few steps of small frames, trainings of seconds at a scale of 0.02, and little that is measured."""
     text = re.sub(r"^steps = .*$", "steps = 1500", text, flags=re.M)  # at least 400 and 150 held out, whole episodes
     text = re.sub(r"^(options = .*64) }$", r"\1, env_kwargs = { max_episode_steps = 100 } }", text, flags=re.M)
+    text = re.sub(r"\b(height|width) = 64\b", r"\1 = 32", text)
     text = re.sub(r"^hours = .*$", "hours = 0.02", text, flags=re.M)
     text = text if "[evaluate]" in text else text.replace("[card]", "[evaluate]\n[card]")
     return text.replace("[evaluate]", "[evaluate]\nclips = 6\ndrift_steps = 30\ndrift_worlds = 2")
@@ -88,7 +89,7 @@ def test_a_trial_makes_a_world(name, tmp_path, capsys):
     assert "one step ahead its frames are" in said and "at the full budget: about" in said
     env = WorldEnv(str(tmp_path / "out" / "world"))
     observation, _ = env.reset(seed=0)
-    assert observation.shape == (64, 64, 3)
+    assert observation.shape == (32, 32, 3)
     env.step(env.action_space.sample())
 
 

@@ -111,7 +111,7 @@ def test_a_head_from_outside_learns_what_only_the_frame_tells(tmp_path, monkeypa
     tokenizer.log_rms.fill_(-4.5)  # so that the light is as large in latents as things are
     clips = [cache_latents(tokenizer, store, tmp_path, "cpu")]
     task = narrow_dynamics_task(clips, monkeypatch, batch=4, clip=8, **recipe)
-    train(task, brief(150, cooldown=0.5), tmp_path)
+    train(task, brief(110, cooldown=0.5), tmp_path)
     engine, clip, zeros = Eager(task.model.dynamics, SamplingConfig()), task.batch(10_000, 0), [0] * 4
     z, actions, errors = clip["latents"][:, :, 0].float(), clip["actions"], []
     state = start(engine, z[:, :1], actions[:, :0], ages=zeros, seeds=zeros, episodes=zeros)
@@ -120,7 +120,7 @@ def test_a_head_from_outside_learns_what_only_the_frame_tells(tmp_path, monkeypa
         said = torch.stack([output.said["flash"], output.reward])  # (2, B)
         errors.append((said - clip["rewards"][:, t]).square()[:, clip["valid"][:, t]])
     flash, reward = torch.cat(errors, dim=1).mean(1).tolist()
-    assert flash < 0.05 < 0.2 < reward  # 0.25: nothing known; measured: 0.005 and 0.24, in fp32, too
+    assert flash < 0.05 < 0.2 < reward  # 0.25: nothing known; measured: 0.02 and 0.24, in bf16, too
 
 
 def test_frames_that_were_not_recorded_are_drawn_for_heads(tmp_path, monkeypatch):

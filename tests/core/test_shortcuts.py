@@ -90,7 +90,7 @@ def test_a_model_learns_to_draw_in_two_steps_what_it_draws_in_many(model, monkey
         return (few - many).square().mean().item()
 
     before = gap()
-    for step in range(150):
+    for step in range(80):
         generator = torch.Generator().manual_seed(step)
         drawn, _ = shortcuts.shortcut_targets(model, canvas, target, generator)
         _, goal = shortcuts.shortcut_targets(teacher, canvas, target, generator.manual_seed(step))
