@@ -9,9 +9,10 @@ at once, is gone. States had seed, episode and time beside the cache.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+if TYPE_CHECKING:  # episode stores, which have no tensors, are migrated without PyTorch
+    from torch import Tensor
 
 WORLD_FORMAT = 8
 MOVED = {  # modules of the dynamics: where they were, where they are

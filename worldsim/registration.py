@@ -6,7 +6,7 @@ import re
 
 import gymnasium as gym
 
-from worldsim.io.weights import shipped_worlds
+from worldsim.io.folders import shipped_worlds
 
 
 def env_id_of(world: str) -> str:

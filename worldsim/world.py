@@ -17,8 +17,9 @@ from worldsim import rollout
 from worldsim.actions import check_actions
 from worldsim.config import WorldConfig
 from worldsim.errors import InvalidInput, InvalidState
+from worldsim.io.folders import AUDIO, MODEL, find_world
 from worldsim.io.starts import Starts
-from worldsim.io.weights import AUDIO, MODEL, WorldFiles, find_world, load_strictly, read_world, write_world
+from worldsim.io.weights import WorldFiles, load_strictly, read_world, write_world
 from worldsim.memory.base import Codec, FromAbove, PlacesMemory
 from worldsim.models.audio import AudioHead
 from worldsim.models.dynamics import Dynamics

@@ -20,7 +20,7 @@ from worldsim.data.episodes import Episodes
 from worldsim.data.importing import read_video
 from worldsim.errors import InvalidInput
 from worldsim.io.files import write_atomically
-from worldsim.io.weights import find_world
+from worldsim.io.folders import find_world
 from worldsim.models.action_tokens import UNKNOWN, ActionTokens, Known
 from worldsim.models.registry import StepInputs
 from worldsim.models.state_heads import InverseHead

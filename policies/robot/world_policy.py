@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from worldsim.errors import InvalidInput
-from worldsim.io.weights import find_world
+from worldsim.io.folders import find_world
 from worldsim.models.action_tokens import SOON, Known
 from worldsim.policies.robot.protocol import STATE, TASK, Batch
 from worldsim.sampling.noise import STREAM_ACTIONS, STREAM_NEXT, normal

@@ -11,7 +11,8 @@ from worldsim.cli.main import main
 from worldsim.cli.make import Making
 from worldsim.cli.make_checks import check_recipe
 from worldsim.errors import InvalidInput
-from worldsim.io.weights import MODEL, read_world, write_world
+from worldsim.io.folders import MODEL
+from worldsim.io.weights import read_world, write_world
 from worldsim.train.add_audio import add_audio
 from worldsim.train.export import RECORD, read_records
 from worldsim.train.recipe import load_recipe

@@ -14,7 +14,8 @@ from worldsim.config import WorldConfig
 from worldsim.data.latents import cache_latents
 from worldsim.data.sound import CodecEncoder
 from worldsim.errors import DamagedWorld, InvalidInput
-from worldsim.io.weights import AUDIO, CONFIG, MODEL, STARTS, read_world, write_world
+from worldsim.io.folders import AUDIO, CONFIG, MODEL, STARTS
+from worldsim.io.weights import read_world, write_world
 from worldsim.models.audio import AudioHead
 from worldsim.models.audio_codec import AudioCodec
 from worldsim.models.carried import Drawn

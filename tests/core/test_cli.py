@@ -229,7 +229,7 @@ def test_rollout_keeps_an_older_clip_where_the_sheet_does_not_fit(world, tmp_pat
 def shipped(world, monkeypatch):
     """Ship the tiny world, and nothing else."""
     (world / "README.md").write_text("# tiny\n\n![frame](tiny.png)\n\nA room with a ball.\nMore.\n")
-    monkeypatch.setattr("worldsim.io.weights.SHIPPED", world.parent)
+    monkeypatch.setattr("worldsim.io.folders.SHIPPED", world.parent)
     return world
 
 
@@ -248,7 +248,7 @@ def test_worlds_prints_a_card(shipped, capsys):
 
 
 def test_worlds_says_when_none_ships(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("worldsim.io.weights.SHIPPED", tmp_path)
+    monkeypatch.setattr("worldsim.io.folders.SHIPPED", tmp_path)
     main(["worlds"])
     assert "no world ships" in capsys.readouterr().out
 

@@ -1,6 +1,5 @@
 """A compiled world draws what it draws uncompiled, faster, and keeps every promise of states."""
 
-import dataclasses
 import os
 import pickle
 import shutil

@@ -52,7 +52,7 @@ def save_videos(folder, count=12, steps=50):
 
 
 def briefly(text):
-    """The recipe with few steps of small frames, trainings of seconds at a scale of 0.02, and little that is measured."""
+    """The recipe with few steps of small frames, trainings of seconds at a scale of 0.02, and little measured."""
     text = re.sub(r"^steps = .*$", "steps = 1500", text, flags=re.M)  # at least 400 and 150 held out, whole episodes
     text = re.sub(r"^(options = .*64) }$", r"\1, env_kwargs = { max_episode_steps = 100 } }", text, flags=re.M)
     text = re.sub(r"\b(height|width) = 64\b", r"\1 = 32", text)

@@ -11,7 +11,8 @@ from tiny import tiny_episodes, tiny_files, tiny_world
 
 from worldsim.config import WorldConfig
 from worldsim.errors import DamagedWorld
-from worldsim.io.weights import CONFIG, read_world, write_world
+from worldsim.io.folders import CONFIG
+from worldsim.io.weights import read_world, write_world
 from worldsim.migration import (
     MOVED,
     WORLD_FORMAT,

@@ -12,7 +12,7 @@ from worldsim.cli.main import main
 from worldsim.errors import DamagedWorld, InvalidInput
 from worldsim.evaluate import probes
 from worldsim.evaluate.probes import count_in_sight, find_probes, probes_of_source
-from worldsim.io.weights import SHIPPED
+from worldsim.io.folders import SHIPPED
 
 BRIGHTNESS = """
 from pathlib import Path

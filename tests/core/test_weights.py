@@ -13,7 +13,8 @@ from tiny import tiny_files
 
 from worldsim.errors import DamagedWorld, InvalidInput
 from worldsim.io import weights
-from worldsim.io.weights import CARD, CONFIG, MODEL, STARTS, read_world, write_world
+from worldsim.io.folders import CARD, CONFIG, MODEL, STARTS
+from worldsim.io.weights import read_world, write_world
 from worldsim.train.export import export_world
 from worldsim.world import World
 

@@ -11,20 +11,9 @@ from safetensors.torch import save_file
 from tiny import tiny_files
 
 from worldsim.errors import DamagedWorld, InvalidInput, UnknownWorld
-from worldsim.io import weights
-from worldsim.io.weights import (
-    AGENT,
-    AUDIO,
-    CARD,
-    CONFIG,
-    MODEL,
-    PROBES,
-    STARTS,
-    find_world,
-    read_world,
-    shipped_worlds,
-    write_world,
-)
+from worldsim.io import folders, weights
+from worldsim.io.folders import AGENT, AUDIO, CARD, CONFIG, MODEL, PROBES, STARTS, find_world, shipped_worlds
+from worldsim.io.weights import read_world, write_world
 from worldsim.world import World
 
 
@@ -105,7 +94,7 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
 
 @pytest.fixture
 def shipped(written, tmp_path, monkeypatch):
-    monkeypatch.setattr(weights, "SHIPPED", tmp_path / "shipped")
+    monkeypatch.setattr(folders, "SHIPPED", tmp_path / "shipped")
     for name in ("two", "one"):
         shutil.copytree(written, tmp_path / "shipped" / name)
     (tmp_path / "shipped" / "no-world").mkdir()

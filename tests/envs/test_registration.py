@@ -9,7 +9,7 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.wrappers import TimeLimit
 
 from worldsim.envs import WorldEnv, WorldVectorEnv
-from worldsim.io.weights import shipped_worlds
+from worldsim.io.folders import shipped_worlds
 from worldsim.registration import WORLDS, env_id_of, register_worlds
 
 IDS = sorted(WORLDS)
@@ -105,10 +105,12 @@ def test_a_saved_state_goes_into_a_fresh_environment(by_name):
 
 
 def test_importing_worldsim_registers_and_imports_little():
-    heavy = ["pygame", "open3d", "stable_baselines3", "vizdoom", "matplotlib", "worldsim.envs"]
+    heavy = ["torch", "pygame", "open3d", "stable_baselines3", "vizdoom", "matplotlib"]
     code = (
         "import sys, worldsim, gymnasium\n"
         f"assert all(i in gymnasium.registry for i in {IDS})\n"
+        "assert 'worldsim.envs' not in sys.modules\n"
+        "import worldsim.cli.record, worldsim.envs.sources, worldsim.policies.data\n"
         f"print([m for m in {heavy} if m in sys.modules])\n"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

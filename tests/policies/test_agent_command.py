@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from worldsim.cli.main import main
 from worldsim.errors import InvalidInput
-from worldsim.io.weights import AGENT, find_world, shipped_worlds
+from worldsim.io.folders import AGENT, find_world, shipped_worlds
 from worldsim.policies.agent import load_agent
 from worldsim.policies.config import QUICK, DreamConfig, Effort, EvaluateConfig, TrainConfig, effort
 

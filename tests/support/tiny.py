@@ -37,7 +37,8 @@ def tiny_files(
     )
     dynamics = DynamicsConfig(
         channels=4, height=2, width=4, patch=(2, 1), actions=ACTIONS.n, between=between, dim=16, heads=2,
-        mlp_ratio=2, history_blocks=1, denoiser_blocks=1, latent_decoder_blocks=1, context_length=8, cond_dim=8, local=8,
+        mlp_ratio=2, history_blocks=1, denoiser_blocks=1, latent_decoder_blocks=1, context_length=8, cond_dim=8,
+        local=8,
     )  # fmt: skip
     config = WorldConfig(
         name="tiny",

@@ -15,7 +15,7 @@ import tyro
 
 from worldsim.cli.output import require_writable, say
 from worldsim.errors import InvalidInput, MissingDependency
-from worldsim.io.weights import AGENT, find_world
+from worldsim.io.folders import AGENT, find_world
 from worldsim.policies.config import EvaluateConfig, TrainConfig
 from worldsim.policies.observation import ObservationConfig
 from worldsim.policies.rollouts import Workers

@@ -23,8 +23,8 @@ from worldsim.evaluate.sheets import save_sheets
 from worldsim.evaluate.study import Measuring, Stores, Study, gather
 from worldsim.evaluate.table import format_report
 from worldsim.io.files import write_json
+from worldsim.io.folders import find_world
 from worldsim.io.media import contact_sheet, save_image
-from worldsim.io.weights import find_world
 from worldsim.policies.rollouts import Workers, make_rollouts, one_thread
 from worldsim.world import World
 

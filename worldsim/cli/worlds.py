@@ -10,7 +10,8 @@ import tyro
 from worldsim.cli.output import say
 from worldsim.config import WorldConfig
 from worldsim.io.files import write_json
-from worldsim.io.weights import CONFIG, find_world, read_card, shipped_worlds
+from worldsim.io.folders import CONFIG, find_world, shipped_worlds
+from worldsim.io.weights import read_card
 from worldsim.registration import WORLDS
 
 NONE_SHIP = "no world ships with this installation; make one with `worldsim record` and `worldsim train`"

@@ -24,7 +24,7 @@ from worldsim.errors import DamagedWorld, InvalidInput
 from worldsim.evaluate.effort import Effort
 from worldsim.evaluate.endings import DrawActions
 from worldsim.io.files import is_name
-from worldsim.io.weights import CONFIG, SHIPPED, shipped_worlds
+from worldsim.io.folders import CONFIG, SHIPPED, shipped_worlds
 from worldsim.world import World
 
 FILES = ("probes.py", "probes/__init__.py")

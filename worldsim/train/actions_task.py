@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from worldsim.data.clips import STREAM
 from worldsim.data.latents import LatentEpisodes
 from worldsim.errors import InvalidInput, check_bounds
-from worldsim.io.weights import find_world, read_world, write_world
+from worldsim.io.folders import find_world
+from worldsim.io.weights import read_world, write_world
 from worldsim.models.action_tokens import NOT_SOON, SOON, UNKNOWN, ActionTokens, ActionTokensConfig, Known
 from worldsim.models.dynamics import DynamicsConfig
 from worldsim.train.checkpoint import load_checkpoint, save_checkpoint, setting

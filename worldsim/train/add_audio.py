@@ -13,7 +13,8 @@ from worldsim.data.episodes import Episodes
 from worldsim.data.latents import load_tokenizer, weights_digest
 from worldsim.errors import InvalidInput
 from worldsim.io.files import write_json
-from worldsim.io.weights import find_world, read_world, write_world
+from worldsim.io.folders import find_world
+from worldsim.io.weights import read_world, write_world
 from worldsim.models.audio import AudioConfig
 from worldsim.models.tokenizer import TokenizerConfig
 from worldsim.train.audio_task import load_codec

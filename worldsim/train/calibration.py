@@ -21,7 +21,8 @@ from worldsim.errors import InvalidInput
 from worldsim.evaluate.data import open_held_out
 from worldsim.evaluate.ending_head import ending_probabilities
 from worldsim.io.files import write_json
-from worldsim.io.weights import find_world, read_world, write_world
+from worldsim.io.folders import find_world
+from worldsim.io.weights import read_world, write_world
 from worldsim.models.endings import EndingConfig
 from worldsim.train.export import RECORD, read_records
 from worldsim.world import World

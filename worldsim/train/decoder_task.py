@@ -21,8 +21,9 @@ from worldsim.config import build
 from worldsim.data.latents import LatentEpisodes, weights_digest
 from worldsim.errors import DamagedCheckpoint, InvalidInput, check_bounds
 from worldsim.io.files import write_json
+from worldsim.io.folders import find_world
 from worldsim.io.media import contact_sheet
-from worldsim.io.weights import find_world, read_world, write_world
+from worldsim.io.weights import read_world, write_world
 from worldsim.models.decoders import FactoredDecoder, decoders
 from worldsim.models.tokenizer import Tokenizer, TokenizerConfig, to_frames, to_images
 from worldsim.train.checkpoint import load_checkpoint, setting

@@ -9,7 +9,8 @@ from typing import Any
 
 from worldsim.errors import InvalidInput
 from worldsim.io.files import write_json
-from worldsim.io.weights import find_world, read_world
+from worldsim.io.folders import find_world
+from worldsim.io.weights import read_world
 from worldsim.train.checkpoint import save_checkpoint
 from worldsim.train.export import RECORD, read_records
 
