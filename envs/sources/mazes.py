@@ -75,7 +75,7 @@ class Maze:
 
 
 def make_maze(number: int, rooms: int = 6, textures: int = 0) -> Maze:
-    """The maze of that number, of (2 * rooms + 1) blocks a side; its ways are the same with any number of `textures`."""
+    """The maze of that number, of (2 * rooms + 1) blocks a side; any number of `textures` gives the same ways."""
     rng = np.random.default_rng([17, number])
     size = 2 * rooms + 1
     free = _corridors(rng, rooms)
