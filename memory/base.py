@@ -35,6 +35,7 @@ class MemorySpec:
     condition: int = 0  # numbers of the condition; 0: it gives none
     tokens: int = 0  # numbers of each token that the history's tokens attend to; 0: it gives none
     gate: bool = False  # whether the guide is latents of a frame, of which the new frame may take some as they are
+    base: bool = False  # whether it is latents of a frame of which, where it is known, the new one is drawn as a change
 
 
 @dataclass(frozen=True)

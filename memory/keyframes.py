@@ -47,6 +47,7 @@ class KeyframeOptions:
         0.98  # share of a latent's pixels that have to be known for it to be kept as remembered; above 1: none
     )
     fine: float = 0.0  # how finely a keyframe has to show what is kept as remembered; 1: as finely as the frame
+    base: bool = False  # whether a frame is drawn as a change of the guide, where that is known, not of the last frame
     pose_noise: float = 0.5  # units, on the poses of kept frames in training
     turn_noise: float = 0.004  # radians, likewise
     depth_noise: float = 0.03  # share, of each kept frame's depth in training
@@ -81,7 +82,8 @@ class Keyframes(nn.Module):
         if absent:
             raise InvalidInput(f"keyframes need the streams {', '.join(absent)}; train with them")
         self.camera = Camera(config.height * STRIDE, config.width * STRIDE, o.focal)
-        self.keep, self.spec = Gate(o.capacity, o.near, o.turn), MemorySpec(guide=config.channels, gate=True)
+        self.keep = Gate(o.capacity, o.near, o.turn)
+        self.spec = MemorySpec(guide=config.channels, gate=True, base=o.base)
         self.codec: Codec | None = None
 
     def bind(self, codec: Codec) -> None:

@@ -27,7 +27,7 @@ from worldsim.memory.base import Observed, Query
 from worldsim.models.carried import Drawn
 from worldsim.models.dynamics import ContextFeatures, Dynamics
 from worldsim.models.layers import KVCache
-from worldsim.models.memories import Held, Memories, keep
+from worldsim.models.memories import Held, Memories, Recalled, keep
 from worldsim.models.registry import StepInputs, Streams
 from worldsim.runtime.ambient import isolated, refuse_if_forked
 from worldsim.sampling.noise import normal
@@ -129,13 +129,15 @@ def advance(
     yield "history"
     history = engine.context_step(past, actions, state.cache, noise.context, state.heads)
     held: Held = []
+    base = past[:, 0]
     if dynamics.memories is not None and engine.eager.sampling.memory:
         yield "memory"
         ahead = dynamics.heads.sample(history.heads) | (streams or {})
-        history, held = recall(dynamics.memories, state, history, actions, ahead)
+        recalled = recall(dynamics.memories, state, history, actions, ahead)
+        history, base, held = recalled.features, recalled.base, recalled.held
     if given is None:
         yield "drawing"
-        drawn = engine.draw(past, history, noise)  # (B, (1 + between) * C, h, w)
+        drawn = engine.draw(torch.stack([base, past[:, 1]], dim=1), history, noise)  # (B, (1 + between) * C, h, w)
         latents = drawn.unflatten(1, (-1, dynamics.config.channels))  # (B, 1 + between, C, h, w)
         if held:
             latents = torch.cat([keep(latents[:, 0], held)[:, None], latents[:, 1:]], dim=1)
@@ -167,8 +169,8 @@ def advance(
 
 def recall(
     memories: Memories, state: WorldState, history: ContextFeatures, actions: Tensor, predicted: Streams
-) -> tuple[ContextFeatures, Held]:
-    """The history's output with what memories say of a step; `predicted` are the streams that its heads foresee."""
+) -> Recalled:
+    """What memories say of a step; `predicted` are the streams that its heads foresee."""
     query = Query(state.past[:, 0], actions, history.ages, state.heads, predicted, history.tokens)
     return memories.recall(state.memory, history, query)
 

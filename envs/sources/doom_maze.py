@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from worldsim.envs.sources.base import SourceSpec, TimeStep, check_discrete, frame_of
-from worldsim.envs.sources.mazes import BLOCK, Maze, exact_depth, make_maze, textmap, wad
+from worldsim.envs.sources.mazes import BLOCK, LANDMARKS, Maze, exact_depth, make_maze, textmap, wad
 from worldsim.envs.sources.registry import Package, register_source
 from worldsim.errors import InvalidInput, InvalidState
 from worldsim.spec import ActionSpec, StreamSpec
@@ -40,8 +40,10 @@ class MazeSource:
     """
 
     def __init__(
-        self, *, height: int = 64, width: int = 96, frame_skip: int = 2, split: str = "train", limit: int = 600
-    ) -> None:
+        self, *, height: int = 64, width: int = 96, frame_skip: int = 2, split: str = "train", limit: int = 600,
+        textures: int = 0,
+    ) -> None:  # fmt: skip
+        """`textures` are the wall textures that there are, as many of floors and of landmarks; 0: all, some 70."""
         if split not in SPLITS:
             raise InvalidInput(f"split is {split!r}; give one of {', '.join(SPLITS)}")
         if frame_skip < 1 or limit < 1 or height % 8 or width % 8 or height < 8 or width < 8:
@@ -49,14 +51,16 @@ class MazeSource:
                 f"frame_skip is {frame_skip}, limit {limit}, frames {height} x {width}; give at least 1 each, and "
                 "sides that are multiples of 8"
             )
-        self.spec = _spec(height, width, frame_skip, split, limit)
-        self._split = SPLITS[split]
+        if not 0 <= textures <= len(LANDMARKS):
+            raise InvalidInput(f"textures is {textures}; give 1 to {len(LANDMARKS)}, or 0 for all")
+        self.spec = _spec(height, width, frame_skip, split, limit, textures)
+        self._split, self._textures = SPLITS[split], textures
         from worldsim.envs.sources import doom  # here: it needs what runs the engine
 
         self._doom, self._vzd = doom, doom._import_vizdoom()
         folder = tempfile.TemporaryDirectory(prefix="worldsim-maze-")
         self._wad = Path(folder.name) / "maze.wad"
-        self._load(make_maze(self._split[0]))
+        self._load(self._maze(self._split[0]))
         self._game = self._start(folder.name)
         self._stop = weakref.finalize(self, doom._stop, self._game, folder)
         self._steps = -1  # actions since the reset; negative when a reset is needed
@@ -65,7 +69,7 @@ class MazeSource:
     def reset(self, seed: int) -> TimeStep:
         """Start in the maze that `seed` chooses."""
         first, count = self._split
-        self._load(make_maze(first + seed % count))
+        self._load(self._maze(first + seed % count))
         with self._doom.engine_errors(self._vzd):
             self._game.set_seed(seed % 2**31)
             self._game.set_doom_map("MAP01")
@@ -97,6 +101,9 @@ class MazeSource:
     def close(self) -> None:
         """Stop the game; may be called twice."""
         self._stop()
+
+    def _maze(self, number: int) -> Maze:
+        return make_maze(number, textures=self._textures)
 
     def _load(self, maze: Maze) -> None:
         """Put a maze where the engine reads its map from: it reads the text anew for every episode."""
@@ -151,7 +158,7 @@ def motion_between(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     return np.array([ahead, left, turn], np.float32)
 
 
-def _spec(height: int, width: int, frame_skip: int, split: str, limit: int) -> SourceSpec:
+def _spec(height: int, width: int, frame_skip: int, split: str, limit: int, textures: int) -> SourceSpec:
     side = BLOCK * 13
     return SourceSpec(
         name="doom-maze",
@@ -173,7 +180,7 @@ def _spec(height: int, width: int, frame_skip: int, split: str, limit: int) -> S
         },
         parameters={
             "height": height, "width": width, "frame_skip": frame_skip, "split": split, "limit": limit,
-            "arena": [0.0, side],
+            "textures": textures, "arena": [0.0, side],
         },
     )  # fmt: skip
 

@@ -48,6 +48,7 @@ class Maze:
     start: Cell
     angle: int  # degrees, at the start
     goal: Cell  # far from the start
+    textures: int = 0  # of a kind that there are at all; 0: all of them
 
     def center(self, cell: Cell) -> np.ndarray:
         """The middle of a block, (x, y) in map units."""
@@ -73,8 +74,8 @@ class Maze:
         return way[::-1]
 
 
-def make_maze(number: int, rooms: int = 6) -> Maze:
-    """The maze of that number, of (2 * rooms + 1) blocks a side."""
+def make_maze(number: int, rooms: int = 6, textures: int = 0) -> Maze:
+    """The maze of that number, of (2 * rooms + 1) blocks a side; any number of `textures` gives the same ways."""
     rng = np.random.default_rng([17, number])
     size = 2 * rooms + 1
     free = _corridors(rng, rooms)
@@ -89,13 +90,26 @@ def make_maze(number: int, rooms: int = 6) -> Maze:
     nearest = np.linalg.norm(places[:, :, None] - sites, axis=-1).argmin(-1)
     walls = rng.choice(WALLS, count, replace=False)
     looks = tuple(
-        (str(wall), str(rng.choice(FLATS)), str(rng.choice(FLATS)), int(rng.integers(160, 256))) for wall in walls
-    )
+        (
+            _one_of(WALLS, str(wall), textures), _one_of(FLATS, str(rng.choice(FLATS)), textures),
+            _one_of(FLATS, str(rng.choice(FLATS)), textures), int(rng.integers(160, 256)),
+        )
+        for wall in walls
+    )  # fmt: skip
     cells = [(int(i), int(j)) for i, j in np.argwhere(free)]
     start = cells[int(rng.integers(len(cells)))]
     far = sorted(cells, key=lambda c: -abs(c[0] - start[0]) - abs(c[1] - start[1]))
     goal = far[int(rng.integers(max(len(far) // 4, 1)))]
-    return Maze(number, free, np.where(free, nearest, -1), looks, start, int(rng.integers(8)) * 45, goal)
+    angle = int(rng.integers(8)) * 45
+    return Maze(number, free, np.where(free, nearest, -1), looks, start, angle, goal, textures)
+
+
+def _one_of(names: list[str], name: str, count: int) -> str:
+    """The name, or of `count` of the names, spread over all, the one in its place."""
+    if not count:
+        return name
+    some = names[:: len(names) // count][:count]
+    return some[names.index(name) % count]
 
 
 def _corridors(rng: np.random.Generator, rooms: int) -> np.ndarray:
@@ -143,7 +157,7 @@ def textmap(maze: Maze) -> str:
                 along = (b[0] - a[0]) * a[0] + (b[1] - a[1]) * a[1]
                 texture, offset = maze.looks[here][0], int(along * BLOCK) % 256
                 if rng.random() < LANDMARK:
-                    texture, offset = str(rng.choice(LANDMARKS)), 0
+                    texture, offset = _one_of(LANDMARKS, str(rng.choice(LANDMARKS)), maze.textures), 0
                 lines.append(f"linedef {{ {ends}; sidefront = {side(here, texture, offset)}; blocking = true; }}")
             elif other > here:
                 front, back = side(here), side(other)

@@ -232,12 +232,12 @@ def test_training_reads_and_writes_what_a_dream_does():
     before = torch.cat([frames[:, :1], frames[:, :-1]], dim=1)
     with torch.no_grad():
         seen = model.forward(frames, before, actions, torch.zeros(2, 4), ages)
-        clip = model.memories.recall_clip(seen, frames, actions, ages, {}, {}, random)
+        clip = model.memories.recall_clip(seen, frames, actions, ages, {}, {}, random).features
         trees = model.memories.write(model.memories.empty(2), Observed(frames[:, 0], {}, None, ages[:, 0]))
         for t in range(4):
             at = dataclasses.replace(seen, **{n: getattr(seen, n)[t::4] for n in ("tokens", "local", "cond", "ages")})
             query = Query(frames[:, t], actions[:, t], ages[:, t], {}, {}, at.tokens)
-            one, _ = model.memories.recall(trees, at, query)
+            one = model.memories.recall(trees, at, query).features
             for name in ("tokens", "local", "cond"):
                 torch.testing.assert_close(getattr(one, name), getattr(clip, name)[t::4])
             assert not torch.equal(one.cond, at.cond) and not torch.equal(one.local, at.local)

@@ -12,9 +12,12 @@ from small_training import FRAMES, brief, loss_of, narrow_dynamics_task, train
 from worldsim.envs import WorldEnv, WorldVectorEnv
 from worldsim.errors import InvalidInput
 from worldsim.evaluate.revisits import Returns, find_ways, format_returns, measure_returns
+from worldsim.memory.base import Context
+from worldsim.models.dynamics import Dynamics
 from worldsim.models.places import moved
 from worldsim.speculation import Speculation
 from worldsim.state.tree import clone, map_named
+from worldsim.train.imperfect import erring, hidden
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +71,8 @@ def test_a_share_of_the_clips_is_learned_without_memories(made):
     random = torch.Generator().manual_seed(0)
     given = (torch.zeros(2, 3, 4, 2, 4), *_actions_and_ages(), _streams())
     ahead = {n: v.flatten(0, 1) for n, v in _streams().items()}
-    dropped = model.memories.recall_clip(features, *given, ahead, random, dropout=1.0)
-    kept = model.memories.recall_clip(features, *given, ahead, random, dropout=0.0)
+    dropped = model.memories.recall_clip(features, *given, ahead, random, dropout=1.0).features
+    kept = model.memories.recall_clip(features, *given, ahead, random, dropout=0.0).features
     assert torch.equal(dropped.tokens, features.tokens) and not torch.equal(kept.tokens, features.tokens)
 
 
@@ -102,6 +105,43 @@ def test_what_no_memory_knows_counts_more_and_past_and_guides_are_blurred_in_som
         losses.append(task.model(batch, 0, torch.Generator().manual_seed(0))[1]["frame"])
     assert not torch.equal(seen[0][0], seen[1][0]) and not torch.equal(seen[0][1], seen[1][1])
     assert torch.equal(seen[0][0], seen[2][0]) and torch.equal(drawn[0], drawn[1]) and losses[2] > losses[0]
+
+
+def test_guides_lack_bands_of_columns_and_err_as_own_frames_do():
+    random, guide = torch.Generator().manual_seed(0), torch.zeros(6, 4, 2, 8)
+    recalled = {"keyframes": Context(guide, torch.ones(6, 1, 2, 8)), "recall": Context(tokens=torch.zeros(6, 2, 3))}
+    some = hidden(recalled, 1.0, random)
+    mask = some["keyframes"].mask
+    assert torch.equal(mask[:, :, :1].expand_as(mask), mask) and 0 < mask.mean() < 1
+    assert some["recall"] is recalled["recall"] and torch.equal(
+        hidden(recalled, 0.0, random)["keyframes"].mask, mask * 0 + 1
+    )
+    errors = torch.arange(6.0).view(2, 3, 1, 1, 1).expand(2, 3, 4, 2, 8)
+    wrong = erring(recalled, errors, 1.0, random)["keyframes"].guide
+    assert sorted(wrong[:3, 0, 0, 0].tolist()) == [0, 1, 2] and sorted(wrong[3:, 0, 0, 0].tolist()) == [3, 4, 5]
+    assert torch.equal(erring(recalled, errors, 0.0, random)["keyframes"].guide, guide)
+
+
+def test_a_frame_is_drawn_as_a_change_of_the_guide_where_that_is_known(made):
+    """A model that has learned nothing yet shows what is remembered, and the last frame where nothing is."""
+    options = {"keyframes": {"focal": [0.5, 0.8], "base": True}}
+    sizes = dataclasses.replace(made[1].model.dynamics.config, memories=("keyframes",), options=options)
+    model, random = Dynamics(sizes), torch.Generator().manual_seed(0)
+    shape = (sizes.channels, sizes.height, sizes.width)
+    frames, guide = torch.randn((2, 3, *shape), generator=random), torch.randn((6, *shape), generator=random)
+    mask = (torch.rand((6, 1, *shape[1:]), generator=random) < 0.5).float()
+    known = {"keyframes": Context(guide, mask)}
+    streams = _streams()
+    seen = model.forward(frames, frames, *_three_steps(), streams)
+    ahead = {n: v.flatten(0, 1) for n, v in streams.items()}
+    recalled = model.memories.recall_clip(seen, frames, *_actions_and_ages(), streams, ahead, random, known=known)
+    level = torch.zeros(6)
+    drawn = model.denoise(model.prepare(recalled.features, recalled.base), torch.randn(6, *shape), level, level)
+    torch.testing.assert_close(drawn, torch.where(mask > 0, guide, frames.flatten(0, 1)))
+    off = {"keyframes": {"focal": [0.5, 0.8]}}
+    plain = Dynamics(dataclasses.replace(sizes, options=off))
+    same = plain.memories.recall_clip(seen, frames, *_actions_and_ages(), streams, ahead, random, known=known)
+    assert torch.equal(same.base, frames.flatten(0, 1))
 
 
 def _actions_and_ages():

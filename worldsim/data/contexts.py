@@ -34,7 +34,7 @@ def with_contexts(
     """
     contexts: dict[str, np.ndarray] = {}
     for name, memory in memories.without_weights():
-        if replace(memory.spec, guide=0, gate=False) != MemorySpec():
+        if replace(memory.spec, guide=0, gate=False, base=False) != MemorySpec():
             continue
         said = options.get(name, {})
         made_of = {

@@ -37,6 +37,15 @@ Trees = dict[str, Tree]  # one a memory, by its name
 Held = list[tuple[Tensor, Tensor]]  # guides (B, C, h, w) and their gates (B, 1, h, w): latents that a frame keeps
 
 
+@dataclasses.dataclass(frozen=True)
+class Recalled:
+    """What all memories say of F steps."""
+
+    features: ContextFeatures  # the history's output with it
+    base: Tensor  # (F, C, h, w), what the frame is drawn as a change of: the last frame, or a guide where that is known
+    held: Held  # what the frame is to keep as it is
+
+
 class Entry(nn.Module):
     """Where what one memory says enters the model."""
 
@@ -47,8 +56,10 @@ class Entry(nn.Module):
         sizes = (spec.guide, spec.condition, spec.tokens)
         if min(sizes) < 0 or not sum(sizes):
             raise InvalidInput(f"memory {name!r} has {spec}; let it give a guide, tokens or a condition")
-        if spec.gate and spec.guide != c.channels:
-            raise InvalidInput(f"memory {name!r} has {spec}; a guide with a gate has {c.channels} channels, as latents")
+        if (spec.gate or spec.base) and spec.guide != c.channels:
+            raise InvalidInput(
+                f"memory {name!r} has {spec}; a guide with a gate, or as a base, has {c.channels} channels, as latents"
+            )
         if spec.guide:
             self.features = nn.Conv2d(spec.guide + 1, c.local, 3, padding=1)  # of the guide and its mask
             self.local = _zero(nn.Conv2d(c.local, c.local, 3, padding=1))
@@ -136,15 +147,17 @@ class Memories(nn.Module):
             trees[name] = map_named(place, memory.empty(batch), name=f"/memory/{name}")
         return trees
 
-    def recall(self, trees: Trees, seen: ContextFeatures, query: Query) -> tuple[ContextFeatures, Held]:
-        """The history's output of a step with what all memories say of it, and what the frame is to keep; F = B."""
+    def recall(self, trees: Trees, seen: ContextFeatures, query: Query) -> Recalled:
+        """What all memories say of a step, F = B."""
         held: Held = []
+        base = query.latents
         for name, memory in self._named():
             context = memory.read(trees[name], query)
             seen = self.entries[name](seen, context)
+            base = _based(base, memory.spec, context)
             if memory.spec.gate and context.gate is not None and context.guide is not None:
                 held.append((context.guide, context.gate))
-        return seen, held
+        return Recalled(seen, base, held)
 
     def write(self, trees: Trees, observed: Observed) -> Trees:
         """The states with these frames. Raises InvalidInput where one has other leaves than before: it would grow."""
@@ -163,8 +176,10 @@ class Memories(nn.Module):
         self, seen: ContextFeatures, frames: Tensor, actions: Tensor, ages: Tensor, streams: Streams,
         predicted: Streams, generator: torch.Generator,
         *, known: Mapping[str, Context] | None = None, dropout: float = 0.0,
-    ) -> ContextFeatures:  # fmt: skip
+    ) -> Recalled:  # fmt: skip
         """As `recall`, of every step of whole clips, for training: each is read before the frame after it is written.
+
+        Nothing is held: the denoiser learns to draw it all.
 
         `seen` is of F = B * T steps, `predicted` (F, ...) what its heads say of the streams. Latents `frames`
         (B, T, C, h, w), `actions` (B, T, ...), `ages` (B, T) and `streams` (B, T, ...) are of the last frames.
@@ -175,13 +190,15 @@ class Memories(nn.Module):
         known = known or {}
         contexts = self._step_through(seen, frames, actions, ages, streams, predicted, generator, known)
         chance = torch.rand(batch, generator=generator, device=generator.device) if dropout else None
-        for index, (name, entry) in enumerate(self.entries.items()):
-            said = entry(seen, known[name] if name in known else _joined([context[name] for context in contexts]))
+        base = frames.flatten(0, 1)
+        for index, (name, memory) in enumerate(self._named()):
+            context = known[name] if name in known else _joined([context[name] for context in contexts])
+            said, based = self.entries[name](seen, context), _based(base, memory.spec, context)
             if chance is not None:
                 rows = self._kept(index, chance, dropout).to(seen.tokens.device).repeat_interleave(steps)
-                said = _mixed(rows, said, seen)
-            seen = said
-        return seen
+                said, based = _mixed(rows, said, seen), torch.where(rows.view(-1, 1, 1, 1), based, base)
+            seen, base = said, based
+        return Recalled(seen, base, [])
 
     def _kept(self, index: int, chance: Tensor, dropout: float) -> Tensor:
         """Which clips learn with a memory: not those without any, nor, where there are several, with another alone."""
@@ -227,6 +244,14 @@ def keep(latents: Tensor, held: Held) -> Tensor:
     for guide, gate in reversed(held):
         latents = torch.where(gate, guide.to(latents.dtype), latents)
     return latents
+
+
+def _based(base: Tensor, spec: MemorySpec, context: Context) -> Tensor:
+    """What a frame is drawn as a change of (F, C, h, w), now that a memory has said what it knows of it."""
+    if not spec.base or context.guide is None:
+        return base
+    known = 1.0 if context.mask is None else context.mask.to(base.dtype)
+    return base + known * (context.guide.to(base.dtype) - base)
 
 
 def _mixed(rows: Tensor, one: ContextFeatures, other: ContextFeatures) -> ContextFeatures:

@@ -32,6 +32,7 @@ from worldsim.memory.base import Context
 from worldsim.models.dynamics import Canvas, ContextFeatures, Dynamics
 from worldsim.models.heads import SQUEEZED, Targets
 from worldsim.models.registry import StepInputs, Streams
+from worldsim.train.imperfect import blurred, erring, hidden
 from worldsim.train.shortcuts import shortcut_targets
 
 
@@ -64,6 +65,8 @@ class LossConfig:
     memory_dropout: float = 0.15  # share of the clips learned without memories, and with a single one of several
     unseen: float = 0.0  # extra weight of a place that no memory's guide knows: there a frame is made up, not copied
     blur: float = 0.0  # share of the clips whose past and guides are blurred, as a dream's become that blurs once
+    hidden: float = 0.0  # share of the frames of which guides do not know some columns, so that more is made up
+    guide_errors: float = 0.0  # share of the clips with own frames whose guides err as these do
     outcome_dropout: float = 0.3  # share of the features that ending, event and reward are predicted without
 
     def __post_init__(self) -> None:
@@ -74,7 +77,8 @@ class LossConfig:
             own_frames_depth=(1, 1000),
             own_frames_error=weight, shortcuts=share, shortcut_weight=weight, ending_weight=weight,
             event_weight=weight, reward_weight=weight, stream_noise=weight, frame_noise=weight,
-            drawn_frames=share, memory_dropout=share, unseen=weight, blur=share,
+            drawn_frames=share, memory_dropout=share, unseen=weight, blur=share, hidden=share,
+            guide_errors=share,
             single_frames=(0, 100_000), single_steps=(0, 0.999), outcome_dropout=(0, 0.99),
         )  # fmt: skip
 
@@ -122,11 +126,15 @@ class DynamicsLoss(nn.Module):
         context = frames
         if progress >= c.own_frames_after and step % 2:
             context = self._own_frames(frames, target, given, generator)
+            given = replace(given, recalled=erring(recalled, context - frames, c.guide_errors, generator))
         if c.blur:
-            context, given = self._blurred(context, given, generator)
-        features = self._context_features(context, given, generator)
+            context, guides = blurred(context, given.recalled, c.blur, generator)
+            given = replace(given, recalled=guides)
+        if c.hidden:
+            given = replace(given, recalled=hidden(given.recalled, c.hidden, generator))
+        features, base = self._context_features(context, given, generator)
         previous = context.flatten(0, 1)  # (F, C, h, w)
-        canvas = self.dynamics.prepare(features, previous)
+        canvas = self.dynamics.prepare(features, base)
         t = self._levels(len(target), generator)
         drawn = self._draw(canvas, target, t, generator)
         shown = _shown(batch)
@@ -154,20 +162,6 @@ class DynamicsLoss(nn.Module):
         named = {"frame": frame, "one_step_mse": mse, "shortcut": shortcut, **heads}
         return loss, {name: value.detach() for name, value in named.items()}
 
-    def _blurred(self, context: Tensor, given: _Given, generator: torch.Generator) -> tuple[Tensor, _Given]:
-        """Past frames (B, T, C, h, w) and guides, in some clips blurred by as much as it happens; the targets stay."""
-        how, free = torch.rand((2, len(context)), generator=generator, device=context.device)
-        share = (how * (free < self.config.blur)).view(-1, 1, 1, 1)  # (B, 1, 1, 1)
-        steps = context.shape[1]
-        rows = share.repeat_interleave(steps, 0)
-        guides = {
-            name: said if said.guide is None else replace(said, guide=torch.lerp(said.guide, _blur(said.guide), rows))
-            for name, said in given.recalled.items()
-        }
-        flat = context.flatten(0, 1)
-        blurred = torch.lerp(flat, _blur(flat), rows).unflatten(0, context.shape[:2])
-        return blurred, replace(given, recalled=guides)
-
     def _levels(self, count: int, generator: torch.Generator) -> Tensor:
         """Pure noise, or levels of a logit-normal distribution (Esser et al., 2024)."""
         logit = self.config.noise_level + torch.randn(count, generator=generator, device=generator.device)
@@ -190,8 +184,13 @@ class DynamicsLoss(nn.Module):
             noisy[name] = values + self.config.stream_noise * noise * unit
         return noisy
 
-    def _context_features(self, context: Tensor, given: _Given, generator: torch.Generator) -> ContextFeatures:
-        """Run the history over noised frames (B, T, C, h, w), and the memories over these frames."""
+    def _context_features(
+        self, context: Tensor, given: _Given, generator: torch.Generator
+    ) -> tuple[ContextFeatures, Tensor]:
+        """Run the history over noised frames (B, T, C, h, w), and the memories over these frames.
+
+        With what frames are drawn as changes of, (F, C, h, w).
+        """
         shape = context.shape[:2]
         level = self.config.context_noise * torch.rand(shape, generator=generator, device=context.device).square()
         noise = torch.randn(context.shape, generator=generator, device=context.device)
@@ -201,13 +200,14 @@ class DynamicsLoss(nn.Module):
         # Frames are drawn to fit what came: what is foreseen of noisy numbers is off by more than a dream's own.
         features = self.dynamics.forward(noisy, before, actions, level, ages, known, given.ahead)
         if self.dynamics.memories is None:
-            return features
+            return features, context.flatten(0, 1)
         # What heads of the history foresee is what came, with the memories' own noise: early guesses are far off.
         ahead = {n: given.ahead[n] for n in self.dynamics.heads.sample(features.heads) if n in given.ahead}
-        return self.dynamics.memories.recall_clip(
+        recalled = self.dynamics.memories.recall_clip(
             features, context, actions, ages, known, ahead, generator,
             known=given.recalled, dropout=self.config.memory_dropout,
         )  # fmt: skip
+        return recalled.features, recalled.base
 
     def _draw(self, canvas: Canvas, target: Tensor, t: Tensor, generator: torch.Generator) -> Tensor:
         noise = torch.randn(target.shape, generator=generator, device=target.device)
@@ -262,8 +262,8 @@ class DynamicsLoss(nn.Module):
         depth = int(torch.randint(1, c.own_frames_depth + 1, (), generator=generator, device=frames.device))
         own = frames
         for _ in range(depth):
-            features = self._context_features(own, given, generator)
-            canvas = self.dynamics.prepare(features, own.flatten(0, 1))
+            features, base = self._context_features(own, given, generator)
+            canvas = self.dynamics.prepare(features, base)
             told = c.own_frames_from * torch.rand(len(target), generator=generator, device=target.device)
             drawn = self._draw(canvas, target, told, generator)
             drawn = drawn[:, : frames.shape[2]].unflatten(0, frames.shape[:2])
@@ -317,11 +317,6 @@ def _recalled(batch: dict[str, Tensor]) -> dict[str, Context]:
             name, _, part = key.removeprefix(CONTEXT).rpartition(".")
             parts.setdefault(name, {})[part] = values[:, :-1].flatten(0, 1).float()
     return {name: Context(**of) for name, of in parts.items()}
-
-
-def _blur(grid: Tensor) -> Tensor:
-    """The mean of each latent and its neighbours, (F, C, h, w)."""
-    return F.avg_pool2d(grid, 3, stride=1, padding=1, count_include_pad=False)
 
 
 def _unseen(recalled: dict[str, Context]) -> Tensor | float:
