@@ -272,6 +272,15 @@ def test_a_start_lies_in_an_episode_as_often_as_it_is_long(tmp_path, monkeypatch
     assert inside.mean() == pytest.approx(33 / 36, abs=0.04) and len(set(anywhere[inside].tolist())) > 25
 
 
+def test_starts_have_as_many_frames_as_are_asked_for(tmp_path):
+    store = tiny_episodes(tmp_path / "long", lengths=(7, 39))
+    starts = pick_starts(fixed_tokenizer(), [store], 6, context=9)
+    assert starts.latents.shape[:2] == (6, 9) and starts.actions.shape == (6, 8)
+    for context, words in ((0, "at least one frame"), (20, "longer than 40 steps")):
+        with pytest.raises(InvalidInput, match=words):
+            pick_starts(fixed_tokenizer(), [store], 6, context=context)
+
+
 def test_the_starts_are_the_beginnings_and_other_places_of_the_data(exported, data, run):
     starts, store = World.from_pretrained(exported, device="cpu").starts, open_stores((data,))[0]
     assert starts.latents.shape[:2] == (4, CONTEXT) and starts.beginnings == 2

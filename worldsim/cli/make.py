@@ -263,8 +263,9 @@ class Making:
         c = self.recipe.export
         stores = [Episodes.open(path) for path in self.train_data]
         export_world(
-            self.recipe.name, stores, self.out / "run", self.out / "world", starts=c.starts, sampling=c.sampling
-        )
+            self.recipe.name, stores, self.out / "run", self.out / "world",
+            starts=c.starts, context=c.context, sampling=c.sampling,
+        )  # fmt: skip
         return {}
 
     def _calibrate(self, resume: bool) -> dict[str, Any]:

@@ -220,6 +220,7 @@ class ExportCommand:
     run_dir: Path  # folder of the run
     out: Path  # folder of the world
     starts: int = 128
+    context: int = 3  # frames of a start: a world with memories knows from the beginning what they show
     sampling: SamplingConfig = field(default_factory=SamplingConfig)  # how the world is drawn unless told otherwise
 
     def run(self) -> None:
@@ -227,7 +228,10 @@ class ExportCommand:
         from worldsim.train.export import export_world
 
         stores = open_stores(self.data)
-        export_world(self.name, stores, self.run_dir, self.out, starts=self.starts, sampling=self.sampling)
+        export_world(
+            self.name, stores, self.run_dir, self.out,
+            starts=self.starts, context=self.context, sampling=self.sampling,
+        )  # fmt: skip
         print(f"wrote {self.out}")
 
 

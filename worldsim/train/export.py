@@ -31,8 +31,9 @@ RECORD = "training.json"  # how the weights came to be: time, steps, loss curves
 
 
 def export_world(
-    name: str, stores: list[Episodes], run: Path, out: Path, *, starts: int, sampling: SamplingConfig | None = None
-) -> None:
+    name: str, stores: list[Episodes], run: Path, out: Path,
+    *, starts: int, context: int = CONTEXT, sampling: SamplingConfig | None = None,
+) -> None:  # fmt: skip
     """Write the averaged weights in bf16; an existing card is kept.
 
     The training record comes with them, as training.json. Raises InvalidInput for a name that a world cannot have.
@@ -61,7 +62,7 @@ def export_world(
         dynamics = Dynamics(config.dynamics)
     read_off = dynamics.heads.streams_read_off  # depth is a hundred times as large as latents
     streams = tuple(name for name in config.dynamics.streams if name not in read_off)
-    packed = pick_starts(tokenizer, stores, starts, streams).to_tensors()
+    packed = pick_starts(tokenizer, stores, starts, streams, context).to_tensors()
     write_world(out, WorldFiles(config, _weights(tokenizer, tensors, dynamics), packed, card))
     records = {kind: TrainingRecord(run / f"{kind}.json").to_json() for kind in ("tokenizer", "dynamics")}
     write_json(out / RECORD, records, indent=None)
@@ -92,26 +93,33 @@ def _weights(tokenizer: Tokenizer, tensors: dict[str, Tensor], dynamics: Dynamic
     return {name: t if name.startswith(exact) else t.to(torch.bfloat16) for name, t in weights.items()}
 
 
-def pick_starts(tokenizer: Tokenizer, stores: list[Episodes], count: int, streams: Sequence[str] = ()) -> Starts:
-    """Half of the starts are beginnings of episodes, half lie anywhere but at an end, any row as likely as another."""
+def pick_starts(
+    tokenizer: Tokenizer, stores: list[Episodes], count: int, streams: Sequence[str] = (), context: int = CONTEXT
+) -> Starts:
+    """Half of the starts are beginnings of episodes, half lie anywhere but at an end, any row as likely as another.
+
+    Each has `context` frames. Raises InvalidInput where no episode is longer than twice that.
+    """
+    if context < 1:
+        raise InvalidInput(f"context is {context}; give at least one frame for a start to begin with")
     rng = np.random.default_rng(0)
     places = [(store, int(e - n), int(e)) for store in stores for e, n in zip(store.ends, store.lengths, strict=True)]
-    places = [p for p in places if p[2] - p[1] > 2 * CONTEXT]
+    places = [p for p in places if p[2] - p[1] > 2 * context]
     if not places:
-        raise InvalidInput(f"no episode is longer than {2 * CONTEXT} steps; record longer episodes to take starts from")
+        raise InvalidInput(f"no episode is longer than {2 * context} steps; record longer episodes to take starts from")
     begin = [places[i] for i in np.linspace(0, len(places) - 1, max(count // 2, 1)).astype(int)]
     firsts = [(store, first, 0) for store, first, _ in begin]  # store, row, age
     # By rows, not by episodes: most of the time in a game is spent in the long ones, and late in them.
-    widths = np.array([end - 2 * CONTEXT - first for _, first, end in places])
+    widths = np.array([end - 2 * context - first for _, first, end in places])
     lasts = np.cumsum(widths)
     for nth in ((np.arange(len(begin)) + rng.random(len(begin))) / len(begin) * lasts[-1]).astype(int):
         index = int(np.searchsorted(lasts, nth, side="right"))
         store, first, _ = places[index]
         age = int(nth - (lasts[index] - widths[index]))
         firsts.append((store, first + age, age))
-    frames = [store.frames(tokenizer.config.cameras, row, row + CONTEXT) for store, row, _ in firsts]
+    frames = [store.frames(tokenizer.config.cameras, row, row + context) for store, row, _ in firsts]
     latents = np.stack([encode_frames(tokenizer, one).cpu().numpy() for one in frames])
-    actions = np.stack([store.read("action", row + 1, row + CONTEXT) for store, row, _ in firsts])
+    actions = np.stack([store.read("action", row + 1, row + context) for store, row, _ in firsts])
     ages = np.array([age for *_, age in firsts])
-    others = {name: np.stack([store.read(name, row, row + CONTEXT) for store, row, _ in firsts]) for name in streams}
+    others = {name: np.stack([store.read(name, row, row + context) for store, row, _ in firsts]) for name in streams}
     return Starts.pack(latents, actions, ages, len(begin), others)

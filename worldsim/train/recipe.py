@@ -111,6 +111,7 @@ class ExportStage:
     """What is packed as a world."""
 
     starts: int = 128  # recorded starts, half of them beginnings of episodes
+    context: int = 3  # frames of a start: a world with memories knows from the beginning what they show
     sampling: SamplingConfig = field(default_factory=lambda: SamplingConfig(steps=1))  # how frames are drawn
 
 
