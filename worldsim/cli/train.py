@@ -165,7 +165,7 @@ class DecoderCommand:
     loss: DecoderLossConfig = field(default_factory=DecoderLossConfig)
     resume: bool = False
     loop: Annotated[LoopConfig, tyro.conf.arg(name="")] = field(
-        default_factory=lambda: LoopConfig(optimizer="muon", lr=2e-3, cooldown=0.6)
+        default_factory=lambda: LoopConfig(optimizer="muon", lr=6e-4, cooldown=0.95)
     )
 
     def run(self) -> None:
