@@ -51,6 +51,8 @@ CONSTANTS: dict[str, dict[str, Any]] = {
 
 def migrate_config(values: dict[str, Any]) -> dict[str, Any]:
     """The content of a `config.json`; one of a format that is not known is given back as it is."""
+    if values.get("format_version") in (6, 7, WORLD_FORMAT) and isinstance(values.get("tokenizer"), dict):
+        values = values | {"tokenizer": migrate_tokenizer(values["tokenizer"])}
     if values.get("format_version") not in (6, 7):
         return values
     values = {name: value for name, value in values.items() if name != "burst"}
@@ -59,6 +61,11 @@ def migrate_config(values: dict[str, Any]) -> dict[str, Any]:
     if isinstance(values.get("sampling"), dict) and "surprise" in values["sampling"]:
         values["sampling"] = migrate_sampling(values["sampling"])
     return values | {"format_version": WORLD_FORMAT}
+
+
+def migrate_tokenizer(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a `TokenizerConfig`; ranks were those of a kind of decoder that is gone."""
+    return {name: value for name, value in values.items() if name != "decoder_ranks"}
 
 
 def migrate_sampling(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -85,7 +92,8 @@ def migrate_settings(kind: str, values: Mapping[str, Any]) -> dict[str, Any]:
     """The settings in a checkpoint of some kind; those that were constants of the code are named."""
     values = dict(values)
     if isinstance(values.get("model"), dict):
-        values["model"] = migrate_sizes(values["model"])
+        migrate = migrate_tokenizer if kind == "tokenizer" else migrate_sizes
+        values["model"] = migrate(values["model"])
     trained_here = "batch" in values  # what was unpacked from a world says nothing of how it was trained
     values = (CONSTANTS.get(kind, {}) if trained_here else {}) | values
     return _relative(values) if kind == "dynamics" and "loss" in values and "change_scale" not in values else values

@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from worldsim.cli.main import main
 from worldsim.cli.record import record
+from worldsim.cli.train import DecoderCommand
 from worldsim.data.latents import cache_latents
 from worldsim.errors import DamagedCheckpoint, InvalidInput
 from worldsim.io.weights import write_world
@@ -21,7 +22,7 @@ from worldsim.train.decoder_task import DecoderLossConfig, DecoderTask, export_d
 from worldsim.train.loop import Trainer
 from worldsim.world import World
 
-RANKS = (2, 3, 4)
+WIDTHS = (6, 8)
 
 
 @pytest.fixture(scope="module")
@@ -40,25 +41,14 @@ def task_of(folder, data, run, **options):
     tokenizer = World.from_pretrained(folder, device="cpu").tokenizer.float()
     randomise(tokenizer)
     clips = cache_latents(tokenizer, data, run, "cpu")
-    return DecoderTask([clips], tokenizer, lighter(tokenizer.config, RANKS), batch=8, **options)
+    return DecoderTask([clips], tokenizer, lighter(tokenizer.config, WIDTHS), batch=8, **options)
 
 
 def test_the_light_decoder_is_light():
-    config = lighter(TokenizerConfig(), TokenizerConfig().decoder_ranks)
+    config = lighter(TokenizerConfig(), DecoderCommand.widths)
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         frame = Tokenizer(config).decode(torch.zeros(1, 16, 8, 16))
     assert frame.shape == (1, 3, 64, 128) and counter.get_total_flops() <= 0.15e9
-
-
-def test_it_begins_as_the_old_decoder_as_far_as_its_ranks_go(float32):
-    whole = Tokenizer(TokenizerConfig(16, 32, 4, (4, 4, 8), (4, 6, 8), 1))
-    randomise(whole)
-    latents, errors = torch.randn(8, 4, 2, 4), []
-    for ranks in ((1, 1, 1), (3, 5, 6), (4, 6, 8)):
-        light = Tokenizer(lighter(whole.config, ranks)).decoder
-        light.start_from(whole.decoder, latents)
-        errors.append((light(latents) - whole.decoder(latents)).square().mean() / whole.decoder(latents).var())
-    assert errors[0] > errors[1] > errors[2] and errors[1] < 0.2 and errors[2] < 1e-6
 
 
 def test_it_learns(folder, data, tmp_path, float32):
@@ -80,11 +70,13 @@ def test_at_noisy_latents_it_learns_from_the_old_decoder(folder, data, tmp_path,
 
 
 def test_the_command_leaves_all_but_the_frames_as_they_were(folder, data, tmp_path, capsys):
-    options = ["--data", data.path, "--out", tmp_path, "--steps", 2, "--device", "cpu", "--ranks", *RANKS]
+    options = ["--data", data.path, "--out", tmp_path, "--steps", 2, "--device", "cpu", "--widths", *WIDTHS]
     main([str(option) for option in ["train", "decoder", folder, *options]])
     assert f"wrote {tmp_path / 'world'}" in capsys.readouterr().out
     old, new = (World.from_pretrained(path, device="cpu") for path in (folder, tmp_path / "world"))
-    assert (new.config.tokenizer.decoder, new.config.tokenizer.decoder_ranks) == ("factored", RANKS)
+    assert (new.config.tokenizer.decoder, new.config.tokenizer.decoder_widths) == ("subpixel", WIDTHS)
+    weights = [world.tokenizer.state_dict() for world in (old, new)]
+    assert all(torch.equal(weights[0][n], weights[1][n]) for n in weights[0] if not n.startswith("decoder."))
     states = [world.reset(seed=[0, 1]) for world in (old, new)]
     for action in (1, 2, 0):
         (one, step), (other, again) = (
@@ -96,9 +88,16 @@ def test_the_command_leaves_all_but_the_frames_as_they_were(folder, data, tmp_pa
         assert step.frame.shape == again.frame.shape and (step.frame != again.frame).any()
 
 
+@pytest.mark.parametrize(
+    ("widths", "said"),
+    [((0, 8), "decoder_widths is .*give 1 to 4096"), ((8, 8, 8), "give one each for 1/4 and 1/8 of the image")],
+)
+def test_widths_that_it_cannot_have_are_refused(widths, said):
+    with pytest.raises(InvalidInput, match=said):
+        lighter(TokenizerConfig(), widths)
+
+
 def test_what_does_not_fit_is_refused_and_nothing_is_written(folder, data, tmp_path, capsys):
-    with pytest.raises(InvalidInput, match="decoder is 'factored', not 'residual'; give the world it came from"):
-        lighter(lighter(TokenizerConfig(), RANKS), RANKS)
     with pytest.raises(InvalidInput, match="run `worldsim train decoder"):
         export_decoder(folder, tmp_path, tmp_path / "world")
     task = task_of(folder, data, tmp_path)

@@ -134,7 +134,7 @@ def test_a_checkpoint_with_the_names_of_before_is_trained_on(tmp_path, monkeypat
     wanted["change_scale"] = 6.25  # with which the thresholds are the absolute ones of then
     wanted["loss"]["own_frames_after"] = 0.05
     wanted["loss"]["own_frames_error"] = pytest.approx(3 / (6.25 * task.settings.channels) ** 0.5, rel=1e-5)
-    later = ("single_frames", "single_steps", "memory_dropout", "unseen", "blur")
+    later = ("single_frames", "single_steps", "memory_dropout", "unseen", "blur", "hidden", "guide_errors")
     for new in ("frame_noise", "drawn_frames", *later):  # of heads that read the frame, which came after, and memories
         del wanted["loss"][new]
     del wanted["clips"]["unseen"]
@@ -148,6 +148,17 @@ def test_a_tokenizer_that_was_trained_with_constants_says_them(tmp_path):
     config = {name: value for name, value in task.config().items() if name != "loss"}
     assert migrate_settings("tokenizer", config) == task.config()
     assert migrate_settings("tokenizer", config | {"loss": {"rate": 0.1}})["loss"] == {"rate": 0.1}
+
+
+def test_ranks_of_a_decoder_that_is_gone_are_forgotten(tmp_path):
+    write_world(tmp_path / "world", tiny_files())
+    path = tmp_path / "world" / CONFIG
+    values = json.loads(path.read_text())
+    values["tokenizer"]["decoder_ranks"] = [14, 20, 14]
+    path.write_text(json.dumps(values))
+    assert read_world(tmp_path / "world").config.tokenizer == tiny_files().config.tokenizer
+    model = {"decoder": "residual", "decoder_ranks": [14, 20, 14]}
+    assert migrate_settings("tokenizer", {"model": model})["model"] == {"decoder": "residual"}
 
 
 def test_what_was_unpacked_from_a_world_says_no_constants(tmp_path):

@@ -160,11 +160,13 @@ class DecoderCommand:
     world: Annotated[str, tyro.conf.Positional]  # a shipped name, a local folder or a hub id
     data: tuple[Path, ...]  # episode stores; their latents are computed once and kept in the run's folder
     out: Path  # folder of the run
-    ranks: tuple[int, int, int] = (14, 20, 14)  # of its convolutions at 1/2, 1/4 and 1/8 of the frame
+    widths: tuple[int, int] = (64, 96)  # channels at 1/4 and 1/8 of the frame
     batch: int = 4  # pairs of successive frames: many small steps
     loss: DecoderLossConfig = field(default_factory=DecoderLossConfig)
     resume: bool = False
-    loop: Annotated[LoopConfig, tyro.conf.arg(name="")] = field(default_factory=LoopConfig)
+    loop: Annotated[LoopConfig, tyro.conf.arg(name="")] = field(
+        default_factory=lambda: LoopConfig(optimizer="muon", lr=6e-4, cooldown=0.95)
+    )
 
     def run(self) -> None:
         """Cache the latents, train, and pack the world."""
@@ -174,7 +176,7 @@ class DecoderCommand:
 
         world = World.from_pretrained(self.world, device=self.loop.device)
         tokenizer = world.tokenizer.float()  # as its weights are bf16, of which float32 holds all
-        config = lighter(tokenizer.config, self.ranks)
+        config = lighter(tokenizer.config, self.widths)
         stores = open_stores(self.data)
         check_cameras(stores[0].meta, config.cameras)
         found = (stores[0].meta.height * len(config.cameras), stores[0].meta.width)

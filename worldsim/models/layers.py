@@ -168,62 +168,13 @@ class ShapedConv(nn.Module):
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions; the second starts at zero, so that a deep stack begins as the identity, without norms."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, inner: int | None = None) -> None:
         super().__init__()
-        self.first = nn.Conv2d(width, width, 3, padding=1)
-        self.second = nn.Conv2d(width, width, 3, padding=1)
+        inner = inner or width  # channels between the convolutions
+        self.first = nn.Conv2d(width, inner, 3, padding=1)
+        self.second = nn.Conv2d(inner, width, 3, padding=1)
         nn.init.zeros_(self.second.weight)
         nn.init.zeros_(self.second.bias)  # type: ignore[arg-type]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, width, h, w) -> the same."""
-        return x + self.second(F.silu(self.first(F.silu(x))))
-
-
-class FactoredConv(nn.Sequential):
-    """A 3x3 convolution of low rank: a 3x3 one from or to few channels beside a 1x1 one.
-
-    Depthwise convolutions would need fewer operations still and take longer: on CPUs they wait for memory.
-    """
-
-    def __init__(self, width: int, rank: int, *, outward: bool) -> None:
-        if outward:  # few channels come out of the 3x3 convolution
-            super().__init__(nn.Conv2d(width, rank, 3, padding=1), nn.Conv2d(rank, width, 1))
-        else:
-            super().__init__(nn.Conv2d(width, rank, 1), nn.Conv2d(rank, width, 3, padding=1))
-        self.rank, self.outward = rank, outward
-
-    def take(self, conv: nn.Conv2d, x: Tensor) -> None:
-        """Become as like a whole convolution as the rank lets it, by the main components of what it meets in `x`."""
-        first, second = self[0], self[1]
-        assert isinstance(first, nn.Conv2d) and isinstance(second, nn.Conv2d)
-        assert conv.bias is not None and first.bias is not None and second.bias is not None
-        values = (conv(x) if self.outward else x).transpose(0, 1).flatten(1).float()  # (width, places)
-        # No mean is taken off before a 3x3 convolution: beyond the border is 0.
-        mean = values.mean(1) if self.outward else torch.zeros_like(values[:, 0])
-        centred = values - mean[:, None]
-        basis = torch.linalg.eigh(centred @ centred.T)[1][:, -self.rank :]  # (width, rank)
-        if self.outward:
-            first.weight.copy_(torch.einsum("or,oikl->rikl", basis, conv.weight))
-            first.bias.copy_(basis.T @ (conv.bias - mean))
-            second.weight.copy_(basis[:, :, None, None])
-            second.bias.copy_(mean)
-        else:
-            first.weight.copy_(basis.T[:, :, None, None])
-            first.bias.zero_()
-            second.weight.copy_(torch.einsum("oikl,ir->orkl", conv.weight, basis))
-            second.bias.copy_(conv.bias)
-
-
-class FactoredBlock(nn.Module):
-    """A `ResidualBlock` whose convolutions are of low rank, at the block's middle (`outward`) or at its ends."""
-
-    def __init__(self, width: int, rank: int, *, outward: bool = False) -> None:
-        super().__init__()
-        self.first = FactoredConv(width, rank, outward=outward)
-        self.second = FactoredConv(width, rank, outward=not outward)
-        for parameter in self.second[1].parameters():
-            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, width, h, w) -> the same."""

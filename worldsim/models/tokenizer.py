@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from worldsim.errors import InvalidInput, check_bounds
-from worldsim.models.decoders import decoders, stack
-from worldsim.models.layers import ResidualBlock
+from worldsim.models.decoders import check_widths, decoders, stack
 
 STRIDE = 8  # image pixels to a latent, in both directions
 
@@ -28,11 +27,10 @@ class TokenizerConfig:
     width: int = 128
     channels: int = 16  # of a latent
     encoder_widths: tuple[int, int, int] = (32, 64, 96)  # at 1/2, 1/4 and 1/8 of the image
-    decoder_widths: tuple[int, int, int] = (32, 64, 128)
+    decoder_widths: tuple[int, ...] = (32, 64, 128)  # as the decoder's `scales`, here at 1/2, 1/4 and 1/8 of the image
     blocks: int = 2  # residual blocks at 1/4 and 1/8; the decoder has one more at 1/8
     cameras: tuple[str, ...] = ("rgb",)  # image streams of one size that make a frame, one above the other
     decoder: str = "residual"  # name in `worldsim.models.decoders`
-    decoder_ranks: tuple[int, int, int] = (14, 20, 14)  # of a factored decoder's convolutions, at 1/2, 1/4 and 1/8
 
     def __post_init__(self) -> None:
         if self.height % STRIDE or self.width % STRIDE:
@@ -47,8 +45,9 @@ class TokenizerConfig:
         sides, widths = (STRIDE, 8192), (1, 4096)
         check_bounds(
             "tokenizer", self, height=sides, width=sides, channels=(1, 512),
-            encoder_widths=widths, decoder_widths=widths, decoder_ranks=widths, blocks=(0, 64),
+            encoder_widths=widths, decoder_widths=widths, blocks=(0, 64),
         )  # fmt: skip
+        check_widths(self)
 
     @property
     def latent_height(self) -> int:
@@ -76,8 +75,8 @@ class Tokenizer(nn.Module):
         self.encoder = nn.Sequential(
             nn.PixelUnshuffle(2),
             nn.Conv2d(12, half, 3, padding=1), nn.SiLU(),
-            *_down(half, quarter), stack(ResidualBlock, quarter, config.blocks), nn.SiLU(),
-            *_down(quarter, eighth), stack(ResidualBlock, eighth, config.blocks), nn.SiLU(),
+            *_down(half, quarter), stack(quarter, config.blocks), nn.SiLU(),
+            *_down(quarter, eighth), stack(eighth, config.blocks), nn.SiLU(),
             nn.Conv2d(eighth, config.channels, 1),
         )  # fmt: skip
         self.decoder = decoders.kind(config.decoder)(config, config.decoder)

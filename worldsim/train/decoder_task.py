@@ -1,9 +1,7 @@
 """Training a lighter decoder for a finished world, on the latents of its own tokenizer: no dynamics are trained anew.
 
-The new decoder is the old one with its convolutions factored (Zhang et al., 2016, "Accelerating very deep convolutional
-networks"), trained on from there. It learns from recorded frames, and, where its latents have more noise than those
-have, from what the old decoder makes of them (knowledge distillation; Hinton et al., 2015): dreamed latents are never
-quite recorded ones.
+It learns from recorded frames, and, where its latents have more noise than those have, from what the old decoder makes
+of them (knowledge distillation; Hinton et al., 2015): dreamed latents are never quite recorded ones.
 """
 
 from __future__ import annotations
@@ -17,14 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from worldsim.config import build
 from worldsim.data.latents import LatentEpisodes, weights_digest
 from worldsim.errors import DamagedCheckpoint, InvalidInput, check_bounds
 from worldsim.io.files import write_json
 from worldsim.io.folders import find_world
 from worldsim.io.media import contact_sheet
 from worldsim.io.weights import read_world, write_world
-from worldsim.models.decoders import FactoredDecoder, decoders
+from worldsim.models.decoders import decoders
 from worldsim.models.tokenizer import Tokenizer, TokenizerConfig, to_frames, to_images
 from worldsim.train.checkpoint import load_checkpoint, setting
 from worldsim.train.export import RECORD, read_records
@@ -32,7 +29,6 @@ from worldsim.train.record import TrainingRecord
 from worldsim.train.tokenizer_task import RUN, Runs, TokenizerLossConfig, plain, psnr, reconstruction_loss
 
 AVERAGE = "average.decoder."  # in the names of a checkpoint
-STARTING_BATCHES = 4  # whose latents say what a factored decoder has to hold
 
 
 @dataclass(frozen=True)
@@ -93,9 +89,6 @@ class DecoderTask:
         self.frames_per_batch = batch * RUN
         self._runs = Runs([store.store for store in stores], config.cameras)
         decoder = decoders.kind(config.decoder)(config, config.decoder)
-        if isinstance(decoder, FactoredDecoder):
-            seen = torch.cat([self.batch(step, 0)["latents"].flatten(0, 1).float() for step in range(STARTING_BATCHES)])
-            decoder.start_from(tokenizer.decoder, seen.to(tokenizer.log_rms.device) * torch.exp(tokenizer.log_rms))
         self.model = DecoderLoss(decoder, tokenizer, loss or DecoderLossConfig())
 
     def config(self) -> dict[str, Any]:
@@ -132,11 +125,9 @@ class DecoderTask:
         return contact_sheet([frames.numpy(), *made])
 
 
-def lighter(config: TokenizerConfig, ranks: Sequence[int]) -> TokenizerConfig:
-    """The sizes of a tokenizer with its decoder factored; raises InvalidInput where that cannot be."""
-    if config.decoder != "residual":
-        raise InvalidInput(f"this world's decoder is {config.decoder!r}, not 'residual'; give the world it came from")
-    return replace(config, decoder="factored", decoder_ranks=build(tuple[int, int, int], list(ranks), "ranks"))
+def lighter(config: TokenizerConfig, widths: Sequence[int]) -> TokenizerConfig:
+    """The sizes of a tokenizer with a sub-pixel decoder; raises InvalidInput for widths that it cannot have."""
+    return replace(config, decoder="subpixel", decoder_widths=tuple(widths))
 
 
 def export_decoder(world: str | Path, run: Path, out: Path) -> None:
@@ -153,7 +144,7 @@ def export_decoder(world: str | Path, run: Path, out: Path) -> None:
     tensors, meta = load_checkpoint(path)
     config = setting(path, meta, "model", TokenizerConfig)
     own = files.config.tokenizer
-    if replace(own, decoder=config.decoder, decoder_ranks=config.decoder_ranks) != config:
+    if replace(own, decoder=config.decoder, decoder_widths=config.decoder_widths) != config:
         raise DamagedCheckpoint(f"checkpoint {path} decodes the latents of another world; give the one it is for")
     old = "tokenizer.decoder."
     model = {name: tensor for name, tensor in files.model.items() if not name.startswith(old)}

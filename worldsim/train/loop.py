@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 import torch.distributed as dist
@@ -25,10 +25,12 @@ from worldsim.errors import DamagedCheckpoint, InvalidInput, TrainingError
 from worldsim.runtime.devices import autocast_dtype
 from worldsim.train.checkpoint import load_checkpoint, load_optimizer, optimizer_tensors, save_checkpoint
 from worldsim.train.interrupts import Interrupts
+from worldsim.train.muon import Muon
 from worldsim.train.prefetch import Prefetch
 from worldsim.train.record import TrainingRecord
 
 REPORTED = 20  # steps between points of the loss curve
+OPTIMIZERS: dict[str, type[torch.optim.AdamW]] = {"adamw": torch.optim.AdamW, "muon": Muon}
 MOST_SKIPPED = 10  # steps in a row whose numbers are not finite, before training gives up
 
 
@@ -68,6 +70,7 @@ class LoopConfig:
 
     hours: float = 1.0  # wall-clock budget of this call
     steps: int | None = None  # stop at this step instead, whatever the time
+    optimizer: Literal["adamw", "muon"] = "adamw"  # muon: see worldsim.train.muon
     lr: float = 1e-3
     warmup: int = 200  # steps over which the learning rate rises
     warmup_share: float = 0.1  # of the budget, over which it rises if that is shorter
@@ -86,6 +89,7 @@ class LoopConfig:
             ("hours", self.hours > 0, "more than 0"),
             ("accumulate", self.accumulate >= 1, "1 or more"),
             ("steps", self.steps is None or self.steps >= 0, "0 or more"),
+            ("optimizer", self.optimizer in OPTIMIZERS, " or ".join(OPTIMIZERS)),
             ("lr", self.lr > 0, "more than 0"),
             ("warmup", self.warmup >= 0, "0 or more"),
             ("warmup_share", 0 <= self.warmup_share <= 1, "a share from 0 to 1"),
@@ -137,7 +141,7 @@ class Trainer:
         self.model = task.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = AveragedModel(self.model, multi_avg_fn=self._toward)
         self.average.n_averaged += 1  # begins as a copy; else the first update would be another one
-        self.optimizer = torch.optim.AdamW(
+        self.optimizer = OPTIMIZERS[config.optimizer](
             self.model.parameters(), lr=config.lr, betas=(0.9, 0.98), weight_decay=config.weight_decay
         )
         self.step = 0
@@ -166,8 +170,8 @@ class Trainer:
             raise DamagedCheckpoint(
                 f"checkpoint {self.path} is of a {meta.get('kind')}, not of a {self.task.kind}; give another --out"
             )
-        config = self.task.config()
-        for key, value in meta["config"].items():  # one unpacked from a world does not say all
+        config = self._settings()
+        for key, value in ({"optimizer": "adamw"} | meta["config"]).items():  # one unpacked from a world says less
             if not _agrees(config.get(key), value):
                 raise DamagedCheckpoint(
                     f"checkpoint {self.path} was trained with another {key} ({value} instead of {config.get(key)}); "
@@ -196,8 +200,12 @@ class Trainer:
         tensors = {f"model.{n}": t for n, t in self.model.state_dict().items()}
         tensors |= {f"average.{n}": t for n, t in self.average.module.state_dict().items()}
         tensors |= optimizer_tensors(self.optimizer)
-        save_checkpoint(self.path, tensors, {"kind": self.task.kind, "step": self.step, "config": self.task.config()})
+        save_checkpoint(self.path, tensors, {"kind": self.task.kind, "step": self.step, "config": self._settings()})
         self.record.save()
+
+    def _settings(self) -> dict[str, Any]:
+        """What a resumed run must share."""
+        return self.task.config() | {"optimizer": self.config.optimizer}
 
     def _toward(self, averages: Any, weights: Any, _: Any) -> None:
         """Move the averages towards the weights of this step: by more in the first steps, which are worth little."""
