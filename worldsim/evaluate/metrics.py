@@ -66,7 +66,7 @@ def ssim(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def interval(statistic: Callable[[np.ndarray], float], units: int, *, seed: int = 0) -> list[float]:
     """The middle 95 % of a statistic over bootstrap resamples: [low, high].
 
-    `statistic` maps an index array (units,) int64, drawn with replacement, to a number. The units should be
+    `statistic` maps an index array (units,) int64, drawn with replacement and sorted, to a number. The units should be
     independent of each other: clips or episodes, never single frames. Resamples without a value are left
     out.
     """
@@ -74,11 +74,21 @@ def interval(statistic: Callable[[np.ndarray], float], units: int, *, seed: int 
 
     if units < 2:  # which bootstrap refuses: every resample is the same one
         return [statistic(np.zeros(units, np.int64))] * 2
+    known: dict[bytes, float] = {}
+
+    def once(index: np.ndarray) -> float:
+        """The statistic of a resample; of few units the same ones are drawn again and again."""
+        index = np.sort(index)
+        key = index.tobytes()
+        if key not in known:
+            known[key] = statistic(index)
+        return known[key]
+
     rng = np.random.default_rng(seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DegenerateDataWarning)  # of resamples without a value
         found = bootstrap(
-            (np.arange(units),), statistic, n_resamples=DRAWS, vectorized=False, method="percentile", rng=rng
+            (np.arange(units),), once, n_resamples=DRAWS, vectorized=False, method="percentile", rng=rng
         )
     drawn = found.bootstrap_distribution
     values = drawn[np.isfinite(drawn)]
