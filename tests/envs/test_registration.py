@@ -115,3 +115,13 @@ def test_importing_worldsim_registers_and_imports_little():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.stdout.strip() == "[]", result.stderr
+
+
+def test_loading_a_world_does_not_import_pytorchs_compiler():
+    code = (
+        "import sys; from worldsim.io.folders import find_world; from worldsim.io.weights import read_world\n"
+        "read_world(find_world('car-racing'))\n"
+        "print([m for m in ('torch._dynamo', 'sympy') if m in sys.modules])\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.stdout.strip() == "[]", result.stderr

@@ -87,9 +87,7 @@ def interval(statistic: Callable[[np.ndarray], float], units: int, *, seed: int 
     rng = np.random.default_rng(seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DegenerateDataWarning)  # of resamples without a value
-        found = bootstrap(
-            (np.arange(units),), once, n_resamples=DRAWS, vectorized=False, method="percentile", rng=rng
-        )
+        found = bootstrap((np.arange(units),), once, n_resamples=DRAWS, vectorized=False, method="percentile", rng=rng)
     drawn = found.bootstrap_distribution
     values = drawn[np.isfinite(drawn)]
     return [float(v) for v in np.percentile(values, (2.5, 97.5))] if len(values) else [np.nan, np.nan]

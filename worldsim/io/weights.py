@@ -24,6 +24,7 @@ from worldsim.io.folders import AUDIO, CARD, CONFIG, MODEL, STARTS
 from worldsim.migration import migrate_weights
 from worldsim.models.audio import AudioHead
 from worldsim.models.dynamics import Dynamics
+from worldsim.models.shapes import shapes_only
 from worldsim.models.tokenizer import Tokenizer
 
 WEIGHT_BYTES, CARD_BYTES = 16 * 2**30, 4 * 2**20  # the largest files that are read
@@ -63,7 +64,7 @@ def _check_shapes(
     config: WorldConfig, tensors: Mapping[str, Tensor], audio: Mapping[str, Tensor], where: str
 ) -> None:  # fmt: skip
     """Compare the weights with networks that take no memory, so that no config makes us build others than these."""
-    with torch.device("meta"):
+    with shapes_only():
         parts: dict[str, torch.nn.Module] = {
             "tokenizer": Tokenizer(config.tokenizer),
             "dynamics": Dynamics(config.dynamics),

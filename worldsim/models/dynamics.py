@@ -253,7 +253,7 @@ class Dynamics(nn.Module):
             nn.Conv2d(c.local, c.local, 3, padding=1), nn.SiLU(),
         )  # fmt: skip
         self.embed = nn.Linear(c.local * cells, d)
-        self.position = nn.Parameter(torch.randn(c.tokens, d) * 0.02)
+        self.position = nn.Parameter(nn.init.normal_(torch.empty(c.tokens, d), std=0.02))
         self.history = nn.ModuleList(HistoryBlock(c) for _ in range(c.history_blocks))
         self.history_mods = Modulation(c.cond_dim, d, HistoryBlock.PARTS, c.history_blocks)
         self.heads = Heads(c)

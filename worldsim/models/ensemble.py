@@ -42,9 +42,9 @@ class Members(nn.Module):
 
     def __init__(self, members: int, inputs: int, outputs: int, hidden: int) -> None:
         super().__init__()
-        self.enter = nn.Parameter(torch.randn(members, inputs, hidden) * inputs**-0.5)
-        self.shift = nn.Parameter(torch.rand(members, 1, hidden) * 2 - 1)
-        self.leave = nn.Parameter(torch.randn(members, hidden, outputs) * hidden**-0.5)
+        self.enter = nn.Parameter(nn.init.normal_(torch.empty(members, inputs, hidden), std=inputs**-0.5))
+        self.shift = nn.Parameter(nn.init.uniform_(torch.empty(members, 1, hidden), -1, 1))
+        self.leave = nn.Parameter(nn.init.normal_(torch.empty(members, hidden, outputs), std=hidden**-0.5))
 
     def _apply(self, fn: object, recurse: bool = True) -> Members:
         super()._apply(lambda t: t.to(fn(t).device), recurse)  # type: ignore[operator]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -109,8 +110,8 @@ class TimeAttention(nn.Module):
         self.norm = QKNorm(dim // heads)
         self.out = nn.Linear(dim, dim)
         # Start with a mild preference for the recent past.
-        slopes = torch.linspace(0.0, 0.5, heads)[:, None] * torch.arange(context_length + 1)[None, :].sqrt()
-        self.bias = nn.Parameter(-slopes)  # (H, context_length + 1), by distance in steps
+        slopes = np.linspace(0.0, 0.5, heads)[:, None] * np.sqrt(np.arange(context_length + 1))
+        self.bias = nn.Parameter(torch.tensor((-slopes).tolist()))  # (H, context_length + 1), by distance in steps
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(..., D) -> queries, keys, values (..., H, C)."""

@@ -19,6 +19,7 @@ from worldsim.io.starts import Starts
 from worldsim.io.weights import WorldFiles, read_card, write_world
 from worldsim.models.dynamics import Dynamics, DynamicsConfig
 from worldsim.models.ensemble import Members
+from worldsim.models.shapes import shapes_only
 from worldsim.models.state_heads import Exact
 from worldsim.models.tokenizer import Tokenizer
 from worldsim.sampling.sampler import SamplingConfig
@@ -58,7 +59,7 @@ def export_world(
         reward_scale=setting(path, meta, "reward_scale", float),
     )  # fmt: skip
     card = read_card(out) or f"# {name}\n"
-    with torch.device("meta"):
+    with shapes_only():
         dynamics = Dynamics(config.dynamics)
     read_off = dynamics.heads.streams_read_off  # depth is a hundred times as large as latents
     streams = tuple(name for name in config.dynamics.streams if name not in read_off)
