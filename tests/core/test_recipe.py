@@ -38,6 +38,7 @@ def refused(folder, capsys, old="", new=""):
         ("hours = 0.5", 'hours = "long"', "tokenizer: hours: input should be a valid number, found 'long'"),
         ("hours = 0.5", "hours = 0", "tokenizer: hours is 0.0; give more than 0"),
         ("steps = 400", "steps = 0", "steps is 0"),
+        ("starts = 4", "context = 0", "export context is 0"),
         ('name = "ball"', "", "missing fields ['name']"),
         ('name = "ball"', 'name = "a/b"', "world name 'a/b' cannot be used"),
         ("clip = 8", "clip = = 8", "is no TOML"),

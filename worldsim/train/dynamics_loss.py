@@ -126,7 +126,8 @@ class DynamicsLoss(nn.Module):
         context = frames
         if progress >= c.own_frames_after and step % 2:
             context = self._own_frames(frames, target, given, generator)
-            given = replace(given, recalled=erring(recalled, context - frames, c.guide_errors, generator))
+            if c.guide_errors:
+                given = replace(given, recalled=erring(recalled, context - frames, c.guide_errors, generator))
         if c.blur:
             context, guides = blurred(context, given.recalled, c.blur, generator)
             given = replace(given, recalled=guides)

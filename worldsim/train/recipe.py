@@ -14,7 +14,7 @@ from typing import Any
 from worldsim.config import build, check_world_name
 from worldsim.data.clips import ClipConfig
 from worldsim.data.events import EventSpec
-from worldsim.errors import InvalidInput
+from worldsim.errors import InvalidInput, check_bounds
 from worldsim.sampling.sampler import SamplingConfig
 from worldsim.train.audio_codec_task import AudioCodecLossConfig
 from worldsim.train.audio_task import AudioLossConfig
@@ -113,6 +113,9 @@ class ExportStage:
     starts: int = 128  # recorded starts, half of them beginnings of episodes
     context: int = 3  # frames of a start: a world with memories knows from the beginning what they show
     sampling: SamplingConfig = field(default_factory=lambda: SamplingConfig(steps=1))  # how frames are drawn
+
+    def __post_init__(self) -> None:
+        check_bounds("export", self, starts=(1, 1_000_000), context=(1, 100_000))
 
 
 @dataclass(frozen=True)
