@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from worldsim.data.episodes import Episodes
+from worldsim.io.locks import hold
 from worldsim.world import World
 
 SUPPORT = Path(__file__).parents[1] / "support"
@@ -170,6 +171,13 @@ def test_a_state_that_is_no_json_is_one_sentence(tmp_path, capsys):
     with pytest.raises(SystemExit):
         make(tmp_path, capsys)
     assert "state.json cannot be read" in capsys.readouterr().err
+
+
+def test_a_folder_that_another_process_makes_a_world_in_is_refused(tmp_path, capsys):
+    with hold(tmp_path / "out" / ".lock", "unused"), pytest.raises(SystemExit):
+        make(tmp_path, capsys)
+    assert "is being made by another process" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "data").exists()
 
 
 def test_a_full_disk_is_one_sentence_and_the_making_goes_on_when_there_is_space(tmp_path, capsys, full_disk):

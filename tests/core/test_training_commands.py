@@ -17,6 +17,7 @@ from worldsim.data.episode_writer import EpisodeWriter
 from worldsim.data.episodes import Episodes
 from worldsim.data.latents import encode_frames, load_tokenizer
 from worldsim.errors import DamagedCheckpoint, InvalidInput, MissingDependency
+from worldsim.io.locks import hold
 from worldsim.train import dynamics_task
 from worldsim.train.board import logging_to
 from worldsim.train.checkpoint import load_checkpoint
@@ -78,6 +79,15 @@ def test_without_tensorboard_training_says_how_to_get_it(data, tmp_path, monkeyp
         fit(tokenizer_task(open_stores((data,))[0]), brief(1), tmp_path, resume=False)
 
 
+def test_a_run_that_another_process_trains_in_is_refused_as_it_is(data, tmp_path):
+    with (
+        hold(tmp_path / ".tokenizer.lock", "unused"),
+        pytest.raises(InvalidInput, match="trained in by another process"),
+    ):
+        fit(tokenizer_task(open_stores((data,))[0]), brief(2), tmp_path, resume=False)
+    assert not (tmp_path / "tokenizer.safetensors").exists()
+
+
 def test_stores_whose_numbers_teach_nothing_are_refused_by_name(tmp_path, monkeypatch):
     monkeypatch.setattr("worldsim.data.episode_writer.FINITE_STREAMS", ())  # as stores were written before
     for name, stream, value in (("nan", "reward", np.nan), ("far", "action", 7)):
@@ -117,7 +127,7 @@ def test_a_full_disk_is_one_sentence_wherever_it_is_met(data, tmp_path, full_dis
     assert load_checkpoint(tmp_path / "frame" / "tokenizer.safetensors")[1]["step"] == 3
     assert "Traceback" not in capsys.readouterr().err
     left = {path.name for path in tmp_path.rglob("*") if path.is_file() and "tfevents" not in path.name}
-    assert left == {"tokenizer.safetensors", "tokenizer.json", "tokenizer.png"}
+    assert left == {"tokenizer.safetensors", "tokenizer.json", "tokenizer.png", ".tokenizer.lock"}
 
 
 def test_the_first_error_is_told_where_the_last_saving_fails_too(data, tmp_path, full_disk):

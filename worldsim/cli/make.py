@@ -18,8 +18,10 @@ from worldsim.cli.make_stage import Stage
 from worldsim.cli.output import require_writable, say
 from worldsim.errors import InvalidInput
 from worldsim.io.files import read_json, write_atomically, write_json
+from worldsim.io.locks import hold
 from worldsim.train.recipe import HELD_OUT_SHARE, DataConfig, Recipe, load_recipe
 
+LOCK = ".lock"
 STATE = "state.json"  # in the folder of a making: which stages are done, and of what
 CHECKPOINT = {kind: f"run/{kind}.safetensors" for kind in ("tokenizer", "dynamics")}
 ALMOST = 0.01  # share of a budget that is not worth going on for
@@ -48,7 +50,8 @@ def make(
         whole.scaled(scale), recipe, out or Path("runs") / (whole.name + ("-trial" if scale < 1 else "")), device
     )
     made.check()
-    made.run()
+    with hold(made.out / LOCK, f"{made.out} is being made by another process; wait for it, or give another --out"):
+        made.run()
     if scale < 1:
         for sentence in made.outlook(whole):
             say(sentence)

@@ -20,6 +20,7 @@ from worldsim.data.clips import ClipConfig
 from worldsim.data.episodes import Episodes, EpisodesMeta
 from worldsim.data.events import EventSpec
 from worldsim.errors import InvalidInput
+from worldsim.io.locks import hold
 from worldsim.models.heads import Reads
 from worldsim.sampling.sampler import SamplingConfig
 from worldsim.train.board import logging_to, require_tensorboard
@@ -314,6 +315,8 @@ def fit(task: Task, config: LoopConfig, out: Path, resume: bool) -> Trainer:
 
     with logging_to(out / "tensorboard"), contextlib.ExitStack() as stack:
         if trainer.rank == 0:
+            busy = f"{out} is being trained in by another process; wait for it, or give another --out"
+            stack.enter_context(hold(out / f".{task.kind}.lock", busy))
             board = stack.enter_context(open_board(out / "tensorboard" / task.kind))
         try:
             trainer.run(log, show)

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import zarr
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from worldsim.data.episode_stream import StreamWriter, chunk_rows, create_array
 from worldsim.data.episodes import (
@@ -36,6 +36,7 @@ from worldsim.data.episodes import (
 )
 from worldsim.errors import InvalidInput, InvalidState, WorldsimError
 from worldsim.io.files import fsync, making_folder
+from worldsim.io.locks import hold
 from worldsim.spec import StreamSpec
 
 LOCK = ".lock"  # in the store's folder
@@ -294,9 +295,4 @@ def _lock(path: Path) -> FileLock:
     A folder that is no store is left as it is.
     """
     open_store(path, mode="r")
-    lock = FileLock(path / LOCK, blocking=False, thread_local=False)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise InvalidInput(f"{str(path)!r} is being recorded to already; wait, or give another folder") from error
-    return lock
+    return hold(path / LOCK, f"{str(path)!r} is being recorded to already; wait, or give another folder")
