@@ -67,6 +67,7 @@ def main() -> None:
     parser.add_argument("--num-envs", type=int, nargs="+", default=[1, 16])
     parser.add_argument("--steps", type=int, default=100, help="timed in every round")
     parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--compiled", action="store_true", help="time compiled worlds, too")
     parser.add_argument("--json", type=Path, default=None)
     args = parser.parse_args()
     worlds = [World.from_pretrained(name) for name in args.worlds]
@@ -81,11 +82,13 @@ def main() -> None:
           f"{by_frame[0]:.2f} and {by_frame[1]:.2f} dB; of each other in dreams "
           f"{results['likeness_in_dreams']:.2f} dB")  # fmt: skip
     for count in args.num_envs:
-        rate = np.median(rates(worlds, count, args.steps, args.rounds), axis=1)
         gflop = [step_gflop(world, count) / count for world in worlds]
-        results[f"{count} environments"] = {"steps_per_s": rate.tolist(), "gflop_per_step": gflop}
-        print(f"{count} environments: {rate[0]:.0f} and {rate[1]:.0f} steps/s, {rate[1] / rate[0]:.2f} times; "
-              f"{gflop[0]:.3f} and {gflop[1]:.3f} GFLOP a step")  # fmt: skip
+        timed = {"": worlds} | ({", compiled": [w.compiled(count) for w in worlds]} if args.compiled else {})
+        for how, served in timed.items():
+            rate = np.median(rates(served, count, args.steps, args.rounds), axis=1)
+            results[f"{count} environments{how}"] = {"steps_per_s": rate.tolist(), "gflop_per_step": gflop}
+            print(f"{count} environments{how}: {rate[0]:.0f} and {rate[1]:.0f} steps/s, {rate[1] / rate[0]:.2f} times; "
+                  f"{gflop[0]:.3f} and {gflop[1]:.3f} GFLOP a step")  # fmt: skip
     if args.json is not None:
         args.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
