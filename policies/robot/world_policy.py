@@ -4,34 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from worldsim.errors import InvalidInput
-from worldsim.io.folders import find_world
-from worldsim.models.action_tokens import SOON, Known
+from worldsim.models.acting import SOON
+from worldsim.policies.robot.actors import Moment, actor_of, by_seed
 from worldsim.policies.robot.protocol import STATE, TASK, Batch
-from worldsim.sampling.noise import STREAM_ACTIONS, STREAM_NEXT, normal
-from worldsim.train.actions_task import load_actions
 from worldsim.world import World
 
 
 class WorldPolicy:
     """Acts by the action tokens of the world in `path`, with LeRobot's interface.
 
-    It sees the frame, the one before, and the streams that its tokens were trained with. Of each chunk `act_steps`
-    actions are taken before it looks again. Raises InvalidInput for a world without action tokens.
+    A world that has them in its own denoiser imagines the next frame with the actions that lead there; otherwise they
+    are drawn by the network beside it. It sees frames and the streams that these read. Of each chunk `act_steps`
+    actions are taken before it draws anew. Raises InvalidInput for a world without action tokens.
     """
 
     sees_frames = True
 
     def __init__(self, path: str | Path, *, device: str = "auto", act_steps: int = 2, outcome: int = SOON) -> None:
         self.world = World.from_pretrained(path, device=device)
-        self.tokens = load_actions(self.world, find_world(path))
-        if not 1 <= act_steps <= self.tokens.config.chunk:
-            raise InvalidInput(f"act_steps is {act_steps}; give 1 to {self.tokens.config.chunk}, the chunk's length")
+        self._actor = actor_of(self.world, path)
+        if not 1 <= act_steps <= self._actor.chunk:
+            raise InvalidInput(f"act_steps is {act_steps}; give 1 to {self._actor.chunk}, the chunk's length")
         self._act_steps, self._outcome = act_steps, outcome
         self._seeds: Sequence[int] = (0,)
         self.reset()
@@ -42,38 +42,31 @@ class WorldPolicy:
 
     def reset(self) -> None:
         """Begin a batch of episodes."""
-        self._previous: Tensor | None = None
+        self._past: Any = None
         self._queue: list[Tensor] = []
         self._time = 0
 
     @torch.no_grad()
     def select_action(self, batch: Batch) -> Tensor:
         """The next actions (B, A)."""
-        frame = self._latents(batch)
-        if self._previous is None:
-            self._previous = frame
+        moment = self._moment(batch)
+        seen, self._past = self._actor.look(moment, self._past)
         if not self._queue:
-            self._queue = list(self._chunk(frame, batch)[:, : self._act_steps].unbind(1))
-        self._previous, self._time = frame, self._time + 1
+            chunk = self._actor.act(moment, seen, self._outcome).cpu()
+            self._queue = list(chunk[:, : self._act_steps].unbind(1))
+        self._time += 1
         return self._queue.pop(0)
 
+    @torch.no_grad()
     def predict_action_chunk(self, batch: Batch) -> Tensor:
         """The next actions (B, chunk, A), without taking note of the frame."""
-        return self._chunk(self._latents(batch), batch)
+        moment = self._moment(batch)
+        seen, _ = self._actor.look(moment, self._past)
+        return self._actor.act(moment, seen, self._outcome).cpu()
 
-    def _chunk(self, frame: Tensor, batch: Batch) -> Tensor:
-        count, tokens = len(frame), self.tokens
-        keys = [self._seeds[row % len(self._seeds)] for row in range(count)]
-        zeros = [0] * count
-        noise = normal(keys, zeros, [self._time] * count, STREAM_ACTIONS, (tokens.numbers_drawn,))
-        next_noise = normal(keys, zeros, [self._time] * count, STREAM_NEXT, tuple(frame.shape[1:]))
-        previous = frame if self._previous is None else self._previous
-        known = Known(
-            frame, previous, self._streams(batch), torch.ones(count, dtype=torch.bool, device=frame.device),
-            torch.from_numpy(next_noise).to(frame.device), torch.zeros(count, device=frame.device),
-            torch.full((count,), self._outcome, device=frame.device),
-        )  # fmt: skip
-        return tokens.draw(known, torch.from_numpy(noise).to(frame.device)).cpu()
+    def _moment(self, batch: Batch) -> Moment:
+        frame = self._latents(batch)
+        return Moment(frame, self._streams(batch), by_seed(self._seeds, len(frame)), self._time)
 
     def _latents(self, batch: Batch) -> Tensor:
         names = [name for name in batch if name.startswith("observation.image")]
@@ -86,7 +79,7 @@ class WorldPolicy:
     def _streams(self, batch: Batch) -> dict[str, Tensor]:
         """The values that the tokens read; raises InvalidInput where the batch lacks one, or names an unknown task."""
         values: dict[str, Tensor] = {}
-        for name in self.tokens.config.streams:
+        for name in self._actor.streams:
             spec = self.world.spec.streams[name]
             if name == TASK:
                 if unknown := [task for task in batch["task"] if task not in spec.names]:

@@ -12,7 +12,8 @@ from worldsim.cli.main import main
 from worldsim.data.episodes import Episodes
 from worldsim.data.latents import cache_latents
 from worldsim.errors import InvalidInput
-from worldsim.models.action_tokens import NOT_SOON, SOON, UNKNOWN, ActionTokensConfig
+from worldsim.models.acting import NOT_SOON, SOON, UNKNOWN
+from worldsim.models.action_tokens import ActionTokensConfig
 from worldsim.policies.robot.labelling import label_episodes, tokens_of
 from worldsim.policies.robot.protocol import chosen, load_policy, make_batch
 from worldsim.policies.robot.world_policy import WorldPolicy

@@ -239,7 +239,8 @@ class Making:
             lambda loop, go_on: DynamicsCommand(
                 data=tuple(self.train_data), out=self.out / "run", batch=c.batch, clip=c.clip, patch=c.patch,
                 augment=c.augment, event=c.event, period=c.period, streams=c.streams, foreseen=c.foreseen,
-                redraw=c.redraw, history_blocks=c.history_blocks, denoiser_blocks=c.denoiser_blocks,
+                redraw=c.redraw, action_tokens=c.action_tokens, history_blocks=c.history_blocks,
+                denoiser_blocks=c.denoiser_blocks,
                 numbers_data=tuple(self.numbers_data), numbers_share=c.numbers_share,
                 conditions=c.conditions, heads=c.heads, memories=c.memories, options=c.options, loss=c.loss,
                 clips=c.clips, resume=go_on, loop=loop,

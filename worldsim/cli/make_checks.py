@@ -11,7 +11,7 @@ from worldsim.data.episodes import Episodes
 from worldsim.data.stream_cache import PLAIN_KINDS
 from worldsim.errors import InvalidInput
 from worldsim.models.conditions import conditions
-from worldsim.models.dynamics import CONDITIONS, HEADS, DynamicsConfig
+from worldsim.models.dynamics import HEADS, DynamicsConfig, usual_conditions
 from worldsim.models.heads import heads
 from worldsim.models.memories import memories
 from worldsim.models.tokenizer import TokenizerConfig
@@ -122,11 +122,13 @@ def _check_dynamics(recipe: Recipe, recorded: Recorded) -> None:
     rows, columns = recorded.height * len(recipe.tokenizer.cameras) // 8, recorded.width // 8
     actions = recorded.actions  # None: a table's, which is read when it is imported
     sizes = (1, 0) if actions is None else (actions.n, len(actions.low))
+    tokens = 0 if actions is None else c.action_tokens
     try:
         config = DynamicsConfig(
             recipe.tokenizer.channels, rows, columns, c.patch, *sizes,
-            context_length=c.clip - 1, period=c.period, conditions=c.conditions or CONDITIONS,
+            context_length=c.clip - 1, period=c.period, conditions=c.conditions or usual_conditions(tokens),
             output_heads=c.heads or HEADS, memories=c.memories, options=c.options,
+            denoiser_blocks=c.denoiser_blocks, action_tokens=tokens,
             streams={name: recorded.streams[name] for name in c.streams},
         )  # fmt: skip
         conditions.build(config, c.conditions)

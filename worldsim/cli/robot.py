@@ -97,9 +97,13 @@ class LabelCommand:
             if path is not None:
                 require_writable(path)
         world = World.from_pretrained(self.world, device=self.device)
-        tokens = None if self.by == "head" else tokens_of(world, self.world)
+        alone = self.videos is not None  # videos have nothing but frames
+        tokens = None if self.by == "head" else tokens_of(world, self.world, frames_alone=alone)
         if self.by == "tokens" and tokens is None:
-            raise InvalidInput(f"world {self.world!r} has no action tokens; leave out --by, or train them")
+            raise InvalidInput(
+                f"world {self.world!r} has no action tokens that read such data; leave out --by, or train them "
+                "(worldsim train actions)"
+            )
         check_labeller(world, tokens)
         if self.videos is not None and self.out is not None:
             count = write_labels(world, self.videos, self.out, tokens)

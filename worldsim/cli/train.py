@@ -77,6 +77,7 @@ class DynamicsCommand:
     streams: tuple[str, ...] = ()  # recorded sensors to learn and dream: proprio, depth, …; a token is a task
     foreseen: tuple[str, ...] = ()  # of these, vectors predicted before the frame, which is drawn to fit them
     redraw: bool = False  # draw frames anew from what is foreseen, not as changes of the last frame
+    action_tokens: int = 0  # next actions that are learned together with the frame, so that the world can act; 0: none
     numbers_data: tuple[
         Path, ...
     ] = ()  # more stores, whose frames are of no use: what is foreseen learns from these, too
@@ -124,11 +125,16 @@ class DynamicsCommand:
         sizes: dict[str, Any] = {"batch": self.batch, "clip": self.clip, "patch": self.patch, "period": self.period}
         recipe: dict[str, Any] = {"loss": self.loss, "clips": self.clips, "seed": self.loop.seed}
         named = {kind: names for kind in ("conditions", "heads") if (names := getattr(self, kind))}
-        recipe |= modules_of(clips, self.foreseen) | named | {"head_reads": self.head_reads, "memories": self.memories}
+        recipe |= (
+            modules_of(clips, self.foreseen, self.action_tokens)
+            | named
+            | {"head_reads": self.head_reads, "memories": self.memories}
+        )
         recipe |= {
             "redraw": self.redraw,
             "history_blocks": self.history_blocks,
             "denoiser_blocks": self.denoiser_blocks,
+            "action_tokens": self.action_tokens,
         }
         recipe |= {"foreseen": self.foreseen, "options": self.options, "cache": self.out / "contexts"}
         task = DynamicsTask(clips, tokenizer, **sizes, **recipe, **kept)

@@ -25,6 +25,7 @@ from worldsim.errors import check_bounds
 STREAM = "stream."  # before the name of a recorded stream in a batch
 CONTEXT = "context."  # before what a memory says, in a batch
 ALONE = "alone."  # before what belongs to single frames, in a batch: "latents", and streams by their names
+AHEAD, EXISTS, OUTCOME = "ahead.actions", "ahead.exists", "ahead.outcome"  # the next actions, in a batch
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,13 @@ class ClipConfig:
 class Clips:
     """Draws clips of `steps` + 1 successive rows of one episode."""
 
-    def __init__(self, stores: list[LatentEpisodes], steps: int, config: ClipConfig) -> None:
+    def __init__(
+        self, stores: list[LatentEpisodes], steps: int, config: ClipConfig,
+        *, ahead: int = 0, outcomes: Sequence[np.ndarray] = (),
+    ) -> None:  # fmt: skip
+        """With so many actions `ahead` of every row, and the `outcomes` (T,) of what is done at each row of a store."""
         self.stores, self.steps, self.config = stores, steps, config
+        self._ahead, self._outcomes = np.arange(1, ahead + 1), outcomes
         self._rows = np.array([len(s.latents) for s in stores])
         # Running sums, to draw rows by how much changes in them.
         self._changes = [np.cumsum(changes(s) ** config.emphasis) for s in stores]
@@ -97,7 +103,17 @@ class Clips:
             "weight": np.ones(len(rows), np.float32) if after is not None else self._weights[number][rows],
             **{f"{STREAM}{name}": values[rows] for name, values in store.streams.items()},
             **{f"{CONTEXT}{name}": values[rows] for name, values in store.contexts.items()},
+            **(self._actions_ahead(number, rows, end) if len(self._ahead) else {}),
         }  # fmt: skip
+
+    def _actions_ahead(self, number: int, rows: np.ndarray, end: int) -> dict[str, np.ndarray]:
+        """The next K actions after each row (T, K, A), whether they are in the episode (T, K), and their outcome (T,).
+
+        An episode's last action stands for those that are not.
+        """
+        led = rows[:, None] + self._ahead  # the rows that the actions led to
+        actions = self.stores[number].actions[np.minimum(led, end - 1)]
+        return {AHEAD: actions, EXISTS: led < end, OUTCOME: self._outcomes[number][rows]}
 
     def draw_frames(self, count: int, rng: np.random.Generator, streams: Sequence[str]) -> dict[str, np.ndarray]:
         """Single frames from anywhere: `latents` (count, C, h, w) and the values of streams, (count, ...) by name."""

@@ -5,7 +5,8 @@ several uses. With the next frame known (level 1) it says what was done: inverse
 (level 0) it says what to do: a policy. In between, the frame may be a dreamed one. What the actions are to lead to is a
 condition, which may be unknown: recordings of all skills teach what follows from what, the outcome picks what to do.
 
-The world's own dynamics make frames of actions; these weights lie beside the world's and change nothing of them.
+The world's own dynamics make frames of actions; these weights lie beside the world's and change nothing of them. A
+world that was trained with action tokens of its own needs none beside it (`worldsim.models.acting`).
 """
 
 from __future__ import annotations
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from worldsim.spec import StreamSpec
 
 LEVEL_FEATURES = 16
-UNKNOWN, NOT_SOON, SOON = 0, 1, 2  # what comes of the actions
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Known:
     sensed: Tensor  # (F,) bool, whether these streams are known
     next_frame: Tensor  # (F, C, h, w), as noisy as its level says
     next_level: Tensor  # (F,), from 0, noise, to 1
-    outcome: Tensor  # (F,) int64, UNKNOWN, NOT_SOON or SOON
+    outcome: Tensor  # (F,) int64, as in `worldsim.models.acting`: UNKNOWN, NOT_SOON or SOON
 
 
 class ActionTokens(nn.Module):

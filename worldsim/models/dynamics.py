@@ -13,6 +13,8 @@ steps are trained to end where those do.
 The history never sees the frame that is being drawn, so one pass a step both reads and writes its cache: there is no
 separate clean pass, and more denoising steps cost only the small denoiser.
 
+With `action_tokens` it does not see the action either: the denoiser does, and denoises actions, too (`acting`).
+
 A sensor, a task or a pose is one more condition (`conditions`) or head (`heads`). What is to be remembered for longer
 is a memory (`memories`), which is read between history and denoiser.
 """
@@ -31,27 +33,23 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from worldsim.errors import InvalidInput, check_bounds
+from worldsim.models.acting import Acting, Chunk, check_action_tokens
+from worldsim.models.blocks import DenoiserBlock, HistoryBlock, LatentDecoder
 from worldsim.models.conditions import LEVEL_FEATURES, conditions
 from worldsim.models.heads import Heads, Reads, heads
-from worldsim.models.layers import (
-    MLP,
-    KVCache,
-    Modulation,
-    ShapedConv,
-    SpaceAttention,
-    TimeAttention,
-    fourier_features,
-    gated,
-    modulate,
-    patches,
-)
+from worldsim.models.layers import KVCache, Modulation, fourier_features, gated, modulate, patches
 from worldsim.models.memories import Memories, memories
 from worldsim.models.registry import Scale, StepInputs, Streams
-from worldsim.models.state_heads import Foreseen, Redrawn
+from worldsim.models.state_heads import Foreseen, Redrawn, where_known
 from worldsim.spec import StreamSpec
 
 CONDITIONS = ("action", "noise_level", "episode_time")
 HEADS = ("reward", "ending", "event")
+
+
+def usual_conditions(action_tokens: int) -> tuple[str, ...]:
+    """The conditions of a model where nothing is said: with action tokens the history does not see the action."""
+    return tuple(name for name in CONDITIONS if name != "action" or not action_tokens)
 
 
 @dataclass(frozen=True)
@@ -84,6 +82,7 @@ class DynamicsConfig:
     memories: tuple[str, ...] = ()  # names in `worldsim.models.memories`
     foreseen: tuple[str, ...] = ()  # vector streams that heads of the history predict and the frame is drawn to fit
     redraw: bool = False  # frames are drawn anew from what is foreseen, not as changes of the last one
+    action_tokens: int = 0  # actions that the denoiser draws together with the frame; 0: it draws frames alone
     options: dict[str, dict[str, Any]] = field(default_factory=dict)  # of conditions, heads and memories, by name
     streams: dict[str, StreamSpec] = field(default_factory=dict)  # that conditions and heads read and predict
     scales: dict[str, Scale] = field(default_factory=dict)  # of these
@@ -97,6 +96,7 @@ class DynamicsConfig:
             actions=(0, 65_536), action_dim=(0, 4096), between=(0, 64), dim=widths, heads=(1, 256), mlp_ratio=(1, 64),
             history_blocks=blocks, denoiser_blocks=blocks, latent_decoder_blocks=blocks, context_length=(1, 65_536),
             cond_dim=widths, local=widths, max_time=(1, 10**9), period=(1, 100_000), action_start=(-(10**9), 10**9),
+            action_tokens=(0, 64),
         )  # fmt: skip
         if self.dim % self.heads:
             raise InvalidInput(f"dynamics dim is {self.dim}; give a multiple of heads, which is {self.heads}")
@@ -104,6 +104,8 @@ class DynamicsConfig:
             raise InvalidInput(
                 f"dynamics actions is {self.actions} and action_dim is {self.action_dim}; give one of them, the other 0"
             )
+        if self.action_tokens:
+            check_action_tokens(self)
         conditions.check(self.conditions)
         heads.check(self.output_heads)
         if not self.output_heads:
@@ -157,6 +159,7 @@ class ContextFeatures:
     cond: Tensor  # (F, cond_dim)
     ages: Tensor  # (F,) int64, steps since the beginning of the episode at the last frame
     heads: dict[str, Tensor]  # what each head says, (F, ...); those that read the new frame once it is there
+    actions: Tensor | None = None  # (F, A) that the frame is drawn with; None without action tokens
 
     @property
     def reward(self) -> Tensor:
@@ -177,66 +180,17 @@ class Canvas:
     cond: Tensor  # (F, cond_dim)
     previous: Tensor  # (F, C, h, w), what the frame is drawn as a change of: the last frame's latents
     past: Tensor  # (F, local, h, w), the latent decoder's first layer as far as it sees the past
+    chunk: Chunk | None = None  # the actions; None without action tokens
 
     def rows(self, rows: Tensor) -> Canvas:
         """Some of the frames, by their indices (K,)."""
-        return Canvas(self.tokens[rows], self.cond[rows], self.previous[rows], self.past[rows])
+        chunk = None if self.chunk is None else self.chunk.rows(rows)
+        return Canvas(self.tokens[rows], self.cond[rows], self.previous[rows], self.past[rows], chunk)
 
     def detach(self) -> Canvas:
         """The same without gradients."""
-        return Canvas(self.tokens.detach(), self.cond.detach(), self.previous.detach(), self.past.detach())
-
-
-class HistoryBlock(nn.Module):
-    """Attention over space, attention over time, MLP; each modulated and gated by the condition."""
-
-    PARTS = 9
-
-    def __init__(self, config: DynamicsConfig) -> None:
-        super().__init__()
-        self.space = SpaceAttention(config.dim, config.heads)
-        self.time = TimeAttention(config.dim, config.heads, config.context_length)
-        self.mlp = MLP(config.dim, config.mlp_ratio)
-
-
-class DenoiserBlock(nn.Module):
-    """Attention over space and MLP; a drawn frame sees the past only through the history's output."""
-
-    PARTS = 6
-
-    def __init__(self, config: DynamicsConfig) -> None:
-        super().__init__()
-        self.space = SpaceAttention(config.dim, config.heads)
-        self.mlp = MLP(config.dim, config.mlp_ratio)
-
-    def forward(self, x: Tensor, mods: tuple[Tensor, ...]) -> Tensor:
-        """(F, N, D) -> (F, N, D)."""
-        shift1, scale1, gate1, shift2, scale2, gate2 = mods
-        x = gated(x, gate1, self.space(modulate(x, shift1, scale1)))
-        return gated(x, gate2, self.mlp(modulate(x, shift2, scale2)))
-
-
-class LatentDecoder(nn.Module):
-    """From tokens to latents: convolutions over the previous frames, shaped by what the tokens say of every place."""
-
-    def __init__(self, config: DynamicsConfig) -> None:
-        super().__init__()
-        c = config
-        self.film_input = nn.Linear(c.dim, c.local * c.patch[0] * c.patch[1])
-        # One layer in two parts: that of the past is the same for all denoising steps.
-        self.enter_past = nn.Conv2d(c.local + c.channels, c.local, 3, padding=1)
-        self.enter = nn.Conv2d(c.local + c.drawn_channels, c.local, 3, padding=1, bias=False)
-        self.blocks = nn.ModuleList(ShapedConv(c.local) for _ in range(c.latent_decoder_blocks))
-        self.leave = nn.Conv2d(c.local, c.drawn_channels, 3, padding=1)
-        nn.init.zeros_(self.leave.weight)
-        nn.init.zeros_(self.leave.bias)  # type: ignore[arg-type]
-
-    def forward(self, film_input: Tensor, past: Tensor, noisy: Tensor) -> Tensor:
-        """FiLM input on the grid and `enter_past`'s features, (F, local, h, w) each, noisy -> (F, drawn, h, w)."""
-        x = past + self.enter(torch.cat([film_input, noisy], dim=1))
-        for block in self.blocks:
-            x = block(x, film_input)
-        return self.leave(F.silu(x))
+        parts = (part.detach() for part in (self.tokens, self.cond, self.previous, self.past))
+        return Canvas(*parts, self.chunk)
 
 
 class Dynamics(nn.Module):
@@ -265,6 +219,7 @@ class Dynamics(nn.Module):
         self.memories = Memories(c) if c.memories else None
         self.foreseen = Foreseen(c) if c.foreseen else None
         self.redrawn = Redrawn(c) if c.redraw else None
+        self.acting = Acting(c) if c.action_tokens else None
         limits = torch.tensor([c.latent_low, c.latent_high]) if c.latent_low else torch.empty(0)
         self.limits: Tensor  # (2, C), or of no entries
         self.register_buffer("limits", limits, persistent=False)
@@ -293,25 +248,30 @@ class Dynamics(nn.Module):
         return local, tokens, reduce(add, terms)
 
     def _leave(
-        self, local: Tensor, tokens: Tensor, cond: Tensor, inputs: StepInputs, ahead: Streams | None = None
-    ) -> ContextFeatures:
+        self, local: Tensor, tokens: Tensor, cond: Tensor, inputs: StepInputs, ahead: Streams | None = None,
+        known: Tensor | None = None,
+    ) -> ContextFeatures:  # fmt: skip
         said = self.heads(tokens, inputs)
         if self.foreseen is not None:
             ahead = self.heads.sample(said) if ahead is None else ahead
-            cond = cond + self.foreseen(inputs.streams, ahead)
+            if known is not None:
+                ahead = where_known(known, ahead, inputs.streams)
+            cond = cond + self.foreseen(inputs.streams, ahead, known)
             if self.redrawn is not None:
                 local = self.redrawn(inputs.streams | ahead)
-        return ContextFeatures(tokens, local, cond, inputs.ages, said)
+        actions = None if self.acting is None else inputs.actions
+        return ContextFeatures(tokens, local, cond, inputs.ages, said, actions)
 
     def forward(
         self, previous: Tensor, before: Tensor, actions: Tensor, level: Tensor, ages: Tensor,
-        streams: Streams | None = None, ahead: Streams | None = None,
+        streams: Streams | None = None, ahead: Streams | None = None, known: Tensor | None = None,
     ) -> ContextFeatures:  # fmt: skip
         """A whole clip at once, F = B * T frames.
 
         Latents (B, T, C, h, w), actions (B, T, ...), level (B, T), steps since the beginning of the episode at the
         last frame, `ages` (B, T) int64, and the values of `streams` at the last frame (B, T, ...). Frames are drawn to
-        fit the values `ahead` (F, ...) of the streams that are foreseen, by default what heads foresee.
+        fit the values `ahead` (F, ...) of the streams that are foreseen, by default what heads foresee. These would
+        give the action away: `known` (F,) says which frames are drawn with it, by default all of them.
         """
         batch = len(level)
         previous, before, actions, level, ages = (a.flatten(0, 1) for a in (previous, before, actions, level, ages))
@@ -325,15 +285,16 @@ class Dynamics(nn.Module):
             clip = rearrange(modulate(x, s2, c2), "(b t) n d -> b t n d", b=batch)
             x = gated(x, g2, block.time(clip).flatten(0, 1))
             x = gated(x, g3, block.mlp(modulate(x, s3, c3)))
-        return self._leave(local, x, cond, inputs, ahead)
+        return self._leave(local, x, cond, inputs, ahead, known)
 
     def forward_cached(
         self, previous: Tensor, before: Tensor, actions: Tensor, level: Tensor, cache: KVCache,
-        streams: Streams | None = None,
+        streams: Streams | None = None, known: Tensor | None = None,
     ) -> ContextFeatures:  # fmt: skip
         """The next step of every world, F = B: reads the cache and writes an entry into it.
 
-        Latents (B, C, h, w), actions (B, ...), level (B,), and the values of `streams` at the last frame (B, ...).
+        Latents (B, C, h, w), actions (B, ...), level (B,), and the values of `streams` at the last frame (B, ...);
+        `known` as in `forward`.
         """
         inputs = StepInputs(actions, level, cache.ages, streams or {})
         local, x, cond = self._enter(previous, before, inputs)
@@ -345,7 +306,7 @@ class Dynamics(nn.Module):
             keys, values = cache.write(index, slots, k, v)
             x = gated(x, g2, block.time.read(q, keys, values, slots.bias(block.time.bias)).flatten(0, 1))
             x = gated(x, g3, block.mlp(modulate(x, s3, c3)))
-        return self._leave(local, x, cond, inputs)
+        return self._leave(local, x, cond, inputs, known=known)
 
     # -- drawing ------------------------------------------------------------------------------------------------
 
@@ -356,7 +317,11 @@ class Dynamics(nn.Module):
             previous = self.redrawn.background.to(previous.dtype).expand_as(previous)
             tokens = tokens + self.redrawn.embed(self.to_tokens(features.local))
         past = self.latent_decoder.enter_past(torch.cat([features.local, previous], dim=1))
-        return Canvas(tokens, features.cond, previous, past)
+        chunk = None
+        if self.acting is not None:
+            assert features.actions is not None
+            chunk = self.acting.taken(features.actions)
+        return Canvas(tokens, features.cond, previous, past, chunk)
 
     def denoise(self, canvas: Canvas, noisy: Tensor, t: Tensor, size: Tensor) -> Tensor:
         """Predict the clean latents (x-prediction).
@@ -366,12 +331,34 @@ class Dynamics(nn.Module):
         (shortcut models; Frans et al., 2024).
         -> (F, drawn, h, w): the new frame first, then the frames between, oldest first.
         """
+        return self._paint(self._denoised(canvas, noisy, t, size), canvas, noisy)
+
+    def denoise_both(self, canvas: Canvas, noisy: Tensor, t: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
+        """As `denoise`, and the clean actions (F, K, A) of the canvas's chunk, in deviations of the data.
+
+        The frame's level is `t`, every action has its own in the chunk.
+        """
+        assert self.acting is not None
+        x = self._denoised(canvas, noisy, t, size)
+        return self._paint(x, canvas, noisy), self.acting.read(x[:, self.config.tokens :])
+
+    def _denoised(self, canvas: Canvas, noisy: Tensor, t: Tensor, size: Tensor) -> Tensor:
+        """The denoiser's output (F, N, D), or (F, N + K, D) with tokens of actions."""
         x = canvas.tokens + self.noisy_embed(self.to_tokens(noisy))
         dtype = self.level_embed.weight.dtype
         features = fourier_features(torch.stack([t, size], dim=-1), LEVEL_FEATURES).flatten(-2)
         cond = canvas.cond + self.level_embed(features.to(dtype))
+        if self.acting is not None:
+            assert canvas.chunk is not None
+            actions, told = self.acting(canvas.chunk)
+            x, cond = torch.cat([x, actions], dim=1), cond + told
         for block, mods in zip(self.denoiser, self.denoiser_mods(cond), strict=True):
             x = block(x, mods)
+        return x
+
+    def _paint(self, x: Tensor, canvas: Canvas, noisy: Tensor) -> Tensor:
+        """Clean latents (F, drawn, h, w) of the denoiser's output."""
+        x = x[:, : self.config.tokens]
         film_input = self.to_grid(self.latent_decoder.film_input(F.layer_norm(x, x.shape[-1:])))
         change = self.latent_decoder(film_input, canvas.past, noisy)
         return canvas.previous.repeat(1, 1 + self.config.between, 1, 1) + change

@@ -65,6 +65,8 @@ class SpreadHead(VectorHead):
     is more than in all but one of a thousand recorded steps.
     """
 
+    reads_action = True
+
     def __init__(self, config: DynamicsConfig, stream: str) -> None:
         super().__init__(config, stream)
         if not config.action_dim or config.streams[stream].kind != "vector":

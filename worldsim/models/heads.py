@@ -69,6 +69,7 @@ class Head(nn.Module):
     outputs = 1  # numbers of the shared last layer that it reads
     weight = 1.0  # of its loss
     reads: Reads = "history"  # where the config's `head_reads` does not name it
+    reads_action = False  # whether it reads the step's action itself, and not what the history says of it
     reads_off = False  # whether it needs nothing but a frame, and so can say what a given one shows
 
     def __init__(self, config: DynamicsConfig, stream: str) -> None:
@@ -176,32 +177,46 @@ class VectorHead(Head):
 
 
 def reads_of(config: DynamicsConfig, name: str) -> Reads:
-    """What the head of that name reads."""
-    return config.head_reads.get(name) or cast(type[Head], heads.kind(name)).reads
+    """What the head of that name reads.
+
+    With action tokens the history does not see the action, so that its heads read the new frame and the action, too.
+    """
+    kind = cast(type[Head], heads.kind(name))
+    blind = config.action_tokens and kind.reads == "history" and not kind.reads_action
+    return config.head_reads.get(name) or ("both" if blind else kind.reads)
 
 
 class FrameTrunk(nn.Module):
     """The trunk and last layer of heads that read the drawn frame: its latents and how they changed, token by token."""
 
     def __init__(self, config: DynamicsConfig, outputs: list[int], *, history: bool) -> None:
-        """For heads with so many `outputs` each; with `history` they read the history's tokens, too."""
+        """For heads with so many `outputs` each; with `history` they read the history's tokens, too.
+
+        Where these do not see the action, in worlds with action tokens, it is read here.
+        """
         super().__init__()
         self.patch, self.outputs = config.patch, outputs
         self.squeeze_frame = nn.Linear(2 * config.channels * config.patch[0] * config.patch[1], SQUEEZED)
         self.squeeze = nn.Linear(config.dim, SQUEEZED) if history else None
-        self.trunk = nn.Linear(SQUEEZED * config.tokens * (1 + history), HIDDEN)
+        told = config.action_dim if history and config.action_tokens else 0
+        self.trunk = nn.Linear(SQUEEZED * config.tokens * (1 + history) + told, HIDDEN)
+        self.normalise = Normalise(config.action_scale) if told else None
         self.last = nn.Linear(HIDDEN, sum(outputs))
 
     def forward(
-        self, frame: Tensor, previous: Tensor, tokens: Tensor | None, keep: Tensor | float
+        self, frame: Tensor, previous: Tensor, tokens: Tensor | None, keep: Tensor | float, inputs: StepInputs
     ) -> tuple[Tensor, ...]:
-        """Latents (F, C, h, w) of the new frame and of the one before, the history's tokens -> (F, outputs) a head."""
+        """Latents (F, C, h, w) of the new frame and of the one before, the history's tokens, what is known of
+        the step -> (F, outputs) a head."""
         grid = torch.cat([frame, frame - previous], dim=1).to(self.squeeze_frame.weight.dtype)  # (F, 2 * C, h, w)
         squeezed = F.gelu(self.squeeze_frame(patches(grid, self.patch))) * keep  # (F, N, SQUEEZED)
         if self.squeeze is not None and tokens is not None:
             history = F.gelu(self.squeeze(F.layer_norm(tokens, tokens.shape[-1:]))) * keep
             squeezed = torch.cat([squeezed, history], dim=-1)
-        return self.last(F.gelu(self.trunk(squeezed.flatten(1)))).float().split(self.outputs, dim=-1)
+        row = squeezed.flatten(1)
+        if self.normalise is not None:
+            row = torch.cat([row, self.normalise(inputs.actions).to(row.dtype)], dim=-1)
+        return self.last(F.gelu(self.trunk(row))).float().split(self.outputs, dim=-1)
 
 
 class Heads(nn.Module):
@@ -264,13 +279,13 @@ class Heads(nn.Module):
         for kind, trunk in self.late.items():
             seen = tokens if kind == "both" else None
             names = self.of[cast(Reads, kind)]
-            for name, part in zip(names, trunk(frame, previous, tokens, keep), strict=True):
+            for name, part in zip(names, trunk(frame, previous, tokens, keep, inputs), strict=True):
                 said[name] = self._head(name)(Features(part, seen, inputs, frame, previous, ahead or {}))
         return said
 
     def said_of_frames(self, frame: Tensor, previous: Tensor, name: str, inputs: StepInputs) -> Tensor:
         """What one head that reads the frame alone says of frames (F, C, h, w) and those before, without a history."""
-        parts = self.late["frame"](frame, previous, None, 1.0)
+        parts = self.late["frame"](frame, previous, None, 1.0, inputs)
         return self._head(name)(Features(parts[self.of["frame"].index(name)], None, inputs, frame, previous))
 
     def read_off(self, frame: Tensor) -> Streams:
@@ -286,9 +301,9 @@ class Heads(nn.Module):
         if not names:
             return {}
         level, count = frame.new_zeros(len(frame), dtype=torch.float32), frame.new_zeros(len(frame), dtype=torch.int64)
-        parts = self.late["frame"](frame, frame, frame, 1.0)
-        read = dict(zip(self.of["frame"], parts, strict=True))
         inputs = StepInputs(count, level, count)
+        parts = self.late["frame"](frame, frame, frame, 1.0, inputs)
+        read = dict(zip(self.of["frame"], parts, strict=True))
         return {n: self._head(n)(Features(read[n], None, inputs, frame, frame)) for n in names}
 
     @property

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from worldsim.errors import InvalidInput, check_bounds
 from worldsim.models.conditions import stream_spec
-from worldsim.models.heads import Features, Head, Reads, Targets, VectorHead, heads
+from worldsim.models.heads import Features, Head, Reads, Targets, VectorHead, heads, reads_of
 from worldsim.models.registry import Normalise, Scale, Streams, options_of
 
 if TYPE_CHECKING:
@@ -88,6 +88,8 @@ class MotionHead(VectorHead):
 
     What the history adds is what numbers at one moment do not say, such as speeds.
     """
+
+    reads_action = True
 
     def __init__(self, config: DynamicsConfig, stream: str) -> None:
         super().__init__(config, stream)
@@ -205,16 +207,26 @@ class Foreseen(nn.Module):
         self.streams, inputs = config.foreseen, 0
         for name in self.streams:
             spec = stream_spec(config, name)
-            if spec.kind != "vector" or not {f"motion:{name}", f"proprio:{name}", name} & {*config.output_heads}:
+            predicting = {f"motion:{name}", f"proprio:{name}", name} & {*config.output_heads}
+            if spec.kind != "vector" or not predicting:
                 raise InvalidInput(f"dynamics foreseen names {name!r}, which no head predicts; name vectors with one")
+            if all(reads_of(config, head) != "history" for head in predicting):
+                raise InvalidInput(
+                    f"dynamics foreseen names {name!r}, which a head predicts that reads the new frame; give it the "
+                    f"head motion:{name}"
+                )
             inputs += 2 * math.prod(spec.shape)
         self.scaled = nn.ModuleDict({name: Normalise(config.scales.get(name, Scale())) for name in self.streams})
         self.network = nn.Sequential(nn.Linear(inputs, HIDDEN), nn.SiLU(), nn.Linear(HIDDEN, config.cond_dim))
         nn.init.zeros_(self.network[2].weight)  # type: ignore[arg-type]
         nn.init.zeros_(self.network[2].bias)  # type: ignore[arg-type]
+        self.unforeseen = nn.Parameter(torch.zeros(config.cond_dim)) if config.action_tokens else None
 
-    def forward(self, now: Streams, ahead: Streams) -> Tensor:
-        """(F, cond_dim) of the values (F, ...) at the last frame and at the new one."""
+    def forward(self, now: Streams, ahead: Streams, known: Tensor | None = None) -> Tensor:
+        """(F, cond_dim) of the values (F, ...) at the last frame and at the new one.
+
+        With action tokens, `known` (F,) bool says of which frames these were foreseen; None: of all.
+        """
         scaled = [
             self.scaled[name](streams[name].flatten(1).float())
             for streams in (ahead, {name: ahead[name] - now[name] for name in self.streams})
@@ -222,7 +234,17 @@ class Foreseen(nn.Module):
         ]
         row = torch.cat(scaled, dim=-1).detach()
         condition: Tensor = self.network(row.to(cast(Tensor, self.network[0].weight).dtype))
+        if known is not None and self.unforeseen is not None:
+            condition = condition + (~known)[:, None] * self.unforeseen
         return condition
+
+
+def where_known(known: Tensor, ahead: Streams, now: Streams) -> Streams:
+    """The values `ahead` (F, ...) of the frames that `known` (F,) bool names; of the others those of `now`."""
+    return {
+        name: torch.where(known.view(-1, *(1,) * (values.ndim - 1)), values, now[name]) if name in now else values
+        for name, values in ahead.items()
+    }
 
 
 FREQUENCIES = (0.5, 1.0, 2.0, 4.0)  # of the waves that places are told apart by, half turns in 1.5 deviations

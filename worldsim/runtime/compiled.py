@@ -40,6 +40,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from worldsim.errors import InvalidInput, MissingDependency
 from worldsim.io.files import replacing
+from worldsim.models import acting as acting_source
+from worldsim.models import blocks as blocks_source
 from worldsim.models import conditions as conditions_source
 from worldsim.models import dynamics as dynamics_source
 from worldsim.models import ensemble as ensemble_source
@@ -57,7 +59,7 @@ from worldsim.sampling.sampler import Eager, SamplingConfig, StepNoise
 CACHE = "WORLDSIM_CACHE"  # variable of the environment: the folder of what is compiled
 WRITTEN = (  # what is compiled
     *(conditions_source, dynamics_source, heads_source, layers_source, state_heads_source, ensemble_source),
-    *(noise_shaping_source, sampling_source, sys.modules[__name__]),
+    *(acting_source, blocks_source, noise_shaping_source, sampling_source, sys.modules[__name__]),
 )
 SETTINGS = {
     "freezing": True,  # weights as constants, laid out for the processor
@@ -257,13 +259,17 @@ def _kind(past: Tensor) -> tuple[int, int]:
 
 
 def _fields(features: ContextFeatures) -> tuple[Tensor, ...]:
-    return features.tokens, features.local, features.cond, features.ages, *features.heads.values()
+    """All that a step is drawn from, the actions among it where there are action tokens."""
+    actions = () if features.actions is None else (features.actions,)
+    return features.tokens, features.local, features.cond, features.ages, *actions, *features.heads.values()
 
 
 def _features(dynamics: Dynamics, fields: Sequence[Tensor]) -> ContextFeatures:
     """The history's output of its `_fields`."""
     tokens, local, cond, ages, *said = fields
-    return ContextFeatures(tokens, local, cond, ages, dict(zip(dynamics.heads.of["history"], said, strict=True)))
+    actions = said.pop(0) if dynamics.acting is not None else None
+    heads = dict(zip(dynamics.heads.of["history"], said, strict=True))
+    return ContextFeatures(tokens, local, cond, ages, heads, actions)
 
 
 def _to_draw(past: Tensor, features: ContextFeatures, noise: StepNoise) -> tuple[Any, ...]:

@@ -79,16 +79,17 @@ def context_step(
     cache: KVCache,
     context: Tensor,
     streams: Streams | None = None,
+    known: Tensor | None = None,
 ) -> ContextFeatures:
     """The history's part of a step: reads the cache, writes into it.
 
     `past` (F, 2, C, h, w) has the last frame's latents and those of the frame before, `streams` the last frame's values
     of what else the model reads. The noise `context` that is put on the latents stays in the cache: what is drawn does
-    not carry it on.
+    not carry it on. `known` (F,) says whose actions are known, as in `Dynamics.forward`.
     """
     noisy = past + config.context_noise * context
     level = torch.full(past.shape[:1], config.context_noise, device=past.device)
-    return dynamics.forward_cached(noisy[:, 0], noisy[:, 1], actions, level, cache, streams)
+    return dynamics.forward_cached(noisy[:, 0], noisy[:, 1], actions, level, cache, streams, known)
 
 
 def draw(

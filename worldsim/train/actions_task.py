@@ -14,10 +14,12 @@ from torch import Tensor, nn
 
 from worldsim.data.clips import STREAM
 from worldsim.data.latents import LatentEpisodes
+from worldsim.data.outcomes import outcomes, rows_left
 from worldsim.errors import InvalidInput, check_bounds
 from worldsim.io.folders import find_world
 from worldsim.io.weights import read_world, write_world
-from worldsim.models.action_tokens import NOT_SOON, SOON, UNKNOWN, ActionTokens, ActionTokensConfig, Known
+from worldsim.models.acting import UNKNOWN
+from worldsim.models.action_tokens import ActionTokens, ActionTokensConfig, Known
 from worldsim.models.dynamics import DynamicsConfig
 from worldsim.train.checkpoint import load_checkpoint, save_checkpoint, setting
 from worldsim.world import World
@@ -110,24 +112,12 @@ class ActionsTask:
         """
         check_actor(world, config.streams)
         self.stores, self.settings, self.count, self.seed = list(stores), config, batch, seed
-        self._world, self._success = weights_of(world), success
+        self._world = weights_of(world)
         torch.manual_seed(seed)  # the initial weights only
         self.model = ActionsLoss(ActionTokens(config, world.config.dynamics), loss or ActionsLossConfig())
         self.frames_per_batch = batch
-        self._rows = [np.flatnonzero(_left(store) > 0) for store in self.stores]
-        self._outcomes = [self._outcome(store) for store in self.stores]
-
-    def _outcome(self, store: LatentEpisodes) -> np.ndarray:
-        """What comes of the actions after each row, (T,) int64."""
-        if self._success not in store.streams:
-            return np.full(len(store.latents), UNKNOWN)
-        left, soon = _left(store), np.zeros(len(store.latents), bool)
-        done = np.flatnonzero(store.streams[self._success])
-        for ahead in range(1, self.model.config.soon + 1):
-            rows = done - ahead
-            rows = rows[rows >= 0]
-            soon[rows[left[rows] >= ahead]] = True
-        return np.where(soon, SOON, NOT_SOON)
+        self._rows = [np.flatnonzero(rows_left(store) > 0) for store in self.stores]
+        self._outcomes = [outcomes(store, success, self.model.config.soon) for store in self.stores]
 
     def config(self) -> dict[str, Any]:
         """What a resumed run must share."""
@@ -175,11 +165,6 @@ class ActionsTask:
         both = torch.cat([model.normalise(rows["actions"][:, 0]), model.normalise(told)], dim=1).T  # (2 * A, F)
         grey = (127.5 + 60 * both).clamp(0, 255).to(torch.uint8).cpu().numpy()
         return np.repeat(np.repeat(np.repeat(grey, 12, 0), 12, 1)[..., None], 3, axis=2)
-
-
-def _left(store: LatentEpisodes) -> np.ndarray:
-    """How many rows follow each row in its episode, (T,)."""
-    return np.concatenate([np.arange(length)[::-1] for length in np.diff(store.ends, prepend=0)])
 
 
 def check_actor(world: World, streams: Sequence[str] = ()) -> None:

@@ -16,6 +16,8 @@ head has to say. A share is drawn by the model from noise alone, so that heads d
 time in a dream. These may show something else than what came: the more of them, the less does a head believe any frame.
 The step that ends an episode may have no recorded frame, so its frame is always drawn; without others like it, heads
 would take that for the ending. What is left of this, `worldsim train calibrate` corrects.
+
+With action tokens actions are learned together with frames (`worldsim.train.joint_loss`).
 """
 
 from __future__ import annotations
@@ -27,12 +29,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from worldsim.data.clips import ALONE, CONTEXT, STREAM
-from worldsim.errors import check_bounds
+from worldsim.errors import InvalidInput, check_bounds
 from worldsim.memory.base import Context
 from worldsim.models.dynamics import Canvas, ContextFeatures, Dynamics
 from worldsim.models.heads import SQUEEZED, Targets
 from worldsim.models.registry import StepInputs, Streams
 from worldsim.train.imperfect import blurred, erring, hidden
+from worldsim.train.joint_loss import Joint, draw_joint, given_frames
 from worldsim.train.shortcuts import shortcut_targets
 
 
@@ -68,6 +71,11 @@ class LossConfig:
     hidden: float = 0.0  # share of the frames of which guides do not know some columns, so that more is made up
     guide_errors: float = 0.0  # share of the clips with own frames whose guides err as these do
     outcome_dropout: float = 0.3  # share of the features that ending, event and reward are predicted without
+    action_known: float = 0.6  # with action tokens: share of the frames that are drawn with their action clean
+    frame_known: float = 0.15  # share that is clean itself, to tell its actions; in the others both are noisy
+    any_outcome: float = 0.3  # share of these in which it is not known what comes of the actions
+    soon: int = 10  # steps within which success is soon
+    action_weight: float = 0.2  # of the loss of the actions
 
     def __post_init__(self) -> None:
         share, weight = (0, 1), (0, 1e6)
@@ -80,7 +88,13 @@ class LossConfig:
             drawn_frames=share, memory_dropout=share, unseen=weight, blur=share, hidden=share,
             guide_errors=share,
             single_frames=(0, 100_000), single_steps=(0, 0.999), outcome_dropout=(0, 0.99),
+            action_known=share, frame_known=share, any_outcome=share, soon=(1, 10_000), action_weight=weight,
         )  # fmt: skip
+        if self.action_known + self.frame_known > 1:
+            raise InvalidInput(
+                f"loss action_known is {self.action_known} and frame_known is {self.frame_known}; give shares that are "
+                "at most 1 together"
+            )
 
 
 @dataclass(frozen=True)
@@ -133,34 +147,45 @@ class DynamicsLoss(nn.Module):
             given = replace(given, recalled=guides)
         if c.hidden:
             given = replace(given, recalled=hidden(given.recalled, c.hidden, generator))
-        features, base = self._context_features(context, given, generator)
+        shown = _shown(batch)
+        joint = self._joint(batch, shown, generator)
+        features, base = self._context_features(context, given, generator, joint)
         previous = context.flatten(0, 1)  # (F, C, h, w)
         canvas = self.dynamics.prepare(features, base)
         t = self._levels(len(target), generator)
-        drawn = self._draw(canvas, target, t, generator)
-        shown = _shown(batch)
+        if joint is not None:
+            canvas, t = replace(canvas, chunk=joint.chunk), torch.where(joint.shown, 1.0, t)
+        noisy = _noisy_frames(target, t, generator)
+        acted: dict[str, Tensor] = {}
+        if joint is None:
+            drawn = self.dynamics.denoise(canvas, noisy, t, torch.zeros_like(t)).float()
+        else:
+            drawn, acted = self._draw_both(canvas, noisy, t, joint)
         counted = batch["weight"][:, 1:].flatten()
-        part = counted * shown / shown.sum().clamp(min=1)  # of the loss
+        learned = shown if joint is None else shown * ~joint.shown
+        part = counted * learned / learned.sum().clamp(min=1)  # of the loss
         weight = _weight(frames, c.change / self.change_scale, c.change_most) + c.unseen * _unseen(recalled)
         error = (drawn - target).square()
         frame = (part * (weight * error).mean((1, 2, 3))).sum()
         shortcut = torch.zeros_like(frame)
         if step // 2 % 2:
-            shortcut = self._shortcuts(canvas, target, weight, part, generator)
+            shortcut = self._shortcuts(canvas, target, weight, part, joint, generator)
         pair = None  # the new frames, the ones before them and whether they were drawn, for heads that read the new one
         if self.dynamics.heads.late:
-            frame_read, was_drawn = self._frames_to_read(canvas, target, shown, generator)
+            frame_read, was_drawn = self._frames_to_read(canvas, target, shown, joint, generator)
             pair = frame_read, previous, was_drawn
         heads = self._outcome(batch, features, given, pair, generator)
         loss = frame + c.shortcut_weight * shortcut
+        if joint is not None:
+            loss = loss + c.action_weight * acted["actions"]
         for name, value in self._single_frames(batch, generator).items():
             heads[name] = (heads[name] + value) / 2
         own = {"reward": c.reward_weight, "ending": c.ending_weight, "event": c.event_weight}
         for name, head in self.dynamics.heads.named():
             loss = loss + own.get(name, head.weight) * heads[name]
-        one_step = shown * (t == 0)
+        one_step = shown * (t == 0) * (1 if joint is None else joint.told)
         mse = (one_step * error.mean((1, 2, 3))).sum() / one_step.sum().clamp(min=1)
-        named = {"frame": frame, "one_step_mse": mse, "shortcut": shortcut, **heads}
+        named = {"frame": frame, "one_step_mse": mse, "shortcut": shortcut, **acted, **heads}
         return loss, {name: value.detach() for name, value in named.items()}
 
     def _levels(self, count: int, generator: torch.Generator) -> Tensor:
@@ -168,6 +193,13 @@ class DynamicsLoss(nn.Module):
         logit = self.config.noise_level + torch.randn(count, generator=generator, device=generator.device)
         pure = torch.rand(count, generator=generator, device=generator.device) < self.config.pure_noise
         return torch.sigmoid(logit) * ~pure
+
+    def _joint(self, batch: dict[str, Tensor], shown: Tensor, generator: torch.Generator) -> Joint | None:
+        """What is known of each frame and its actions when it is drawn; None where frames alone are."""
+        if self.dynamics.acting is None:
+            return None
+        level = self._levels(len(shown), generator)
+        return draw_joint(self.dynamics.acting, self.config, batch, shown, level, generator)
 
     def _streams(self, batch: dict[str, Tensor]) -> Streams:
         """The recorded streams that the model reads or predicts, (B, T + 1, ...)."""
@@ -186,11 +218,11 @@ class DynamicsLoss(nn.Module):
         return noisy
 
     def _context_features(
-        self, context: Tensor, given: _Given, generator: torch.Generator
+        self, context: Tensor, given: _Given, generator: torch.Generator, joint: Joint | None = None
     ) -> tuple[ContextFeatures, Tensor]:
         """Run the history over noised frames (B, T, C, h, w), and the memories over these frames.
 
-        With what frames are drawn as changes of, (F, C, h, w).
+        With what frames are drawn as changes of, (F, C, h, w). Without a `joint` all are drawn with their actions.
         """
         shape = context.shape[:2]
         level = self.config.context_noise * torch.rand(shape, generator=generator, device=context.device).square()
@@ -199,7 +231,8 @@ class DynamicsLoss(nn.Module):
         before = torch.cat([noisy[:, :1], noisy[:, :-1]], dim=1)
         actions, ages, known = given.actions, given.ages, given.streams
         # Frames are drawn to fit what came: what is foreseen of noisy numbers is off by more than a dream's own.
-        features = self.dynamics.forward(noisy, before, actions, level, ages, known, given.ahead)
+        told = None if joint is None else joint.told
+        features = self.dynamics.forward(noisy, before, actions, level, ages, known, given.ahead, told)
         if self.dynamics.memories is None:
             return features, context.flatten(0, 1)
         # What heads of the history foresee is what came, with the memories' own noise: early guesses are far off.
@@ -210,24 +243,33 @@ class DynamicsLoss(nn.Module):
         )  # fmt: skip
         return recalled.features, recalled.base
 
-    def _draw(self, canvas: Canvas, target: Tensor, t: Tensor, generator: torch.Generator) -> Tensor:
-        noise = torch.randn(target.shape, generator=generator, device=target.device)
-        mix = t[:, None, None, None]
-        return self.dynamics.denoise(canvas, mix * target + (1 - mix) * noise, t, torch.zeros_like(t)).float()
+    def _draw_both(self, canvas: Canvas, noisy: Tensor, t: Tensor, joint: Joint) -> tuple[Tensor, dict[str, Tensor]]:
+        """The frames (F, drawn, h, w), and the loss of the actions with its parts."""
+        noisy = given_frames(noisy, joint.shown, canvas.previous.shape[1])
+        drawn, actions = self.dynamics.denoise_both(canvas, noisy, t, torch.zeros_like(t))
+        loss, metrics = joint.action_loss(actions)
+        return drawn.float(), {"actions": loss, **metrics}
 
     def _shortcuts(
-        self, canvas: Canvas, target: Tensor, weight: Tensor, part: Tensor, generator: torch.Generator
-    ) -> Tensor:
-        """The loss of some frames' shortcut steps; the history learns from frames alone."""
-        count = max(round(self.config.shortcuts * len(target)), 1)
-        rows = torch.randperm(len(target), generator=generator, device=target.device)[:count]
+        self, canvas: Canvas, target: Tensor, weight: Tensor, part: Tensor, joint: Joint | None,
+        generator: torch.Generator,
+    ) -> Tensor:  # fmt: skip
+        """The loss of some frames' shortcut steps; the history learns from frames alone.
+
+        Only of those that are drawn with their actions: shortcut steps are for dreams.
+        """
+        rows = torch.randperm(len(target), generator=generator, device=target.device)
+        if joint is not None:
+            rows = rows[joint.told[rows]]
+        among, count = len(rows), max(round(self.config.shortcuts * len(target)), 1)
+        rows = rows[:count]
         some = canvas.rows(rows).detach()
         drawn, goal = shortcut_targets(self.dynamics, some, target[rows], generator)
         # Where a shortcut step has to end follows from where it begins, so what is to come may have a say here.
         c, difference = self.config, goal[:, : some.previous.shape[1]] - some.previous
         coming = _change(difference, c.change / self.change_scale, c.change_most)
         error = ((weight[rows] + coming) * (drawn - goal).square()).mean((1, 2, 3))
-        return (part[rows] * error).sum() * len(target) / count
+        return (part[rows] * error).sum() * among / max(len(rows), 1)
 
     def _single_frames(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         """The losses of heads that need nothing but a frame, on single recorded ones with some noise; often none."""
@@ -244,15 +286,20 @@ class DynamicsLoss(nn.Module):
 
     @torch.no_grad()
     def _frames_to_read(
-        self, canvas: Canvas, target: Tensor, shown: Tensor, generator: torch.Generator
+        self, canvas: Canvas, target: Tensor, shown: Tensor, joint: Joint | None, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """The new frames (F, C, h, w) as heads read them: most are recorded ones with noise, the others (F,) drawn."""
+        """The new frames (F, C, h, w) as heads read them: most are recorded ones with noise, the others (F,) drawn.
+
+        Drawn with their actions, as in a dream.
+        """
         c, true, count = self.config, target[:, : canvas.previous.shape[1]], len(target)
         size, free = torch.rand((2, count), generator=generator, device=target.device)
         noise = torch.randn(target.shape, generator=generator, device=target.device)
         noisy = true + (c.frame_noise * size)[:, None, None, None] * noise[:, : true.shape[1]]
         pure, whole = torch.zeros(count, device=target.device), torch.ones(count, device=target.device)
         drawn = self.dynamics.denoise(canvas, noise, pure, whole).float()  # in one shortcut step, as in most dreams
+        if joint is not None:
+            free = torch.where(joint.told, free * joint.told.float().mean(), 1.0)  # as many of fewer
         take_drawn = (free < c.drawn_frames) | (shown == 0)
         return torch.where(take_drawn[:, None, None, None], drawn[:, : true.shape[1]], noisy), take_drawn
 
@@ -266,7 +313,8 @@ class DynamicsLoss(nn.Module):
             features, base = self._context_features(own, given, generator)
             canvas = self.dynamics.prepare(features, base)
             told = c.own_frames_from * torch.rand(len(target), generator=generator, device=target.device)
-            drawn = self._draw(canvas, target, told, generator)
+            noisy = _noisy_frames(target, told, generator)
+            drawn = self.dynamics.denoise(canvas, noisy, told, torch.zeros_like(told)).float()
             drawn = drawn[:, : frames.shape[2]].unflatten(0, frames.shape[:2])
             drawn = torch.cat([frames[:, :1], drawn[:, :-1]], dim=1)  # the first frame stays
             drawn = frames + _shorten(drawn - frames, longest)
@@ -308,6 +356,13 @@ class DynamicsLoss(nn.Module):
             streams=came, actions=inputs.actions,
         )  # fmt: skip
         return {name: head.loss(said[name], targets) for name, head in self.dynamics.heads.named()}
+
+
+def _noisy_frames(target: Tensor, t: Tensor, generator: torch.Generator) -> Tensor:
+    """Mixtures of frames (F, drawn, h, w) and noise, of levels (F,)."""
+    noise = torch.randn(target.shape, generator=generator, device=target.device)
+    mix = t[:, None, None, None]
+    return mix * target + (1 - mix) * noise
 
 
 def _recalled(batch: dict[str, Tensor]) -> dict[str, Context]:

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from worldsim.data.clips import ALONE, STREAM, ClipConfig, Clips, change_scale
 from worldsim.data.contexts import with_contexts
 from worldsim.data.latents import LatentEpisodes, latent_range, weights_digest
+from worldsim.data.outcomes import outcomes
 from worldsim.errors import InvalidInput
 from worldsim.io.media import contact_sheet
 from worldsim.memory.base import Codec
-from worldsim.models.dynamics import CONDITIONS, HEADS, Dynamics, DynamicsConfig
+from worldsim.models.dynamics import HEADS, Dynamics, DynamicsConfig, usual_conditions
 from worldsim.models.heads import Reads
 from worldsim.models.registry import Scale
 from worldsim.models.tokenizer import Tokenizer, to_frames
@@ -41,17 +42,17 @@ class DynamicsTask:
         *, batch: int = 2, clip: int = 32, patch: tuple[int, int] = (8, 1), seed: int = 0,
         loss: LossConfig | None = None, clips: ClipConfig | None = None,
         reward_scale: float | None = None, changed: float | None = None, begun: DynamicsConfig | None = None,
-        conditions: tuple[str, ...] = CONDITIONS, heads: tuple[str, ...] = HEADS, period: int = 1,
+        conditions: tuple[str, ...] | None = None, heads: tuple[str, ...] = HEADS, period: int = 1,
         head_reads: dict[str, Reads] | None = None, memories: tuple[str, ...] = (), foreseen: tuple[str, ...] = (),
         options: dict[str, dict[str, Any]] | None = None, cache: Path | None = None,
-        redraw: bool = False, history_blocks: int = 4, denoiser_blocks: int = 2,
+        redraw: bool = False, history_blocks: int = 4, denoiser_blocks: int = 2, action_tokens: int = 0,
     ) -> None:  # fmt: skip
         """`conditions`, `heads` and `memories` name the modules of the model; their streams come with the stores.
 
         `head_reads` says what a head reads, where that is not the history alone, or the head's own choice; `options`
         are those of modules, by name. Frames are drawn to fit the streams `foreseen` as heads predict them, and with
-        `redraw` anew, not as changes of the last one. In the
-        folder `cache` is kept what memories without weights say of the stores;
+        `redraw` anew, not as changes of the last one. With `action_tokens` the next so many actions are denoised
+        together with the frame. In the folder `cache` is kept what memories without weights say of the stores;
         without it they are gone through in every clip.
 
         With a `period` above 1 the model is also told the phase of a clock that strikes every so many steps.
@@ -69,6 +70,7 @@ class DynamicsTask:
             if len(shapes) > 1:
                 raise InvalidInput(f"stream {name!r} has shapes {sorted(shapes)}; train on stores of one kind")
         grid = tokenizer.config
+        conditions = usual_conditions(action_tokens) if conditions is None else conditions
         statistics = _statistics(stores)
         if begun is not None:
             kept = {name: getattr(begun, name) for name in STATISTICS}
@@ -79,7 +81,7 @@ class DynamicsTask:
             action_start=meta.actions.start, output_heads=heads, period=period,
             conditions=(*conditions, "episode_phase") if period > 1 else conditions,
             head_reads=dict(head_reads or {}), memories=memories, foreseen=foreseen,
-            redraw=redraw, history_blocks=history_blocks, denoiser_blocks=denoiser_blocks,
+            redraw=redraw, history_blocks=history_blocks, denoiser_blocks=denoiser_blocks, action_tokens=action_tokens,
             options=dict(options or {}),
             streams={name: meta.streams[name] for name in stores[0].streams}, **statistics,
         )  # fmt: skip
@@ -100,7 +102,11 @@ class DynamicsTask:
                 digest, said = weights_digest(tokenizer), self.settings.options
                 stores = [with_contexts(one, recall, said, digest, cache) for one in stores]
         self.frames_per_batch = batch * clip
-        self._clips = Clips(stores, clip, clips or ClipConfig())
+        ahead: dict[str, Any] = {}
+        if action_tokens:
+            flag, soon = _success(heads), self.model.config.soon
+            ahead = {"ahead": action_tokens, "outcomes": [outcomes(store, flag, soon) for store in stores]}
+        self._clips = Clips(stores, clip, clips or ClipConfig(), **ahead)
 
     def config(self) -> dict[str, Any]:
         """What a resumed run must share."""
@@ -193,11 +199,14 @@ def _log_scale(parts: list[np.ndarray]) -> Scale:
     return Scale((float(logs.mean()),), (max(float(logs.std()), 1e-3),))
 
 
-def modules_of(stores: list[LatentEpisodes], foreseen: Sequence[str] = ()) -> dict[str, tuple[str, ...]]:
+def modules_of(
+    stores: list[LatentEpisodes], foreseen: Sequence[str] = (), action_tokens: int = 0
+) -> dict[str, tuple[str, ...]]:
     """The conditions and heads of a model that learns the stores' streams.
 
     Vectors are conditions and are predicted, unless they stay what they are for a whole episode; those that are
     `foreseen` by the head `motion`. Depth is read off the drawn frame. Tokens are tasks, and booleans are predicted.
+    With action tokens the action is none of the conditions.
     """
     specs = stores[0].store.meta.streams
     vectors = [name for name in stores[0].streams if specs[name].kind == "vector"]
@@ -208,12 +217,18 @@ def modules_of(stores: list[LatentEpisodes], foreseen: Sequence[str] = ()) -> di
     depth = tuple(_module("depth", name) for name in stores[0].streams if specs[name].kind == "depth")
     return {
         "conditions": (
-            *CONDITIONS,
+            *usual_conditions(action_tokens),
             *(_module("proprio", name) for name in vectors),
             *(_module("task", name) for name in tokens if name not in flags),
         ),
         "heads": (*HEADS, *predicted, *depth, *(_module("success", name) for name in flags)),
     }
+
+
+def _success(heads: Sequence[str]) -> str | None:
+    """The stream that the first head `success` predicts; None where there is no such head."""
+    named = (name.partition(":") for name in heads)
+    return next((stream or kind for kind, _, stream in named if kind == "success"), None)
 
 
 def _module(kind: str, stream: str) -> str:

@@ -81,6 +81,7 @@ class DynamicsStage:
     streams: tuple[str, ...] = ()  # recorded sensors to learn and predict: proprio, depth, …; a token is a task
     foreseen: tuple[str, ...] = ()  # of these, vectors predicted before the frame, which is drawn to fit them
     redraw: bool = False  # draw frames anew from what is foreseen, not as changes of the last frame
+    action_tokens: int = 0  # next actions that are learned together with the frame, so that the world can act; 0: none
     numbers_share: float = 0.2  # of the hours, for learning what is foreseen before the frames
     conditions: tuple[str, ...] = ()  # modules that a step is conditioned on; none: as the streams ask for
     heads: tuple[str, ...] = ()  # modules that say what a step gives besides the frame; none: as the streams ask for
