@@ -107,9 +107,9 @@ def test_the_history_gets_each_frame_with_the_action_that_leads_on_from_it(task,
     task.model.config = LossConfig(context_noise=0.0)
     got, forward = {}, task.model.dynamics.forward
 
-    def spy(previous, before, actions, level, ages, streams, ahead):
+    def spy(previous, before, actions, level, ages, streams, ahead, known):
         got.update(previous=previous, before=before, actions=actions, ages=ages)
-        return forward(previous, before, actions, level, ages, streams, ahead)
+        return forward(previous, before, actions, level, ages, streams, ahead, known)
 
     monkeypatch.setattr(task.model.dynamics, "forward", spy)
     evaluate(task, batch)

@@ -153,14 +153,12 @@ class DynamicsLoss(nn.Module):
         previous = context.flatten(0, 1)  # (F, C, h, w)
         canvas = self.dynamics.prepare(features, base)
         t = self._levels(len(target), generator)
-        if joint is not None:
-            canvas, t = replace(canvas, chunk=joint.chunk), torch.where(joint.shown, 1.0, t)
-        noisy = _noisy_frames(target, t, generator)
         acted: dict[str, Tensor] = {}
         if joint is None:
-            drawn = self.dynamics.denoise(canvas, noisy, t, torch.zeros_like(t)).float()
+            drawn = self._draw(canvas, target, t, generator)
         else:
-            drawn, acted = self._draw_both(canvas, noisy, t, joint)
+            canvas, t = replace(canvas, chunk=joint.chunk), torch.where(joint.shown, 1.0, t)
+            drawn, acted = self._draw_both(canvas, target, t, joint, generator)
         counted = batch["weight"][:, 1:].flatten()
         learned = shown if joint is None else shown * ~joint.shown
         part = counted * learned / learned.sum().clamp(min=1)  # of the loss
@@ -169,7 +167,7 @@ class DynamicsLoss(nn.Module):
         frame = (part * (weight * error).mean((1, 2, 3))).sum()
         shortcut = torch.zeros_like(frame)
         if step // 2 % 2:
-            shortcut = self._shortcuts(canvas, target, weight, part, joint, generator)
+            shortcut = self._shortcuts(canvas, target, weight, part, generator, joint)
         pair = None  # the new frames, the ones before them and whether they were drawn, for heads that read the new one
         if self.dynamics.heads.late:
             frame_read, was_drawn = self._frames_to_read(canvas, target, shown, joint, generator)
@@ -243,16 +241,22 @@ class DynamicsLoss(nn.Module):
         )  # fmt: skip
         return recalled.features, recalled.base
 
-    def _draw_both(self, canvas: Canvas, noisy: Tensor, t: Tensor, joint: Joint) -> tuple[Tensor, dict[str, Tensor]]:
+    def _draw(self, canvas: Canvas, target: Tensor, t: Tensor, generator: torch.Generator) -> Tensor:
+        noisy = _noisy_frames(target, t, generator)
+        return self.dynamics.denoise(canvas, noisy, t, torch.zeros_like(t)).float()
+
+    def _draw_both(
+        self, canvas: Canvas, target: Tensor, t: Tensor, joint: Joint, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """The frames (F, drawn, h, w), and the loss of the actions with its parts."""
-        noisy = given_frames(noisy, joint.shown, canvas.previous.shape[1])
+        noisy = given_frames(_noisy_frames(target, t, generator), joint.shown, canvas.previous.shape[1])
         drawn, actions = self.dynamics.denoise_both(canvas, noisy, t, torch.zeros_like(t))
         loss, metrics = joint.action_loss(actions)
         return drawn.float(), {"actions": loss, **metrics}
 
     def _shortcuts(
-        self, canvas: Canvas, target: Tensor, weight: Tensor, part: Tensor, joint: Joint | None,
-        generator: torch.Generator,
+        self, canvas: Canvas, target: Tensor, weight: Tensor, part: Tensor, generator: torch.Generator,
+        joint: Joint | None = None,
     ) -> Tensor:  # fmt: skip
         """The loss of some frames' shortcut steps; the history learns from frames alone.
 
@@ -313,8 +317,7 @@ class DynamicsLoss(nn.Module):
             features, base = self._context_features(own, given, generator)
             canvas = self.dynamics.prepare(features, base)
             told = c.own_frames_from * torch.rand(len(target), generator=generator, device=target.device)
-            noisy = _noisy_frames(target, told, generator)
-            drawn = self.dynamics.denoise(canvas, noisy, told, torch.zeros_like(told)).float()
+            drawn = self._draw(canvas, target, told, generator)
             drawn = drawn[:, : frames.shape[2]].unflatten(0, frames.shape[:2])
             drawn = torch.cat([frames[:, :1], drawn[:, :-1]], dim=1)  # the first frame stays
             drawn = frames + _shorten(drawn - frames, longest)
