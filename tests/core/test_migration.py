@@ -135,7 +135,13 @@ def test_a_checkpoint_with_the_names_of_before_is_trained_on(tmp_path, monkeypat
     wanted["loss"]["own_frames_after"] = 0.05
     wanted["loss"]["own_frames_error"] = pytest.approx(3 / (6.25 * task.settings.channels) ** 0.5, rel=1e-5)
     later = ("single_frames", "single_steps", "memory_dropout", "unseen", "blur", "hidden", "guide_errors")
-    for new in ("frame_noise", "drawn_frames", *later):  # of heads that read the frame, which came after, and memories
+    joint = ("action_known", "frame_known", "any_outcome", "soon", "action_weight")
+    for new in (
+        "frame_noise",
+        "drawn_frames",
+        *later,
+        *joint,
+    ):  # of heads that read the frame, which came after, and memories
         del wanted["loss"][new]
     del wanted["clips"]["unseen"]
     assert meta["config"] == wanted and read.keys() == tensors.keys()

@@ -103,7 +103,9 @@ def dynamics_task_of(store: Episodes, run: Path, **options: Any) -> DynamicsTask
     clips = [cache_latents(fixed_tokenizer(), store, run, "cpu", streams=STREAMS)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dynamics_task, "DynamicsConfig", functools.partial(narrow, dim=16, history_blocks=1))
-        modules = modules_of(clips, ("proprio",)) | {"foreseen": ("proprio",)} | options
+        modules = (
+            modules_of(clips, ("proprio",), options.get("action_tokens", 0)) | {"foreseen": ("proprio",)} | options
+        )
         return DynamicsTask(clips, fixed_tokenizer(), batch=8, clip=8, patch=PATCH, **modules)
 
 

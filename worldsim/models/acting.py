@@ -18,13 +18,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from worldsim.errors import InvalidInput
-from worldsim.models.layers import fourier_features
+from worldsim.models.layers import fourier_features, patches
 from worldsim.models.registry import Normalise
 
 if TYPE_CHECKING:
     from worldsim.models.dynamics import DynamicsConfig
 
 LEVEL_FEATURES = 16
+SQUEEZED = 32  # features of a patch of the frame that every action sees
 UNKNOWN, NOT_SOON, SOON = 0, 1, 2  # what comes of the actions
 
 
@@ -51,22 +52,31 @@ class Acting(nn.Module):
         self.embed = nn.Linear(self.action_dim, config.dim)
         self.place = nn.Parameter(nn.init.normal_(torch.empty(self.chunk, config.dim), std=0.02))
         self.level = nn.Linear(LEVEL_FEATURES, config.dim)
+        # How each place of a frame changed says what was done. All places are read at once, as heads read them: by
+        # attention alone a toy set's first actions were told with an error of 0.70 after 200 steps, so with 0.37.
+        self.patch = config.patch
+        self.squeeze = nn.Linear(2 * config.channels * config.patch[0] * config.patch[1], SQUEEZED)
+        self.see = nn.Linear(SQUEEZED * config.tokens, config.dim)
         # The first action is also a term of adaLN's condition, as the action is in worlds without action tokens.
         self.first = nn.Linear(self.action_dim + 2 * LEVEL_FEATURES, config.cond_dim)
         self.outcome = nn.Embedding(3, config.cond_dim)
         self.leave = nn.Linear(config.dim, self.action_dim)
-        for parameter in (self.outcome.weight, self.leave.weight, self.leave.bias):
-            nn.init.zeros_(parameter)
+        nn.init.zeros_(self.outcome.weight)
 
-    def forward(self, chunk: Chunk) -> tuple[Tensor, Tensor]:
-        """Tokens (F, K, D), and a term of the condition (F, cond_dim).
+    def forward(self, chunk: Chunk, frame: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens (F, K, D) of actions, and a term of the condition (F, cond_dim).
 
-        What is said of an action of which nothing is known, level 0, does not depend on the numbers in its place.
+        `frame` (F, C, h, w) is the new one, as noisy as it is, and `change` how it differs from the last one. A step
+        whose action is clean does not look at them. What is said of an action of which nothing is known, level 0, does
+        not depend on the numbers in its place.
         """
         dtype = self.embed.weight.dtype
         seen = torch.where(chunk.level[..., None] > 0, chunk.actions, 0.0).to(dtype)
         levels = fourier_features(chunk.level, LEVEL_FEATURES).to(dtype)  # (F, K, LEVEL_FEATURES)
-        tokens = self.embed(seen) + self.place + self.level(levels)
+        grid = torch.cat([frame, change], dim=1).to(dtype)  # (F, 2 * C, h, w)
+        squeezed = F.gelu(self.squeeze(patches(grid, self.patch)))  # (F, N, SQUEEZED)
+        told = F.gelu(self.see(squeezed.flatten(1))) * (chunk.level[:, :1] < 1)
+        tokens = self.embed(seen) + self.place + self.level(levels) + told[:, None]
         first = torch.cat([seen[:, 0], levels[:, 0], levels[:, -1]], dim=-1)
         return tokens, self.first(first) + self.outcome(chunk.outcome)
 

@@ -22,7 +22,7 @@ is a memory (`memories`), which is read between history and denoiser.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from operator import add
 from typing import Any, cast, get_args
@@ -181,16 +181,18 @@ class Canvas:
     previous: Tensor  # (F, C, h, w), what the frame is drawn as a change of: the last frame's latents
     past: Tensor  # (F, local, h, w), the latent decoder's first layer as far as it sees the past
     chunk: Chunk | None = None  # the actions; None without action tokens
+    last: Tensor | None = None  # (F, C, h, w), the last frame's latents, by which actions are told; None likewise
 
     def rows(self, rows: Tensor) -> Canvas:
         """Some of the frames, by their indices (K,)."""
         chunk = None if self.chunk is None else self.chunk.rows(rows)
-        return Canvas(self.tokens[rows], self.cond[rows], self.previous[rows], self.past[rows], chunk)
+        last = None if self.last is None else self.last[rows]
+        return Canvas(self.tokens[rows], self.cond[rows], self.previous[rows], self.past[rows], chunk, last)
 
     def detach(self) -> Canvas:
         """The same without gradients."""
         parts = (part.detach() for part in (self.tokens, self.cond, self.previous, self.past))
-        return Canvas(*parts, self.chunk)
+        return Canvas(*parts, self.chunk, self.last)
 
 
 class Dynamics(nn.Module):
@@ -312,16 +314,16 @@ class Dynamics(nn.Module):
 
     def prepare(self, features: ContextFeatures, previous: Tensor) -> Canvas:
         """Begin to draw on what the history says, with the last frame's latents (F, C, h, w)."""
-        tokens = features.tokens
+        tokens, last = features.tokens, previous
         if self.redrawn is not None:
             previous = self.redrawn.background.to(previous.dtype).expand_as(previous)
             tokens = tokens + self.redrawn.embed(self.to_tokens(features.local))
         past = self.latent_decoder.enter_past(torch.cat([features.local, previous], dim=1))
-        chunk = None
-        if self.acting is not None:
-            assert features.actions is not None
-            chunk = self.acting.taken(features.actions)
-        return Canvas(tokens, features.cond, previous, past, chunk)
+        canvas = Canvas(tokens, features.cond, previous, past)
+        if self.acting is None:
+            return canvas
+        assert features.actions is not None
+        return replace(canvas, chunk=self.acting.taken(features.actions), last=last)
 
     def denoise(self, canvas: Canvas, noisy: Tensor, t: Tensor, size: Tensor) -> Tensor:
         """Predict the clean latents (x-prediction).
@@ -349,8 +351,10 @@ class Dynamics(nn.Module):
         features = fourier_features(torch.stack([t, size], dim=-1), LEVEL_FEATURES).flatten(-2)
         cond = canvas.cond + self.level_embed(features.to(dtype))
         if self.acting is not None:
-            assert canvas.chunk is not None
-            actions, told = self.acting(canvas.chunk)
+            assert canvas.chunk is not None and canvas.last is not None
+            frame = noisy[:, : self.config.channels]
+            change = frame - t[:, None, None, None].to(frame.dtype) * canvas.last
+            actions, told = self.acting(canvas.chunk, frame, change)
             x, cond = torch.cat([x, actions], dim=1), cond + told
         for block, mods in zip(self.denoiser, self.denoiser_mods(cond), strict=True):
             x = block(x, mods)

@@ -75,7 +75,7 @@ class LossConfig:
     frame_known: float = 0.15  # share that is clean itself, to tell its actions; in the others both are noisy
     any_outcome: float = 0.3  # share of these in which it is not known what comes of the actions
     soon: int = 10  # steps within which success is soon
-    action_weight: float = 0.2  # of the loss of the actions
+    action_weight: float = 0.5  # of the loss of the actions
 
     def __post_init__(self) -> None:
         share, weight = (0, 1), (0, 1e6)
