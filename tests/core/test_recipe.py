@@ -4,10 +4,12 @@ from pathlib import Path
 
 import ball_env
 import making
+import point_robot
 import pytest
 from recordings import META, write
 
 from worldsim.cli.main import main
+from worldsim.cli.make_checks import check_recipe
 from worldsim.data.episode_writer import EpisodeWriter
 from worldsim.errors import InvalidInput, MissingDependency
 from worldsim.train.recipe import load_recipe
@@ -57,6 +59,7 @@ def refused(folder, capsys, old="", new=""):
         ("clip = 8", 'clip = 8\nevent = ["HEALTH"]', "HEALTH"),
         ("patch = [2, 1]", "patch = [3, 1]", "dynamics: "),
         ("clip = 8", "clip = 1", "clip is 1; give at least 2"),
+        ("clip = 8", "clip = 8\naction_tokens = 4", "dynamics action_tokens is 4 and actions are discrete"),
         ("clip = 8", 'clip = 8\nmemories = ["keyframe"]', "memory 'keyframe' is unknown or stands twice; there are"),
         ("clip = 8", 'clip = 8\nmemories = ["keyframes"]', "keyframes need the streams pose, depth"),
         (
@@ -133,3 +136,27 @@ def test_a_store_that_exists_can_be_data(tmp_path, capsys):
     new = 'store = "mine"'
     line = refused(tmp_path, capsys, 'source = "gym:worldsim-tests/Ball-v0"\nsteps = 400', new)
     assert "20 x 20 pixels" in line or "differ in" in line  # it was opened, and its frames are another size
+
+
+ACTING = """
+name = "acting"
+[[data]]
+source = "point-robot"
+[dynamics]
+patch = [2, 1]
+streams = ["proprio", "goal", "task", "success"]
+foreseen = ["proprio"]
+heads = ["reward", "motion:proprio", "success"]
+action_tokens = 4
+"""
+
+
+def test_a_recipe_with_action_tokens_is_checked_before_anything_is_recorded(tmp_path):
+    assert "task" in point_robot.STREAMS  # which registers the source
+    check_recipe(load(tmp_path, ACTING))
+    with pytest.raises(InvalidInput, match="the history must not see the action"):
+        check_recipe(load(tmp_path, ACTING + 'conditions = ["action", "noise_level"]\n'))
+    with pytest.raises(InvalidInput, match="denoiser_blocks is 0"):
+        check_recipe(load(tmp_path, ACTING + "denoiser_blocks = 0\n"))
+    with pytest.raises(InvalidInput, match="at most 1 together"):
+        load(tmp_path, ACTING + "[dynamics.loss]\naction_known = 0.9\n")

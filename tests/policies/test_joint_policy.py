@@ -3,7 +3,7 @@
 import numpy as np
 import point_robot
 import pytest
-from small_training import brief, fixed_tokenizer, train
+from small_training import brief, fixed_tokenizer, narrow, train
 
 from worldsim.cli.main import main
 from worldsim.data.episodes import Episodes
@@ -13,7 +13,8 @@ from worldsim.models.acting import NOT_SOON
 from worldsim.policies.robot.labelling import label_episodes, label_frames, tokens_of
 from worldsim.policies.robot.protocol import chosen, load_policy, make_batch
 from worldsim.policies.robot.world_policy import WorldPolicy
-from worldsim.train import export
+from worldsim.train import dynamics_task, export
+from worldsim.train.checkpoint import load_checkpoint
 from worldsim.world import World
 
 CHUNK = 3
@@ -104,6 +105,21 @@ def test_the_commands_evaluate_and_label(folder, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["robot", "label", world, *videos, "--by", "tokens"])
     assert "has no action tokens that read such data" in capsys.readouterr().err
+
+
+def test_the_command_trains_it_and_goes_on(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("worldsim.data.latents.load_tokenizer", lambda *where: fixed_tokenizer())
+    monkeypatch.setattr(dynamics_task, "DynamicsConfig", narrow)
+    command = [
+        "train", "dynamics", "--data", str(folder / "data"), "--out", str(tmp_path), "--streams", *point_robot.STREAMS,
+        "--foreseen", "proprio", "--action-tokens", "2", "--patch", "2", "1", "--clip", "4", "--device", "cpu",
+        "--optimizer", "adamw",
+    ]  # fmt: skip
+    main([*command, "--steps", "2"])
+    main([*command, "--steps", "3", "--resume"])
+    meta = load_checkpoint(tmp_path / "dynamics.safetensors")[1]
+    assert meta["step"] == 3 and meta["config"]["model"]["action_tokens"] == 2
+    assert meta["config"]["loss"]["action_known"] == 0.6
 
 
 def test_what_is_missing_is_named(folder):
