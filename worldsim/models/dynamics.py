@@ -191,8 +191,8 @@ class Canvas:
 
     def detach(self) -> Canvas:
         """The same without gradients."""
-        parts = (part.detach() for part in (self.tokens, self.cond, self.previous, self.past))
-        return Canvas(*parts, self.chunk, self.last)
+        tokens, cond, previous, past = (a.detach() for a in (self.tokens, self.cond, self.previous, self.past))
+        return Canvas(tokens, cond, previous, past, self.chunk, self.last)
 
 
 class Dynamics(nn.Module):
