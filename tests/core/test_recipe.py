@@ -59,6 +59,7 @@ def refused(folder, capsys, old="", new=""):
         ("clip = 8", 'clip = 8\nevent = ["HEALTH"]', "HEALTH"),
         ("patch = [2, 1]", "patch = [3, 1]", "dynamics: "),
         ("clip = 8", "clip = 1", "clip is 1; give at least 2"),
+        ("clip = 8", "clip = 8\nredraw = true", "redraw is true and foreseen names nothing"),
         ("clip = 8", "clip = 8\naction_tokens = 4", "dynamics action_tokens is 4 and actions are discrete"),
         ("clip = 8", 'clip = 8\nmemories = ["keyframe"]', "memory 'keyframe' is unknown or stands twice; there are"),
         ("clip = 8", 'clip = 8\nmemories = ["keyframes"]', "keyframes need the streams pose, depth"),
@@ -149,6 +150,12 @@ foreseen = ["proprio"]
 heads = ["reward", "motion:proprio", "success"]
 action_tokens = 4
 """
+
+
+def test_what_is_foreseen_by_no_head_is_told_before_anything_is_recorded(tmp_path):
+    assert "task" in point_robot.STREAMS  # which registers the source
+    with pytest.raises(InvalidInput, match="foreseen names 'proprio', which no head predicts"):
+        check_recipe(load(tmp_path, ACTING.replace('"motion:proprio", ', "").replace("action_tokens = 4\n", "")))
 
 
 def test_a_recipe_with_action_tokens_is_checked_before_anything_is_recorded(tmp_path):

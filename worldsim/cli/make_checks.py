@@ -14,6 +14,7 @@ from worldsim.models.conditions import conditions
 from worldsim.models.dynamics import HEADS, DynamicsConfig, usual_conditions
 from worldsim.models.heads import heads
 from worldsim.models.memories import memories
+from worldsim.models.state_heads import Foreseen
 from worldsim.models.tokenizer import TokenizerConfig
 from worldsim.spec import ActionSpec, StreamSpec
 from worldsim.train.recipe import DataConfig, Recipe
@@ -128,12 +129,15 @@ def _check_dynamics(recipe: Recipe, recorded: Recorded) -> None:
             recipe.tokenizer.channels, rows, columns, c.patch, *sizes,
             context_length=c.clip - 1, period=c.period, conditions=c.conditions or usual_conditions(tokens),
             output_heads=c.heads or HEADS, memories=c.memories, options=c.options,
-            denoiser_blocks=c.denoiser_blocks, action_tokens=tokens,
+            history_blocks=c.history_blocks, denoiser_blocks=c.denoiser_blocks, action_tokens=tokens,
+            foreseen=c.foreseen, redraw=c.redraw,
             streams={name: recorded.streams[name] for name in c.streams},
         )  # fmt: skip
         conditions.build(config, c.conditions)
         heads.build(config, c.heads)
         memories.build(config, c.memories)
+        if c.foreseen and c.heads:  # heads that are not given come with the streams
+            Foreseen(config)
     except InvalidInput as error:
         raise InvalidInput(f"dynamics: {error}") from error
 
