@@ -105,7 +105,7 @@ def test_every_part_of_the_noise_matters_and_only_to_its_row(model, part):
 def test_the_context_noise_has_the_level_that_is_told_to_the_model(model, monkeypatch):
     got = {}
 
-    def forward_cached(previous, before, actions, level, cache, streams):
+    def forward_cached(previous, before, actions, level, *others):
         got.update(previous=previous, before=before, level=level)
         return "out"
 

@@ -34,10 +34,19 @@ from torch import Tensor, nn
 
 from worldsim.errors import InvalidInput, check_bounds
 from worldsim.models.acting import Acting, Chunk, check_action_tokens
-from worldsim.models.blocks import DenoiserBlock, HistoryBlock, LatentDecoder
 from worldsim.models.conditions import LEVEL_FEATURES, conditions
 from worldsim.models.heads import Heads, Reads, heads
-from worldsim.models.layers import KVCache, Modulation, fourier_features, gated, modulate, patches
+from worldsim.models.layers import (
+    DenoiserBlock,
+    HistoryBlock,
+    KVCache,
+    LatentDecoder,
+    Modulation,
+    fourier_features,
+    gated,
+    modulate,
+    patches,
+)
 from worldsim.models.memories import Memories, memories
 from worldsim.models.registry import Scale, StepInputs, Streams
 from worldsim.models.state_heads import Foreseen, Redrawn, where_known

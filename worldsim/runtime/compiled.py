@@ -41,7 +41,6 @@ from torch.utils._pytree import tree_leaves, tree_map
 from worldsim.errors import InvalidInput, MissingDependency
 from worldsim.io.files import replacing
 from worldsim.models import acting as acting_source
-from worldsim.models import blocks as blocks_source
 from worldsim.models import conditions as conditions_source
 from worldsim.models import dynamics as dynamics_source
 from worldsim.models import ensemble as ensemble_source
@@ -59,7 +58,7 @@ from worldsim.sampling.sampler import Eager, SamplingConfig, StepNoise
 CACHE = "WORLDSIM_CACHE"  # variable of the environment: the folder of what is compiled
 WRITTEN = (  # what is compiled
     *(conditions_source, dynamics_source, heads_source, layers_source, state_heads_source, ensemble_source),
-    *(acting_source, blocks_source, noise_shaping_source, sampling_source, sys.modules[__name__]),
+    *(acting_source, noise_shaping_source, sampling_source, sys.modules[__name__]),
 )
 SETTINGS = {
     "freezing": True,  # weights as constants, laid out for the processor
