@@ -150,8 +150,10 @@ def test_a_signal_while_guesses_are_made_leaves_no_lock_and_no_demand_behind():
                 one.reset(seed=k)
                 one.step(0)
             time.sleep(0.002)
+            begun = time.perf_counter()
             expected, done = plain.step(1), None
-            alarm = threading.Timer(0.0003 * k, signal.pthread_kill, to_us)
+            took = time.perf_counter() - begun  # steps are milliseconds on one machine, a fraction of one on another
+            alarm = threading.Timer(1.2 * took * k / 40, signal.pthread_kill, to_us)
             with pytest.raises(KeyboardInterrupt):
                 alarm.start()
                 done = env.step(1)
