@@ -48,7 +48,7 @@ def test_the_light_decoder_is_light():
     config = lighter(TokenizerConfig(), DecoderCommand.widths)
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         frame = Tokenizer(config).decode(torch.zeros(1, 16, 8, 16))
-    assert frame.shape == (1, 3, 64, 128) and counter.get_total_flops() <= 0.151e9  # residual: 0.484e9
+    assert frame.shape == (1, 3, 64, 128) and counter.get_total_flops() <= 0.15e9
 
 
 def test_it_learns(folder, data, tmp_path, float32):

@@ -167,7 +167,7 @@ class DecoderCommand:
     world: Annotated[str, tyro.conf.Positional]  # a shipped name, a local folder or a hub id
     data: tuple[Path, ...]  # episode stores; their latents are computed once and kept in the run's folder
     out: Path  # folder of the run
-    widths: tuple[int, int] = (64, 128)  # channels at 1/4 and 1/8 of the frame
+    widths: tuple[int, int] = (64, 112)  # channels at 1/4 and 1/8 of the frame
     batch: int = 4  # pairs of successive frames: many small steps
     loss: DecoderLossConfig = field(default_factory=DecoderLossConfig)
     resume: bool = False
