@@ -23,6 +23,7 @@ from worldsim.train.board import logging_to
 from worldsim.train.checkpoint import load_checkpoint
 from worldsim.train.export import CONTEXT, export_world, pick_starts
 from worldsim.train.loop import Trainer
+from worldsim.train.transfer import start_from
 from worldsim.world import World
 
 OPTIONS = ["--warmup", "5", "--device", "cpu", "--seed", "3"]
@@ -356,3 +357,32 @@ def test_a_world_with_a_damaged_training_record_is_not_unpacked(exported, tmp_pa
     with pytest.raises(SystemExit):
         command("train", "unpack", world, "--out", tmp_path / "run")
     assert "training.json" in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
+def test_a_training_begins_with_the_weights_of_a_world_where_names_and_shapes_agree(exported, data, tmp_path, capsys):
+    tensors, said = begun(exported, data, tmp_path / "same", capsys)
+    world = World.from_pretrained(exported).tokenizer.state_dict()
+    weights = [name for name in world if name != "log_rms"]  # that is measured when a checkpoint is written
+    for name in weights:
+        assert torch.equal(tensors[f"model.tokenizer.{name}"], world[name].float())
+        assert torch.equal(tensors[f"average.tokenizer.{name}"], world[name].float())
+    total = sum(world[name].numel() for name in world)
+    assert f"{total:,} of {total:,} weights begin as those of" in said
+
+    light, said = begun(exported, data, tmp_path / "light", capsys, "--decoder", "subpixel")
+    taken = {n[16:] for n, t in light.items() if n[16:] in world and torch.equal(t, world[n[16:]].float())}
+    assert taken >= {name for name in weights if name.startswith("encoder.")}
+    assert "decoder.0.weight" not in taken and f"{total:,} of" not in said
+    assert load_tokenizer(tmp_path / "light", "cpu").config.decoder_widths == (64, 112)
+
+
+def begun(world, data, out, capsys, *more):
+    """The weights of a tokenizer that begins with a world's, before its first step, and what was printed."""
+    arguments = ["--data", data, "--out", out, "--channels", 4, "--steps", 0, "--start", world, *more, *OPTIONS]
+    command("train", "tokenizer", *arguments)
+    return load_checkpoint(out / "tokenizer.safetensors")[0], capsys.readouterr().err
+
+
+def test_a_world_that_nothing_fits_of_is_no_start(exported):
+    with pytest.raises(InvalidInput, match="no weights of world .* have the names and shapes"):
+        start_from(torch.nn.Linear(2, 2), str(exported))

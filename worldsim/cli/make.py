@@ -129,6 +129,7 @@ class Making:
 
     def _stages(self) -> list[Stage]:
         r = self.recipe
+        begun = r.begun_with()
         data = [*self._data_stages(r.data, "record", self.train_data)]
         data += self._data_stages(r.held_outs(), "hold-out", self.held_out)
         # Recordings of one's own are held out with the stage that records: those are among `recorded`.
@@ -143,7 +144,7 @@ class Making:
             *codec,  # first: recordings that are silent are found before hours of training
             Stage(
                 "tokenizer",
-                [_given(r.tokenizer, without="hours"), r.seed],
+                [_given(r.tokenizer, without="hours"), *begun],
                 recorded,
                 self._tokenizer,
                 ("run/tokenizer.safetensors",),
@@ -151,7 +152,7 @@ class Making:
             ),
             Stage(
                 "dynamics",
-                [_given(r.dynamics, without="hours"), r.seed],
+                [_given(r.dynamics, without="hours"), *begun],
                 ("tokenizer",),
                 self._dynamics,
                 ("run/dynamics.safetensors",),
@@ -226,7 +227,8 @@ class Making:
             "tokenizer", c.hours, c.lr, c.cooldown,
             lambda loop, go_on: TokenizerCommand(
                 data=tuple(self.train_data), out=self.out / "run", batch=c.batch, channels=c.channels,
-                cameras=c.cameras, loss=c.loss, resume=go_on, loop=loop,
+                cameras=c.cameras, decoder=c.decoder, decoder_widths=c.decoder_widths, loss=c.loss,
+                start=self.recipe.start, resume=go_on, loop=loop,
             ),
         )  # fmt: skip
 
@@ -243,7 +245,7 @@ class Making:
                 denoiser_blocks=c.denoiser_blocks,
                 numbers_data=tuple(self.numbers_data), numbers_share=c.numbers_share,
                 conditions=c.conditions, heads=c.heads, memories=c.memories, options=c.options, loss=c.loss,
-                clips=c.clips, resume=go_on, loop=loop,
+                clips=c.clips, start=self.recipe.start, resume=go_on, loop=loop,
             ),
         )  # fmt: skip
 

@@ -22,7 +22,7 @@ def audio_stages(
     """
     from worldsim.cli.train_audio import AudioCodecCommand, AudioCommand
 
-    c, run, seed = making.recipe.audio, making.out / "run", making.recipe.seed
+    c, run, start, begun = making.recipe.audio, making.out / "run", making.recipe.start, making.recipe.begun_with()
     if c is None:
         return [], []
 
@@ -30,8 +30,8 @@ def audio_stages(
         return making.train(
             "audio-codec", c.codec_hours, c.lr, c.cooldown,
             lambda loop, go_on: AudioCodecCommand(
-                data=tuple(making.train_data), out=run, latents=c.latents, dim=c.dim, loss=c.codec_loss, resume=go_on,
-                loop=loop,
+                data=tuple(making.train_data), out=run, latents=c.latents, dim=c.dim, loss=c.codec_loss, start=start,
+                resume=go_on, loop=loop,
             ),
         )  # fmt: skip
 
@@ -40,7 +40,7 @@ def audio_stages(
             "audio", c.hours, c.lr, c.cooldown,
             lambda loop, go_on: AudioCommand(
                 data=tuple(making.train_data), out=run, augment=c.augment, draw_steps=c.draw_steps, loss=c.loss,
-                resume=go_on, loop=loop,
+                start=start, resume=go_on, loop=loop,
             ),
         )  # fmt: skip
 
@@ -56,7 +56,7 @@ def audio_stages(
     of_codec = {name: all_of_it[name] for name in ("lr", "cooldown", "latents", "dim", "codec_loss")}
     rest = {name: value for name, value in all_of_it.items() if name not in ("codec_hours", "hours", "codec_loss")}
     made = "run/audio-codec.safetensors", "run/audio.safetensors"
-    return [Stage("audio-codec", [of_codec, seed], recorded, codec, made[:1], c.codec_hours)], [
-        Stage("audio", [rest, seed], ("tokenizer", "audio-codec"), head, made[1:], c.hours),
+    return [Stage("audio-codec", [of_codec, *begun], recorded, codec, made[:1], c.codec_hours)], [
+        Stage("audio", [rest, *begun], ("tokenizer", "audio-codec"), head, made[1:], c.hours),
         Stage("add-audio", [], (packed, "audio", *apart), add, (SOUNDING,)),
     ]

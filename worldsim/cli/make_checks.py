@@ -10,7 +10,10 @@ from typing import Any
 from worldsim.data.episodes import Episodes
 from worldsim.data.stream_cache import PLAIN_KINDS
 from worldsim.errors import InvalidInput
+from worldsim.io.folders import find_world
+from worldsim.io.weights import read_world
 from worldsim.models.conditions import conditions
+from worldsim.models.decoders import usual_widths
 from worldsim.models.dynamics import HEADS, DynamicsConfig, usual_conditions
 from worldsim.models.heads import heads
 from worldsim.models.memories import memories
@@ -36,6 +39,8 @@ class Recorded:
 def check_recipe(recipe: Recipe) -> None:
     """Raise InvalidInput or MissingDependency for what cannot be made."""
     _check_libraries()
+    if recipe.start:
+        read_world(find_world(recipe.start))
     found = [_check_data(d, recipe) for d in (*recipe.data, *recipe.held_outs())]
     first = found[0]
     for other in found[1:]:
@@ -97,7 +102,11 @@ def _check_tokenizer(recipe: Recipe, recorded: Recorded) -> None:
             f"tokenizer: cameras {', '.join(missing)} are not recorded by {recorded.name}; it gives {', '.join(known)}"
         )
     try:
-        TokenizerConfig(recorded.height * len(cameras), recorded.width, recipe.tokenizer.channels, cameras=cameras)
+        TokenizerConfig(
+            recorded.height * len(cameras), recorded.width, recipe.tokenizer.channels, cameras=cameras,
+            decoder=recipe.tokenizer.decoder,
+            decoder_widths=recipe.tokenizer.decoder_widths or usual_widths(recipe.tokenizer.decoder),
+        )  # fmt: skip
     except InvalidInput as error:
         raise InvalidInput(f"frames of {recorded.name}: {error}; set them in the options of [[data]]") from error
 

@@ -28,6 +28,7 @@ from worldsim.train.decoder_task import DecoderLossConfig
 from worldsim.train.dynamics_loss import LossConfig
 from worldsim.train.loop import LoopConfig, Task, Trainer
 from worldsim.train.tokenizer_task import TokenizerLossConfig, TokenizerTask
+from worldsim.train.transfer import start_from
 
 if TYPE_CHECKING:
     from worldsim.data.latents import LatentEpisodes
@@ -43,20 +44,28 @@ class TokenizerCommand:
     batch: int = 12  # pairs of successive frames
     channels: int = 16  # of a latent
     cameras: tuple[str, ...] = ("rgb",)  # recorded image streams that make a frame, one above the other
+    decoder: str = "residual"  # subpixel: a third of the arithmetic, which is most of a step's
+    decoder_widths: tuple[int, ...] = ()  # channels, one for each scale of the decoder; none: the usual ones
     loss: TokenizerLossConfig = field(default_factory=TokenizerLossConfig)
+    start: str = ""  # a finished world whose weights it begins with, where names and shapes agree
     resume: bool = False
     loop: Annotated[LoopConfig, tyro.conf.arg(name="")] = field(default_factory=LoopConfig)
 
     def run(self) -> None:
         """Build the task and train it."""
+        from worldsim.models.decoders import usual_widths
         from worldsim.models.tokenizer import TokenizerConfig
 
         stores = open_stores(self.data)
         meta = stores[0].meta
         check_cameras(meta, self.cameras)
         height = meta.height * len(self.cameras)
-        config = TokenizerConfig(height=height, width=meta.width, channels=self.channels, cameras=self.cameras)
+        config = TokenizerConfig(
+            height=height, width=meta.width, channels=self.channels, cameras=self.cameras, decoder=self.decoder,
+            decoder_widths=self.decoder_widths or usual_widths(self.decoder),
+        )  # fmt: skip
         task = TokenizerTask(stores, config, batch=self.batch, loss=self.loss, seed=self.loop.seed)
+        begin(task, self.start, self.resume)
         fit(task, self.loop, self.out, self.resume)
 
 
@@ -89,6 +98,7 @@ class DynamicsCommand:
     options: tyro.conf.Suppress[dict[str, dict[str, Any]]] = field(default_factory=dict)  # of modules, by name: recipes
     loss: LossConfig = field(default_factory=LossConfig)
     clips: ClipConfig = field(default_factory=ClipConfig)
+    start: str = ""  # a finished world whose weights it begins with, where names and shapes agree
     resume: bool = False
     loop: Annotated[LoopConfig, tyro.conf.arg(name="")] = field(default_factory=LoopConfig)
 
@@ -138,6 +148,7 @@ class DynamicsCommand:
         }
         recipe |= {"foreseen": self.foreseen, "options": self.options, "cache": self.out / "contexts"}
         task = DynamicsTask(clips, tokenizer, **sizes, **recipe, **kept)
+        begin(task, self.start, self.resume)
         loop = self.loop if path.exists() else self._numbers_first(task, clips)
         fit(task, loop, self.out, self.resume)
 
@@ -302,6 +313,12 @@ def check_cameras(meta: EpisodesMeta, cameras: tuple[str, ...]) -> None:
         raise InvalidInput(f"cameras {', '.join(cameras)} make no frame; name some of {', '.join(of_size)}, each once")
     if cameras != ("rgb",) and "between" in meta.streams:
         raise InvalidInput("frames between steps are recorded of one camera; record without --between for several")
+
+
+def begin(task: Task, start: str, resume: bool) -> None:
+    """Give a task the weights of the world `start` to begin with, unless none is named or it goes on with its own."""
+    if start and not resume:
+        print(start_from(task.model, start), file=sys.stderr)
 
 
 def fit(task: Task, config: LoopConfig, out: Path, resume: bool) -> Trainer:

@@ -25,17 +25,19 @@ class AudioCodecCommand:
     dim: int = 48  # numbers of a latent
     width: int = 160  # of the layers
     loss: AudioCodecLossConfig = field(default_factory=AudioCodecLossConfig)
+    start: str = ""  # a finished world whose weights it begins with, where names and shapes agree
     resume: bool = False
     loop: Annotated[LoopConfig, tyro.conf.arg(name="")] = field(default_factory=LoopConfig)
 
     def run(self) -> None:
         """Build the task and train it."""
-        from worldsim.cli.train import fit, open_stores
+        from worldsim.cli.train import begin, fit, open_stores
 
         task = AudioCodecTask(
             open_stores(self.data), batch=self.batch, clip=self.clip, latents=self.latents, dim=self.dim,
             width=self.width, loss=self.loss, seed=self.loop.seed,
         )  # fmt: skip
+        begin(task, self.start, self.resume)
         fit(task, self.loop, self.out, self.resume)
 
 
@@ -51,12 +53,13 @@ class AudioCommand:
     draw_steps: int = 8  # in which the latents of a step's sound are drawn
     delay: int = 0  # steps by which the sound is late: made of so many more frames, it bounds what frames can tell
     loss: AudioLossConfig = field(default_factory=AudioLossConfig)
+    start: str = ""  # a finished world whose weights it begins with, where names and shapes agree
     resume: bool = False
     loop: Annotated[LoopConfig, tyro.conf.arg(name="")] = field(default_factory=LoopConfig)
 
     def run(self) -> None:
         """Cache the latents of frames and sound, build the task and train it."""
-        from worldsim.cli.train import fit, open_stores
+        from worldsim.cli.train import begin, fit, open_stores
         from worldsim.data.latents import cache_latents, load_tokenizer
         from worldsim.data.sound import CodecEncoder, sound_format
 
@@ -75,6 +78,7 @@ class AudioCommand:
             clips, tokenizer, codec, batch=self.batch, clip=self.clip, seed=self.loop.seed, loss=self.loss,
             sizes={"steps": self.draw_steps, "delay": self.delay},
         )  # fmt: skip
+        begin(task, self.start, self.resume)
         fit(task, self.loop, self.out, self.resume)
 
 

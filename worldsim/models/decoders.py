@@ -2,7 +2,8 @@
 
 Names stand in `TokenizerConfig.decoder`. All of them take latents (B, C, h, w) as the encoder says them and give images
 (B, 3, 8 h, 8 w), so that one can take another's place on the same latents. One that has `scales`, the parts of an
-image's resolution that it computes at, takes as many `TokenizerConfig.decoder_widths`.
+image's resolution that it computes at, takes as many `TokenizerConfig.decoder_widths`, which are its `usual` ones where
+none are asked for.
 """
 
 from __future__ import annotations
@@ -31,6 +32,11 @@ def check_widths(config: TokenizerConfig) -> None:
         )
 
 
+def usual_widths(name: str) -> tuple[int, ...]:
+    """The widths that a decoder is made with where none are given, one for each of its scales."""
+    return tuple(getattr(decoders.kind(name), "usual", ()))
+
+
 def stack(width: int, blocks: int, inner: int | None = None) -> nn.Sequential:
     """So many residual blocks of one width in a row."""
     return nn.Sequential(*(ResidualBlock(width, inner) for _ in range(blocks)))
@@ -45,7 +51,7 @@ def up(width: int, narrower: int) -> list[nn.Module]:
 class ResidualDecoder(nn.Sequential):
     """Residual blocks at 1/8, 1/4 and 1/2 of the image; 0.48 GFLOP for a frame of 64x128 at the usual sizes."""
 
-    scales = (2, 4, 8)
+    scales, usual = (2, 4, 8), (32, 64, 128)
 
     def __init__(self, config: TokenizerConfig, name: str) -> None:
         half, quarter, eighth = config.decoder_widths
@@ -67,7 +73,7 @@ class SubpixelDecoder(nn.Sequential):
     0.145 GFLOP for a frame of 64x128 at widths of 64 and 112.
     """
 
-    scales = (4, 8)
+    scales, usual = (4, 8), (64, 112)
 
     def __init__(self, config: TokenizerConfig, name: str) -> None:
         quarter, eighth = config.decoder_widths

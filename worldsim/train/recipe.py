@@ -60,6 +60,8 @@ class TokenizerStage:
     batch: int = 6  # pairs of successive frames
     channels: int = 16  # of a latent
     cameras: tuple[str, ...] = ("rgb",)  # recorded image streams that make a frame, one above the other
+    decoder: str = "residual"  # subpixel: a third of the arithmetic, which is most of a step's
+    decoder_widths: tuple[int, ...] = ()  # channels, one for each scale of the decoder; none: the usual ones
     loss: TokenizerLossConfig = field(default_factory=TokenizerLossConfig)  # weights of its parts
 
 
@@ -145,6 +147,7 @@ class Recipe:
     data: tuple[DataConfig, ...]  # what it is trained on, [[data]]; all recorded alike
     held_out: tuple[DataConfig, ...] = ()  # never trained on, [[held_out]]; without it a tenth more of each is recorded
     seed: int = 0  # of the weights and of what is drawn in training
+    start: str = ""  # a finished world whose weights all training begins with, where names and shapes agree
     tokenizer: TokenizerStage = field(default_factory=TokenizerStage)  # the autoencoder of frames
     dynamics: DynamicsStage = field(default_factory=DynamicsStage)  # what predicts the next frame
     audio: AudioStage | None = None  # what makes the sound of a frame; without it the world is silent
@@ -196,6 +199,10 @@ class Recipe:
         """Of all networks."""
         audio = 0.0 if self.audio is None else self.audio.codec_hours + self.audio.hours
         return self.tokenizer.hours + self.dynamics.hours + audio
+
+    def begun_with(self) -> tuple[Any, ...]:
+        """What the first weights of all networks follow from."""
+        return (self.seed, self.start) if self.start else (self.seed,)
 
     def held_outs(self) -> tuple[DataConfig, ...]:
         """What is recorded and never trained on; recordings of one's own are split instead."""
