@@ -1,7 +1,9 @@
 """Sound on its way from the model thread to the sound card: a ring buffer, emptied by a thread of SDL's.
 
 A step brings its samples a little before they are to be heard, and the card takes some at a time. Where the model is
-late, the ring runs dry: that is an underrun, which is counted, and heard as a short silence.
+late, the ring runs dry: that is an underrun, which is counted, and heard as a short silence. Time that late steps lost,
+and clocks that differ, would use up what waits: so sound is played up to 1 % slower or faster until the usual amount
+waits again (Arntzen, 2012, "Dynamic Rate Control for Retro Game Emulators").
 """
 
 from __future__ import annotations
@@ -15,7 +17,11 @@ from worldsim.errors import MissingDependency
 from worldsim.spec import WorldSpec
 
 CHUNK = 512  # samples that the card takes at a time
-LEAD = 2  # steps that wait before sound begins, so that one that is late leaves no gap
+# Steps that wait before sound begins. A step may come a step early, where keys changed: if sound begins with such a one,
+# the next is two steps away, and may still be late.
+LEAD = 3
+USUAL, SLACK = 2.0, 0.5  # steps that wait when another comes, and how far from that nothing is done
+TRIM = 0.01  # change of the speed at most, a sixth of a semitone
 MOST = 8  # steps that wait at most: sound must not fall behind the frames
 VOLUMES = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
 
@@ -31,6 +37,12 @@ class Ring:
         self._buffer = np.zeros((MOST * step, channels), np.int16)
         self._first = self._count = 0
         self._playing = self._draining = False
+
+    def trim(self) -> float:
+        """The speed to play at, near 1, so that as much waits as usual."""
+        with self._lock:
+            beyond = self._count / self.step - USUAL if self._playing else 0.0
+        return 1.0 + TRIM * float(np.clip(beyond, -1, 1)) * (abs(beyond) > SLACK)
 
     def push(self, samples: np.ndarray) -> None:
         """Append samples; the oldest go where there is no room, as the card is behind then."""
@@ -89,6 +101,7 @@ class Speaker:
 
     def play(self, sound: np.ndarray, speed: float = 1.0) -> None:
         """The sound of a step, (samples, channels) int16; at other speeds it is resampled, as a tape would sound."""
+        speed *= self.ring.trim()
         if speed != 1.0:
             places = np.linspace(0, len(sound) - 1, max(1, round(len(sound) / speed)))
             sound = np.stack([np.interp(places, np.arange(len(sound)), one) for one in sound.T], axis=1)

@@ -12,7 +12,7 @@ from worldsim.cli.rollout import rollout
 from worldsim.envs.play.game import Game
 from worldsim.envs.play.keys import ActionKeys
 from worldsim.envs.play.session import Session
-from worldsim.envs.play.sound import LEAD, MOST, Ring, Speaker
+from worldsim.envs.play.sound import LEAD, MOST, TRIM, Ring, Speaker
 from worldsim.envs.play.status import Settings
 from worldsim.errors import InvalidInput
 from worldsim.io.media import Sound, VideoWriter
@@ -63,6 +63,35 @@ def test_a_card_that_is_behind_loses_the_oldest_samples():
     assert np.array_equal(ring.pull(10), ramp(30, 10))
 
 
+def test_sound_is_played_slower_while_little_waits_and_faster_while_much_does():
+    ring = Ring(100, 2)
+    assert ring.trim() == 1.0  # nothing plays yet
+    ring.push(ramp(0, 300))
+    assert ring.trim() == 1.0 + TRIM
+    ring.pull(100)
+    assert ring.trim() == 1.0
+    ring.pull(190)
+    assert ring.trim() == 1.0 - TRIM
+
+
+def gaps_of_late_steps(speaker, steps=600):
+    """Gaps where each step comes half a percent late, so that the card takes more than its samples between two."""
+    speaker.ring = Ring(1000, 2)
+    speaker.play(ramp(0, 1000))
+    for _ in range(steps):
+        speaker.play(ramp(0, 1000))
+        speaker.ring.pull(1005)
+    return speaker.ring.underruns
+
+
+def test_small_delays_do_not_add_up_to_a_gap(world, monkeypatch):
+    monkeypatch.setattr("worldsim.envs.play.sound._open_device", lambda *_: None)
+    speaker = Speaker(world.spec)
+    assert gaps_of_late_steps(speaker) == 0
+    monkeypatch.setattr("worldsim.envs.play.sound.TRIM", 0.0)
+    assert gaps_of_late_steps(speaker) > 0
+
+
 def test_a_speaker_plays_at_other_speeds_quieter_and_muted(world):
     speaker = Speaker(world.spec)
     try:
@@ -80,7 +109,7 @@ def test_a_speaker_plays_at_other_speeds_quieter_and_muted(world):
         speaker.turn(-1)
         assert 0 < speaker.volume < quieter
         speaker.ring = Ring(40, 2)
-        speaker.ring.push(np.full((80, 2), 1000, np.int16))
+        speaker.ring.push(np.full((LEAD * 40, 2), 1000, np.int16))
         memory = bytearray(40)
         speaker._fill(None, memoryview(memory))
         assert set(np.frombuffer(memory, np.int16).tolist()) == {int(1000 * speaker.volume)}

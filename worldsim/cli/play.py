@@ -76,6 +76,8 @@ def play(options: Annotated[PlayOptions, tyro.conf.arg(name="")]) -> None:
             print(f"wrote {path}")
         if options.trace is not None and options.trace.exists():
             print(f"wrote {options.trace}")
+        if window.session.speaker is not None:
+            print(f"gaps in the sound: {window.session.speaker.ring.underruns}")
     if clips.failure:
         raise WorldsimError(f"{clips.failure}; give a path that can be written, with space for the clip")
 
