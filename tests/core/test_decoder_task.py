@@ -88,6 +88,20 @@ def test_the_command_leaves_all_but_the_frames_as_they_were(folder, data, tmp_pa
         assert step.frame.shape == again.frame.shape and (step.frame != again.frame).any()
 
 
+def test_a_light_decoder_of_other_widths_begins_with_the_one_that_is_there(folder, data, tmp_path, capsys):
+    def lighten(world, run, *widths):
+        options = ["--data", data.path, "--out", run, "--steps", 0, "--device", "cpu", "--widths", *widths]
+        main([str(option) for option in ["train", "decoder", world, *options]])
+        return World.from_pretrained(run / "world", device="cpu").tokenizer.decoder.state_dict()
+
+    first = lighten(folder, tmp_path / "first", *WIDTHS)
+    assert "weights begin as those of" not in capsys.readouterr().err
+    second = lighten(tmp_path / "first" / "world", tmp_path / "second", WIDTHS[0], WIDTHS[1] + 2)
+    assert "weights begin as those of" in capsys.readouterr().err
+    same = [name for name in first if first[name].shape == second[name].shape]
+    assert 0 < len(same) < len(first) and all(torch.equal(first[name], second[name]) for name in same)
+
+
 @pytest.mark.parametrize(
     ("widths", "said"),
     [((0, 8), "decoder_widths is .*give 1 to 4096"), ((8, 8, 8), "give one each for 1/4 and 1/8 of the image")],

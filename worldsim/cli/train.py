@@ -205,6 +205,8 @@ class DecoderCommand:
             )
         clips = [cache_latents(tokenizer, store, self.out, self.loop.device) for store in stores]
         task = DecoderTask(clips, tokenizer, config, batch=self.batch, loss=self.loss, seed=self.loop.seed)
+        if tokenizer.config.decoder == config.decoder and not self.resume:  # such as one of other widths
+            print(start_from(task.model, self.world, "tokenizer."), file=sys.stderr)
         if fit(task, self.loop, self.out, self.resume).rank == 0:
             export_decoder(self.world, self.out, self.out / "world")
             print(f"wrote {self.out / 'world'}")

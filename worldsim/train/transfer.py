@@ -10,14 +10,16 @@ from worldsim.io.folders import find_world
 from worldsim.io.weights import read_world
 
 
-def start_from(model: nn.Module, world: str) -> str:
+def start_from(model: nn.Module, world: str, part: str = "") -> str:
     """Copy those weights of a finished world that have the names and shapes of weights of `model`.
 
-    `world` is a shipped name, a local folder or a hub id. Returns a sentence that says how much was taken. Raises
+    `world` is a shipped name, a local folder or a hub id, `part` the beginning of its names that `model` has not, such
+    as "tokenizer.". Returns a sentence that says how much was taken. Raises
     InvalidInput where nothing fits, and DamagedWorld for a world that cannot be read.
     """
     files = read_world(find_world(world))
-    known, own = files.model | files.audio, model.state_dict()
+    known = {name.removeprefix(part): tensor for name, tensor in (files.model | files.audio).items()}
+    own = model.state_dict()
     fitting = [name for name, tensor in own.items() if name in known and known[name].shape == tensor.shape]
     if not fitting:
         raise InvalidInput(
