@@ -49,8 +49,8 @@ SCENARIOS = {
             n=4, meanings=("NOOP", "TURN_LEFT", "TURN_RIGHT", "ATTACK"), keys=((), ("left",), ("right",), ("space",))
         ),
         presses=((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)),
-        rows=(40, 240),
-        size=(80, 128),
+        rows=(80, 240),  # without the ceiling: all that moves is below, and frames are as large as those of take cover
+        size=(64, 128),
         variables=("HEALTH", "AMMO2", "ANGLE"),
         arena=Arena({"ANGLE": (0.0, 360.0)}, cell=15.0, floor_cells=24),
         mirrored=(("TURN_LEFT", "TURN_RIGHT"),),
