@@ -4,7 +4,8 @@
     python docs/tools/compare_delta_iris.py doom-take-cover delta-iris
 
 Δ-IRIS runs as its public code does, with the sizes of its `config/params/atari.yaml` and random weights: frames of
-64x64, four tokens a frame. It is stepped in float32, as published, and in bfloat16 by autocast.
+64x64, four tokens a frame. It is stepped in float32, as published, and in bfloat16 by autocast; the world as it is, and
+compiled (`World.compiled`), which has no counterpart there.
 """
 
 from __future__ import annotations
@@ -103,8 +104,8 @@ def main() -> None:
     print(f"{describe_machine(machine(world))}, {matmul_gflops(world.device, world.dtype):.0f} GFLOP/s")
     for batch in (1, 16):
         steps = {
-            "ours": worldsims(world, batch), "theirs": delta_iris(chosen.source, batch),
-            "theirs, bfloat16": delta_iris(chosen.source, batch),
+            "ours": worldsims(world, batch), "ours, compiled": worldsims(world.compiled(batch), batch),
+            "theirs": delta_iris(chosen.source, batch), "theirs, bfloat16": delta_iris(chosen.source, batch),
         }  # fmt: skip
         found: dict[str, list[float]] = {name: [] for name in steps}
         for _ in range(chosen.rounds):
@@ -113,8 +114,10 @@ def main() -> None:
                 with half, torch.no_grad():
                     found[name].append(steps_a_second(step, batch, chosen.seconds))
         for name, values in found.items():
-            times = np.array(found["ours"]) / values
-            print(f"{batch:3} worlds, {name}: {np.median(values):.1f} steps/s; ours over it {np.median(times):.2f}")
+            print(f"{batch:3} worlds, {name}: {np.median(values):.1f} steps/s", end="")
+            for ours in (name for name in found if name.startswith("ours")):
+                print(f"; {ours}, over it {np.median(np.array(found[ours]) / values):.2f}", end="")
+            print()
 
 
 if __name__ == "__main__":
