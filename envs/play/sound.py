@@ -17,8 +17,8 @@ from worldsim.errors import MissingDependency
 from worldsim.spec import WorldSpec
 
 CHUNK = 512  # samples that the card takes at a time
-# Steps that wait before sound begins. A step may come a step early, where keys changed: if sound begins with such a one,
-# the next is two steps away, and may still be late.
+# Steps that wait before sound begins. A step may come a step early, where keys changed: if sound begins with such a
+# one, the next is two steps away, and may still be late.
 LEAD = 3
 USUAL, SLACK = 2.0, 0.5  # steps that wait when another comes, and how far from that nothing is done
 TRIM = 0.01  # change of the speed at most, a sixth of a semitone

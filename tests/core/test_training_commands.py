@@ -384,5 +384,5 @@ def begun(world, data, out, capsys, *more):
 
 
 def test_a_world_that_nothing_fits_of_is_no_start(exported):
-    with pytest.raises(InvalidInput, match="no weights of world .* have the names and shapes"):
+    with pytest.raises(InvalidInput, match=r"no weights of world .* have the names and shapes"):
         start_from(torch.nn.Linear(2, 2), str(exported))

@@ -7,14 +7,14 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, fields, is_dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
 from worldsim.cli.make_audio import SOUNDING, audio_stages
-from worldsim.cli.make_stage import Stage
+from worldsim.cli.make_stage import Stage, files_of, given, read_state
 from worldsim.cli.output import require_writable, say
 from worldsim.errors import InvalidInput
 from worldsim.io.files import read_json, write_atomically, write_json
@@ -66,7 +66,7 @@ class Making:
         self.numbers_data: list[Path] = []
         self.held_out: list[Path] = []
         self.stages = self._stages()
-        self.state = _read_state(out / STATE)
+        self.state = read_state(out / STATE)
 
     def check(self) -> None:
         """Raise what can be known before anything is recorded."""
@@ -144,7 +144,7 @@ class Making:
             *codec,  # first: recordings that are silent are found before hours of training
             Stage(
                 "tokenizer",
-                [_given(r.tokenizer, without="hours"), *begun],
+                [given(r.tokenizer, without="hours"), *begun],
                 recorded,
                 self._tokenizer,
                 ("run/tokenizer.safetensors",),
@@ -152,17 +152,17 @@ class Making:
             ),
             Stage(
                 "dynamics",
-                [_given(r.dynamics, without="hours"), *begun],
+                [given(r.dynamics, without="hours"), *begun],
                 ("tokenizer",),
                 self._dynamics,
                 ("run/dynamics.safetensors",),
                 r.dynamics.hours,
             ),
-            Stage("export", [r.name, _given(r.export)], ("dynamics",), self._export, ("world",)),
+            Stage("export", [r.name, given(r.export)], ("dynamics",), self._export, ("world",)),
             *([Stage("calibrate", [], ("export", *apart), self._calibrate, ("calibrated",))] if r.calibrate else []),
             *sounding,
-            Stage("evaluate", _given(r.evaluate), (packed, *apart), self._evaluate, ("report",)),
-            Stage("card", _given(r.card), ("evaluate",), self._card, ("world/recipe.toml",)),
+            Stage("evaluate", given(r.evaluate), (packed, *apart), self._evaluate, ("report",)),
+            Stage("card", given(r.card), ("evaluate",), self._card, ("world/recipe.toml",)),
         ]
 
     def _data_stages(self, data: Sequence[DataConfig], verb: str, stores: list[Path]) -> list[Stage]:
@@ -177,7 +177,7 @@ class Making:
             if apart:
                 self.held_out.append(self.out / "data" / f"hold-out-of-{index}")
                 made.append(f"data/hold-out-of-{index}")
-            inputs = [_given(d, without="" if d.source else "steps"), _files_of(d), apart]
+            inputs = [given(d, without="" if d.source else "steps"), files_of(d), apart]
             stages.append(
                 Stage(name, inputs, (), self._recorder(d, folder, self.held_out[-1] if apart else None), tuple(made))
             )
@@ -388,34 +388,3 @@ class Making:
                 record = path.with_suffix(".json")  # a training's
                 if path.suffix == ".safetensors" and record.exists():
                     record.rename(old.with_suffix(".json"))
-
-
-def _given(config: Any, *, without: str = "") -> dict[str, Any]:
-    """What a table of the recipe says that is not the default: a field that comes to be later changes no mark."""
-    found = {}
-    for field in fields(config):
-        value, usual = getattr(config, field.name), field.default
-        if field.default_factory is not MISSING:
-            usual = field.default_factory()
-        if value != usual and field.name != without:
-            found[field.name] = _given(value) if is_dataclass(value) else value
-    return found
-
-
-def _read_state(path: Path) -> dict[str, Any]:
-    try:
-        state = read_json(path) if path.exists() else {}
-        if not (isinstance(state, dict) and all(isinstance(stage, dict) for stage in state.values())):
-            raise ValueError("it has no stages")
-    except (OSError, ValueError) as error:
-        raise InvalidInput(
-            f"{path} cannot be read ({error}); restore it from a copy, or give another --out to begin anew"
-        ) from error
-    return state
-
-
-def _files_of(d: DataConfig) -> list[Any]:
-    """What tells that recordings of one's own have changed: names, sizes and times of the files."""
-    given = [Path(p) for p in (d.store, d.videos, d.actions) if p]
-    files = sorted(f for p in given for f in (p.rglob("*") if p.is_dir() else [p]) if f.is_file())
-    return [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
