@@ -89,6 +89,7 @@ def making(recipe, out, *options):
     from worldsim.cli.main import main
     from worldsim.train import dynamics_task, loop
 
+    importlib.import_module("worldsim.cli.train_audio")  # commands keep the LoopConfig that they are imported with
     usual = loop.LoopConfig
 
     def brief(hours, **given):
