@@ -85,6 +85,17 @@ def test_what_is_wrong_is_one_sentence_before_anything_is_recorded(tmp_path, cap
     assert wanted in refused(tmp_path, capsys, old, new)
 
 
+def test_a_start_is_a_folder_beside_the_recipe_or_a_name(tmp_path):
+    def start(name):
+        text = making.RECIPE.replace('name = "ball"', f'name = "ball"\nstart = "{name}"')
+        (tmp_path / "recipe.toml").write_text(text)
+        return load_recipe(tmp_path / "recipe.toml").start
+
+    (tmp_path / "made").mkdir()
+    assert start("made") == str(tmp_path / "made")
+    assert start("doom-take-cover") == "doom-take-cover"
+
+
 def test_a_recipe_that_is_missing_is_one_sentence(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["make", str(tmp_path / "none.toml")])

@@ -231,4 +231,6 @@ def load_recipe(path: Path) -> Recipe:
         given: list[dict[str, Any]] = [{n: str(folder / path) for n in names if (path := getattr(d, n))} for d in data]
         return tuple(dataclasses.replace(d, **paths) for d, paths in zip(data, given, strict=True))
 
-    return dataclasses.replace(recipe, data=placed(recipe.data), held_out=placed(recipe.held_out))
+    beside = folder / recipe.start
+    start = str(beside) if recipe.start and beside.is_dir() else recipe.start  # else a shipped name or a hub id
+    return dataclasses.replace(recipe, data=placed(recipe.data), held_out=placed(recipe.held_out), start=start)
