@@ -21,6 +21,7 @@ from worldsim.migration import WORLD_FORMAT, migrate_config
 from worldsim.models.audio import AudioConfig
 from worldsim.models.dynamics import DynamicsConfig
 from worldsim.models.endings import EndingConfig
+from worldsim.models.rewards import RewardConfig
 from worldsim.models.tokenizer import TokenizerConfig
 from worldsim.sampling.sampler import SamplingConfig
 from worldsim.spec import ActionSpec
@@ -67,6 +68,7 @@ class WorldConfig:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     endings: EndingConfig = field(default_factory=EndingConfig)
     reward_scale: float = 1.0
+    rewards: RewardConfig = field(default_factory=RewardConfig)
     audio: AudioConfig | None = None  # of the head that makes its sound; None: it has none
     sha256: dict[str, str] = field(default_factory=dict)  # of the weight files
     format_version: int = WORLD_FORMAT

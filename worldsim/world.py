@@ -300,7 +300,7 @@ class World:
             frame, extras["non_finite"] = frames[:, 0].copy(), ~(sound & sound_frames)
             if frames.shape[1] > 1:
                 extras["between"] = frames[:, 1:].copy()
-        reward = (output.reward * self.config.reward_scale).float().cpu().numpy()
+        reward = self.config.rewards.paid(output.reward * self.config.reward_scale).float().cpu().numpy()
         return WorldStep(frame, reward, drawn < ending, extras)
 
     def _with_streams(self, result: WorldStep, state: WorldState) -> WorldStep:

@@ -1,5 +1,6 @@
-"""Calibrating the ending head: a curve from what it says to how likely endings are, which goes into the config."""
+"""Calibrating: curves from what heads say to how likely endings are, and what is paid, which go into the config."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -11,7 +12,8 @@ from worldsim.cli.main import main
 from worldsim.errors import InvalidInput
 from worldsim.io.weights import read_world, write_world
 from worldsim.models.endings import EndingConfig
-from worldsim.train.calibration import fit_endings
+from worldsim.models.rewards import RewardConfig
+from worldsim.train.calibration import fit_endings, fit_rewards
 from worldsim.world import World
 
 
@@ -47,6 +49,26 @@ def test_of_a_head_that_has_it_backwards_only_the_mean_is_kept():
     found = fit_endings(said, (said < 0.5) & (np.arange(1000) % 10 == 0))
     chances = found.chance(torch.logit(torch.from_numpy(said)))
     assert float(chances.max() - chances.min()) < 0.01 and float(chances.mean()) == pytest.approx(0.05, rel=0.05)
+
+
+def test_rewards_are_shrunk_to_what_was_paid_and_never_stretched_or_turned_round():
+    rng = np.random.default_rng(0)
+    said = rng.normal(-0.5, 1.0, 50_000)
+    found = fit_rewards(said, 0.25 * said + 2.0 + rng.normal(0.0, 1.0, len(said)))
+    assert found.slope == pytest.approx(0.25, abs=0.02) and found.shift == pytest.approx(2.0, abs=0.03)
+    assert fit_rewards(said, 3 * said).slope == 1.0
+    backwards = fit_rewards(said, 1.0 - said)
+    assert backwards.slope == 0.0 and backwards.shift == pytest.approx((1.0 - said).mean())
+    assert fit_rewards(np.full(10, 0.3), np.arange(10.0)) == RewardConfig(0.0, 4.5)
+
+
+def test_a_world_pays_what_its_line_says_and_draws_the_same():
+    plain, files = tiny_world(), tiny_files()
+    config = dataclasses.replace(files.config, rewards=RewardConfig(0.5, 2.0))
+    lined = World(dataclasses.replace(files, config=config), device="cpu")
+    before, after = (world.step(world.reset(seed=[0, 1, 2]), np.array([0, 1, 2]))[1] for world in (plain, lined))
+    np.testing.assert_allclose(after.reward, 0.5 * before.reward + 2.0, rtol=1e-6)
+    np.testing.assert_array_equal(before.frame, after.frame)
 
 
 def test_too_few_endings_to_calibrate_by_are_refused():

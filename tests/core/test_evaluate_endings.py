@@ -86,9 +86,9 @@ def test_a_batch_of_episodes_is_asked_as_each_alone(world, store):
     dreams = Dreams(world, encode(world, frames[None, :1]), actions[None, :0], np.zeros(1), [0])
     steps = [dreams.observe(encode(world, frames[None, t]), actions[None, t]) for t in range(1, 12)]
     said = [float(step.extras["termination_probability"][0]) for step in steps]
-    from worldsim.evaluate.ending_head import ending_probabilities
+    from worldsim.evaluate.ending_head import outcomes_of_recorded
 
-    assert ending_probabilities(world, store)[0][0] == pytest.approx(said, abs=0.02)
+    assert outcomes_of_recorded(world, store).probability[0] == pytest.approx(said, abs=0.02)
 
 
 def test_alarms_are_counted_at_the_step_and_near_it():

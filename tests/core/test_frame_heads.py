@@ -17,7 +17,7 @@ from worldsim.data.latents import cache_latents
 from worldsim.envs import WorldEnv
 from worldsim.errors import InvalidInput
 from worldsim.evaluate.dreams import Dreams
-from worldsim.evaluate.ending_head import ending_probabilities
+from worldsim.evaluate.ending_head import outcomes_of_recorded
 from worldsim.models.dynamics import HEADS, DynamicsConfig
 from worldsim.models.heads import Head, heads
 from worldsim.rollout import advance, finish, start
@@ -192,7 +192,7 @@ def test_another_sampling_draws_other_frames_of_which_heads_say_other_things():
 def test_endings_are_judged_by_drawn_frames_when_a_world_is_calibrated(tmp_path):
     world = World(lively_files(head_reads=BOTH), device="cpu")
     store = tiny_episodes(tmp_path / "data", lengths=(6, 5))
-    first, last = ending_probabilities(world, store)[0], world.encode(store.read("rgb", 0, 3))
+    first, last = outcomes_of_recorded(world, store).probability, world.encode(store.read("rgb", 0, 3))
     dreams = Dreams(world, torch.from_numpy(last[:1])[None], np.zeros((1, 0), np.int64), np.zeros(1, np.int64), [0])
     before = clone(dreams._state)
     step = dreams.observe(torch.from_numpy(last[1:2]).to(world.dtype), store.read("action", 1, 2))

@@ -229,7 +229,8 @@ class CalibrateCommand:
         print(
             f"{fitted['endings']} endings in {fitted['steps']:,} steps; log-loss a step "
             f"{fitted['log_loss_before']:.4f}, calibrated {fitted['log_loss']:.4f} (floor {fitted['floor']:.5f}, "
-            f"ceiling {fitted['ceiling']:.2f}, shift {fitted['shift']:+.2f})\nwrote {self.out}"
+            f"ceiling {fitted['ceiling']:.2f}, shift {fitted['shift']:+.2f}); rewards times "
+            f"{fitted['reward_slope']:.2f}, {fitted['reward_shift']:+.3g}\nwrote {self.out}"
         )
 
 

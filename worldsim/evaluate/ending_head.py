@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -30,8 +31,10 @@ BINS = np.array([0, 0.01, 0.03, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0])
 
 def measure_ending_head(world: World, store: Episodes, effort: Effort) -> dict[str, Any]:
     """Precision, recall and calibration with the true frames before every step."""
-    probability, ended = ending_probabilities(world, store)
-    counts = np.array([_count(p, e) for p, e in zip(probability, ended, strict=True)])  # (episodes, COUNTED)
+    found = outcomes_of_recorded(world, store)
+    counts = np.array(
+        [_count(p, e) for p, e in zip(found.probability, found.ended, strict=True)]
+    )  # (episodes, COUNTED)
     figures: dict[str, Any] = {}
     for name, (part, whole) in SHARES.items():
         column, of = counts[:, COUNTED.index(part)], counts[:, COUNTED.index(whole)]
@@ -41,7 +44,7 @@ def measure_ending_head(world: World, store: Episodes, effort: Effort) -> dict[s
 
         figures[name] = share(np.arange(len(counts)))
         figures[f"{name}_ci"] = interval(share, len(counts), seed=effort.seed)
-    p, e = np.concatenate(probability), np.concatenate(ended)
+    p, e = np.concatenate(found.probability), np.concatenate(found.ended)
     error, reliability = _calibration(p, e)
     return {
         **figures,
@@ -53,14 +56,23 @@ def measure_ending_head(world: World, store: Episodes, effort: Effort) -> dict[s
     }
 
 
-def ending_probabilities(world: World, store: Episodes) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Of every episode: how likely the ending was at each step, and whether it came, (T - 1,) each."""
+@dataclass
+class Outcomes:
+    """What was said of the steps of recorded episodes, and what came: an array (T - 1,) for each episode."""
+
+    probability: list[np.ndarray] = field(default_factory=list)  # of the ending
+    ended: list[np.ndarray] = field(default_factory=list)  # bool
+    reward: list[np.ndarray] = field(default_factory=list)  # as the world says it
+    paid: list[np.ndarray] = field(default_factory=list)  # as it was recorded
+
+
+def outcomes_of_recorded(world: World, store: Episodes) -> Outcomes:
+    """What the world says of every recorded step with the true frames before it, and what came."""
     lengths = store.lengths
     order = np.argsort(lengths, kind="stable")
     order = order[lengths[order] > 1]
     firsts = store.ends - lengths
-    probability: list[np.ndarray] = []
-    ended: list[np.ndarray] = []
+    found = Outcomes()
     for begin in tqdm(range(0, len(order), BATCH), desc="ending head"):
         episodes = order[begin : begin + BATCH]
         latents = [encode(world, store.read("rgb", int(firsts[i]), int(store.ends[i]) - 1)) for i in episodes]
@@ -72,11 +84,14 @@ def ending_probabilities(world: World, store: Episodes) -> tuple[list[np.ndarray
         ages = np.zeros(len(episodes), np.int64)
         dreams = Dreams(world, clip[:, :1], taken[:, :0], ages, range(len(episodes)))
         following = [*range(1, steps), steps - 1]  # the frame after the last step is never seen
-        seen = [dreams.observe(clip[:, f], taken[:, t + 1]).extras for t, f in enumerate(following)]
-        said = np.stack([extras["termination_probability"] for extras in seen], axis=1)
-        probability += [row[: len(z)] for row, z in zip(said, latents, strict=True)]
-        ended += [store.read("terminated", int(firsts[i]) + 1, int(store.ends[i])) for i in episodes]
-    return probability, ended
+        seen = [dreams.observe(clip[:, f], taken[:, t + 1]) for t, f in enumerate(following)]
+        said = np.stack([step.extras["termination_probability"] for step in seen], axis=1)
+        rewards = np.stack([step.reward for step in seen], axis=1)
+        found.probability += [row[: len(z)] for row, z in zip(said, latents, strict=True)]
+        found.reward += [row[: len(z)] for row, z in zip(rewards, latents, strict=True)]
+        found.ended += [store.read("terminated", int(firsts[i]) + 1, int(store.ends[i])) for i in episodes]
+        found.paid += [store.read("reward", int(firsts[i]) + 1, int(store.ends[i])) for i in episodes]
+    return found
 
 
 def _count(probability: np.ndarray, ended: np.ndarray) -> tuple[int, ...]:

@@ -1,9 +1,9 @@
-"""Calibrating a finished world's ending head on recordings that it did not learn from.
+"""Calibrating what a finished world says of endings and rewards on recordings that it did not learn from.
 
 A head is surer of what it was trained on than it is right elsewhere: endings come where it sees none, and those that
 it is sure of fail to come. Platt (1999, "Probabilistic outputs for support vector machines") fits a logistic curve to
 what a classifier says; here it has a floor and a ceiling, as psychometric curves have (guesses and lapses; Wichmann
-and Hill, 2001).
+and Hill, 2001). Rewards are shrunk to the line of least squares, which never adds to what the head says.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from torch import Tensor
 
 from worldsim.errors import InvalidInput
 from worldsim.evaluate.data import open_held_out
-from worldsim.evaluate.ending_head import ending_probabilities
+from worldsim.evaluate.ending_head import outcomes_of_recorded
 from worldsim.io.files import write_json
 from worldsim.io.folders import find_world
-from worldsim.io.weights import read_world, write_world
+from worldsim.io.weights import WorldFiles, read_world, write_world
 from worldsim.models.endings import EndingConfig
+from worldsim.models.rewards import RewardConfig
 from worldsim.train.export import RECORD, read_records
 from worldsim.world import World
 
@@ -64,6 +65,15 @@ def fit_endings(probability: np.ndarray, ended: np.ndarray) -> EndingConfig:
     return EndingConfig(found[0].item(), floor.item(), ceiling.item())
 
 
+def fit_rewards(said: np.ndarray, paid: np.ndarray) -> RewardConfig:
+    """The line from what the head says (N,) to what was paid (N,), of least squares, with a slope of 0 to 1."""
+    x, y = said.astype(np.float64), paid.astype(np.float64)
+    varies = np.square(x - x.mean()).sum()
+    slope = float(((x - x.mean()) * (y - y.mean())).sum() / varies) if varies > 1e-12 * len(x) else 0.0
+    slope = min(max(slope, 0.0), 1.0)
+    return RewardConfig(slope, float(y.mean() - slope * x.mean()))
+
+
 def _bounds(found: Tensor) -> tuple[Tensor, Tensor]:
     """Floor and ceiling, of which the second is the higher one whatever is found."""
     floor = torch.sigmoid(found[1])
@@ -71,27 +81,35 @@ def _bounds(found: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def calibrate_world(name: str, data: Sequence[Path], out: Path, *, device: str = "auto") -> dict[str, Any]:
-    """Write the world `name` with its endings calibrated; returns what was fitted, which its training record keeps.
+    """Write the world `name` with its endings and rewards calibrated; returns what was fitted, which its record keeps.
 
     Raises InvalidInput, with nothing written, for stores that do not fit the world or hold too few endings.
     """
     folder = find_world(name)
     files = read_world(folder)
     records = read_records(folder / RECORD)
-    literal = dataclasses.replace(files, config=dataclasses.replace(files.config, endings=EndingConfig()))
+    literal = _with(files, EndingConfig(), RewardConfig())
     world = World(literal, device=device, where=str(folder))
-    pairs = [ending_probabilities(world, open_held_out(path, files.config)) for path in data]
-    probability = np.concatenate([np.zeros(0, np.float32), *(row for said, _ in pairs for row in said)])
-    ended = np.concatenate([np.zeros(0, bool), *(row for _, came in pairs for row in came)])
+    stores = [open_held_out(path, files.config) for path in data]
+    found = [outcomes_of_recorded(world, store) for store in stores]
+    probability = np.concatenate([np.zeros(0, np.float32), *(row for one in found for row in one.probability)])
+    ended = np.concatenate([np.zeros(0, bool), *(row for one in found for row in one.ended)])
     endings = fit_endings(probability, ended)
+    said, paid = (np.concatenate([row for one in found for row in getattr(one, name)]) for name in ("reward", "paid"))
+    rewards = fit_rewards(said, paid)
     after = endings.chance(torch.logit(torch.from_numpy(probability), eps=LEAST)).numpy()
     fitted = {
         "steps": len(ended), "endings": int(ended.sum()), **dataclasses.asdict(endings),
+        "reward_slope": rewards.slope, "reward_shift": rewards.shift,
         "log_loss_before": _log_loss(probability, ended), "log_loss": _log_loss(after, ended),
     }  # fmt: skip
-    write_world(out, dataclasses.replace(files, config=dataclasses.replace(files.config, endings=endings)))
+    write_world(out, _with(files, endings, rewards))
     write_json(out / RECORD, records | {"calibration": fitted}, indent=None)
     return fitted
+
+
+def _with(files: WorldFiles, endings: EndingConfig, rewards: RewardConfig) -> WorldFiles:
+    return dataclasses.replace(files, config=dataclasses.replace(files.config, endings=endings, rewards=rewards))
 
 
 def _log_loss(probability: np.ndarray, ended: np.ndarray) -> float:

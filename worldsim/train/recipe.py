@@ -152,7 +152,7 @@ class Recipe:
     dynamics: DynamicsStage = field(default_factory=DynamicsStage)  # what predicts the next frame
     audio: AudioStage | None = None  # what makes the sound of a frame; without it the world is silent
     export: ExportStage = field(default_factory=ExportStage)  # the world's folder
-    calibrate: bool = True  # fit the chances of endings to held-out episodes, where there are endings
+    calibrate: bool = True  # fit endings and rewards to held-out episodes, where there are endings
     evaluate: EvaluateStage = field(default_factory=EvaluateStage)  # the figures of the report and the card
     card: CardStage = field(default_factory=CardStage)  # README.md of the world
 
