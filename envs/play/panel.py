@@ -64,9 +64,6 @@ def sections(spec: WorldSpec, status: Status, measured: Measured) -> list[Sectio
     ]
     if status.hit_rate is not None:
         speed_rows.insert(2, ("guessed in time", f"{status.hit_rate:.0%} of steps"))
-    if status.volume is not None:
-        loud = "off" if status.volume == 0 else f"{status.volume:.0%}"
-        speed_rows.append(("sound", f"{loud}, {status.underruns} gap{'s' * (status.underruns != 1)}"))
     episode_rows = [
         ("seed", str(status.seed)),
         ("step", f"{status.steps}  ({status.steps / spec.steps_per_second:.1f} s)"),
@@ -75,6 +72,9 @@ def sections(spec: WorldSpec, status: Status, measured: Measured) -> list[Sectio
     ]
     if status.ending_chance is not None:
         episode_rows.insert(3, ("chance of ending", f"{status.ending_chance:.1%}"))
+    if status.volume is not None:  # here, as a panel at the bottom has no room for it under the large number
+        loud = "off" if status.volume == 0 else f"{status.volume:.0%}"
+        episode_rows.append(("sound", f"{loud}, {status.underruns} gap{'s' * (status.underruns != 1)}"))
     if status.memory is not None:
         kept = "" if status.plan is None else f", {len(status.plan.views)} views"
         episode_rows.append(("memory", ("on" if status.memory else "off") + kept))
