@@ -14,8 +14,8 @@ def start_from(model: nn.Module, world: str, part: str = "") -> str:
     """Copy those weights of a finished world that have the names and shapes of weights of `model`.
 
     `world` is a shipped name, a local folder or a hub id, `part` the beginning of its names that `model` has not, such
-    as "tokenizer.". Returns a sentence that says how much was taken. Raises
-    InvalidInput where nothing fits, and DamagedWorld for a world that cannot be read.
+    as "tokenizer.". Returns a sentence that says how much was taken. Raises InvalidInput where nothing fits, and
+    DamagedWorld for a world that cannot be read.
     """
     files = read_world(find_world(world))
     known = {name.removeprefix(part): tensor for name, tensor in (files.model | files.audio).items()}
