@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 
 from worldsim.envs.sources.base import SourceSpec, TimeStep
-from worldsim.envs.sources.registry import POLICIES, mix_of, resolve
+from worldsim.envs.sources.registry import MIX, POLICIES, mix_of, player_of, resolve
 from worldsim.errors import InvalidInput, MissingDependency
 from worldsim.policies.data_policy import Action, DataPolicy, DataPolicyClass
 
@@ -39,7 +39,7 @@ class Mix:
 
 def policy_needs(name: str, source: str) -> frozenset[str]:
     """Optional streams that a policy must see, known before the source is made."""
-    if name.startswith(AGENT):
+    if name.startswith(AGENT) or player_of(source) is not None:
         return frozenset()
     return frozenset(need for part in _parts(name, source) for need in _policy_class(part).needs)
 
@@ -53,13 +53,15 @@ def make_policy(name: str, spec: SourceSpec) -> DataPolicy:
     """
     if name.startswith(AGENT):
         return _agent_policy(spec, name.removeprefix(AGENT))
+    if (plays := player_of(spec.name)) is not None:
+        return cast(DataPolicy, plays(spec, name))
     parts = _parts(name, spec.name)
     missing = policy_needs(name, spec.name) - set(spec.extras)
     if missing:
         raise InvalidInput(
             f"policy {name!r} needs {', '.join(sorted(missing))}, which {spec.name!r} does not give; use another policy"
         )
-    return Mix(parts, spec) if name == "mix" else _made(name, spec)
+    return Mix(parts, spec) if name == MIX else _made(name, spec)
 
 
 def _policy_class(name: str) -> DataPolicyClass:
@@ -96,4 +98,4 @@ def _agent_policy(spec: SourceSpec, path: str) -> DataPolicy:
 
 
 def _parts(name: str, source: str) -> tuple[str, ...]:
-    return mix_of(source) if name == "mix" else (name,)
+    return mix_of(source) if name == MIX else (name,)

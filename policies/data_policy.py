@@ -77,6 +77,29 @@ class PersistentRandom(UniformRandom):
         return self._held
 
 
+class Pauses(PersistentRandom):
+    """Plays as `PersistentRandom`, and between two spells of it does nothing; either lasts 40 steps on average.
+
+    Who plays lets go of the keys, and a world has to stand still then for longer than it looks back.
+    """
+
+    spell_steps = 40
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """Begin an episode, with either of the two."""
+        super().reset(rng)
+        self._pausing = bool(rng.integers(2))
+        self._spell = int(rng.geometric(1 / self.spell_steps))
+
+    def act(self, row: TimeStep) -> Action:
+        """The held action, or none."""
+        if self._spell == 0:
+            self._pausing = not self._pausing
+            self._spell = int(self._rng.geometric(1 / self.spell_steps))
+        self._spell -= 1
+        return self._actions.rest if self._pausing else super().act(row)
+
+
 class NamedActions:
     """Base of policies that know actions by name; raises InvalidInput for a source that lacks one of them."""
 

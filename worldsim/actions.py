@@ -60,6 +60,14 @@ class ActionSpec:
         dtype = np.dtype(self.box_dtype).type
         return gym.spaces.Box(np.array(self.low, dtype), np.array(self.high, dtype), dtype=dtype)
 
+    @property
+    def rest(self) -> np.ndarray:
+        """The action () or (A,) of one who does nothing: without keys, or the first one; 0 or the middle of a box."""
+        if self.discrete:
+            return np.array(self.start + (self.keys.index(()) if () in self.keys else 0), self.dtype)
+        low, high = np.array(self.low), np.array(self.high)
+        return np.where((low <= 0) & (high >= 0), 0, (low + high) / 2).astype(self.dtype)
+
     def lowest(self, rows: int) -> np.ndarray:
         """For each of `rows` worlds the first action, or the lowest one of a box: (rows,) or (rows, A) of `dtype`."""
         return np.tile(np.array(self.start if self.discrete else self.low, self.dtype), (rows, *(1,) * len(self.shape)))

@@ -87,7 +87,7 @@ class ActionKeys:
 
     def _continuous(self, held: Sequence[str]) -> np.ndarray:
         low, high = np.array(self._spec.low, np.float32), np.array(self._spec.high, np.float32)
-        value = np.where((low <= 0) & (high >= 0), 0, (low + high) / 2).astype(self._spec.dtype)  # at rest
+        value = self._spec.rest
         for i, (down, up) in enumerate(self._sets):
             if (down in held) != (up in held):
                 value[i] = low[i] if down in held else high[i]

@@ -7,18 +7,100 @@ token `task` says which simulator, and which task of it, an episode is of.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 
 from worldsim.envs.sources.base import Source, SourceSpec, TimeStep, frame_of
-from worldsim.envs.sources.registry import register_source
+from worldsim.envs.sources.registry import MIX, register_source
 from worldsim.errors import InvalidAction, InvalidInput, InvalidState
 from worldsim.spec import ActionSpec, StreamSpec
 
 TASK = "task"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Whose numbers are where in the joined actions and streams."""
+
+    specs: tuple[SourceSpec, ...]  # of the parts
+
+    @cached_property
+    def names(self) -> list[tuple[str, ...]]:
+        """The tasks of each part."""
+        return [_tasks(spec) for spec in self.specs]
+
+    @cached_property
+    def firsts(self) -> list[int]:
+        """The token of each part's first task."""
+        return np.cumsum([0, *map(len, self.names)])[:-1].tolist()
+
+    @cached_property
+    def blocks(self) -> list[slice]:
+        """The entries of an action that each part takes."""
+        sizes = [len(spec.actions.low) for spec in self.specs]
+        return [slice(end - size, end) for end, size in zip(np.cumsum(sizes).tolist(), sizes, strict=True)]
+
+    @cached_property
+    def vectors(self) -> dict[str, list[int]]:
+        """Of each vector, how many entries the parts have."""
+        return {name: [_size(spec, name) for spec in self.specs] for name in _named(self.specs, "vector")}
+
+    @cached_property
+    def flags(self) -> list[str]:
+        """The tokens of booleans."""
+        return _named(self.specs, "token", "bool")
+
+    def extras(self) -> dict[str, StreamSpec]:
+        """The joined streams."""
+        vectors = {name: StreamSpec("vector", (sum(sizes),), "float32") for name, sizes in self.vectors.items()}
+        flags = {name: next(s.extras[name] for s in self.specs if name in s.extras) for name in self.flags}
+        return {
+            **vectors, **flags,
+            TASK: StreamSpec("token", (), "int64", names=tuple(name for names in self.names for name in names)),
+        }  # fmt: skip
+
+    def joined(self, row: TimeStep, part: int) -> TimeStep:
+        """A row of a part as all of them see it."""
+        extras: dict[str, np.ndarray] = {}
+        for name, sizes in self.vectors.items():
+            values = [np.zeros(size, np.float32) for size in sizes]
+            if name in row.extras:
+                values[part] = np.asarray(row.extras[name], np.float32).reshape(-1)
+            extras[name] = np.concatenate(values)
+        for name in self.flags:
+            extras[name] = np.bool_(row.extras.get(name, False))  # type: ignore[assignment]
+        extras[TASK] = np.int64(self.firsts[part] + int(row.extras.get(TASK, 0)))  # type: ignore[assignment]
+        return replace(row, extras=extras)
+
+    def inside(self, row: TimeStep, part: int) -> TimeStep:
+        """A joined row as the part itself gave it, with those streams that the row has."""
+        spec, extras = self.specs[part], {}
+        for name, one in spec.extras.items():
+            if name in self.vectors and name in row.extras:
+                sizes = self.vectors[name]
+                first = sum(sizes[:part])
+                extras[name] = row.extras[name][first : first + sizes[part]].reshape(one.shape)
+            elif name in self.flags and name in row.extras:
+                extras[name] = row.extras[name]
+        if TASK in spec.extras:
+            extras[TASK] = np.asarray(int(row.extras[TASK]) - self.firsts[part])
+        return replace(row, extras=extras)
+
+    def part_of(self, row: TimeStep) -> int:
+        """Which part a row is of."""
+        return int(np.searchsorted(self.firsts, int(row.extras[TASK]), side="right")) - 1
+
+    def action_of(self, part: int, action: np.ndarray) -> np.ndarray:
+        """A part's action among all entries; the others are 0, or the nearest to it that their bounds allow."""
+        actions = _actions(self.specs)
+        whole = np.clip(np.zeros(actions.shape), actions.low, actions.high)
+        whole[self.blocks[part]] = action
+        return whole.astype(np.float32)
 
 
 class Joined:
@@ -32,34 +114,21 @@ class Joined:
 
     def __init__(self, *, sources: Sequence[Mapping[str, Any]], height: int = 64, width: int = 64) -> None:
         self.parts = _make(sources, height, width)
-        specs = [part.spec for part in self.parts]
-        self._names = [_tasks(spec) for spec in specs]
-        self._firsts = np.cumsum([0, *map(len, self._names)])[:-1].tolist()  # of each part's tasks
-        sizes = [len(spec.actions.low) for spec in specs]
-        self._blocks = [slice(end - size, end) for end, size in zip(np.cumsum(sizes).tolist(), sizes, strict=True)]
-        self._vectors = {name: [_size(spec, name) for spec in specs] for name in _named(specs, "vector")}
-        self._flags = _named(specs, "token", "bool")
+        specs = tuple(part.spec for part in self.parts)
+        self.layout = Layout(specs)
         self._fixed: tuple[int, str] | None = None
         self._part, self._row = 0, None  # type: tuple[int, TimeStep | None]
         limits = [spec.max_episode_steps for spec in specs]
         self.spec = SourceSpec(
             name="joined", height=height, width=width, actions=_actions(specs), fps=specs[0].fps, frame_skip=1,
             max_episode_steps=None if None in limits else max(limit for limit in limits if limit is not None),
-            extras=self._extras(specs),
+            extras=self.layout.extras(),
             parameters={"sources": [dict(one) for one in sources], "height": height, "width": width},
         )  # fmt: skip
 
-    def _extras(self, specs: Sequence[SourceSpec]) -> dict[str, StreamSpec]:
-        vectors = {name: StreamSpec("vector", (sum(sizes),), "float32") for name, sizes in self._vectors.items()}
-        flags = {name: next(s.extras[name] for s in specs if name in s.extras) for name in self._flags}
-        return {
-            **vectors, **flags,
-            TASK: StreamSpec("token", (), "int64", names=tuple(name for names in self._names for name in names)),
-        }  # fmt: skip
-
     def choose_task(self, task: str | None) -> None:
         """Play this task from the next reset on; None: the one that the seed draws. Raises InvalidInput."""
-        found = [(i, task) for i, names in enumerate(self._names) if task in names]
+        found = [(i, task) for i, names in enumerate(self.layout.names) if task in names]
         if task is not None and not found:
             raise InvalidInput(f"this source has no task {task!r}; it has {', '.join(self.spec.extras[TASK].names)}")
         self._fixed = None if task is None else (found[0][0], task)
@@ -80,19 +149,10 @@ class Joined:
         whole = np.asarray(action)
         if whole.shape != self.spec.actions.shape:
             raise InvalidAction(f"action {action!r} is no {self.spec.actions.shape[0]} numbers; give one of all parts")
-        return self._show(self.parts[self._part].step(whole[self._blocks[self._part]]))
+        return self._show(self.parts[self._part].step(whole[self.layout.blocks[self._part]]))
 
     def _show(self, row: TimeStep) -> TimeStep:
-        extras: dict[str, np.ndarray] = {}
-        for name, sizes in self._vectors.items():
-            values = [np.zeros(size, np.float32) for size in sizes]
-            if name in row.extras:
-                values[self._part] = np.asarray(row.extras[name], np.float32).reshape(-1)
-            extras[name] = np.concatenate(values)
-        for name in self._flags:
-            extras[name] = np.bool_(row.extras.get(name, False))  # type: ignore[assignment]
-        extras[TASK] = np.int64(self._firsts[self._part] + int(row.extras.get(TASK, 0)))  # type: ignore[assignment]
-        self._row = replace(row, extras=extras)
+        self._row = self.layout.joined(row, self._part)
         return self._row
 
     def render(self) -> np.ndarray:
@@ -104,55 +164,45 @@ class Joined:
         for part in self.parts:
             part.close()
 
-    def inside(self, row: TimeStep, part: int) -> TimeStep:
-        """A row of this source as the part itself gave it."""
-        spec, extras = self.parts[part].spec, {}
-        for name, one in spec.extras.items():
-            if name in self._vectors:
-                sizes = self._vectors[name]
-                first = sum(sizes[:part])
-                extras[name] = row.extras[name][first : first + sizes[part]].reshape(one.shape)
-            elif name in self._flags:
-                extras[name] = row.extras[name]
-        if TASK in spec.extras:
-            extras[TASK] = np.asarray(int(row.extras[TASK]) - self._firsts[part])
-        return replace(row, extras=extras)
-
-    def part_of(self, row: TimeStep) -> int:
-        """Which part a row is of."""
-        return int(np.searchsorted(self._firsts, int(row.extras[TASK]), side="right")) - 1
-
-    def action_of(self, part: int, action: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """A part's action among all entries; the others are 0, or the nearest to it that their bounds allow."""
-        whole = np.clip(np.zeros(self.spec.actions.shape), self.spec.actions.low, self.spec.actions.high)
-        whole[self._blocks[part]] = action
-        return whole.astype(np.float32)
-
 
 class EachItsOwn:
-    """Every part is played by the data policies that suit it."""
+    """A data policy that plays the parts which have its actions and streams; the others are played by what suits them.
 
-    needs: ClassVar[frozenset[str]] = frozenset()
+    `name` is that of the policy, with its number if it takes one. Raises InvalidInput for one that no part can play.
+    """
 
-    def __init__(self, spec: SourceSpec) -> None:
+    def __init__(self, spec: SourceSpec, name: str = MIX) -> None:
         from worldsim.policies.data import make_policy
 
-        if spec.name != "joined" or "sources" not in spec.parameters:
-            raise InvalidInput(f"this policy plays joined sources, {spec.name!r} is none; give another policy")
-        self._joined = Joined(**spec.parameters)
-        self._policies = [make_policy("mix", part.spec) for part in self._joined.parts]
+        self._layout = _layout_of(json.dumps(dict(spec.parameters)))
+        self._policies, refused = [], []
+        for part in self._layout.specs:
+            try:
+                self._policies.append(make_policy(name, part))
+            except InvalidInput as error:
+                refused.append(str(error))
+                self._policies.append(make_policy(MIX, part))
+        if len(refused) == len(self._policies):
+            raise InvalidInput(f"no joined source can play it: {'; '.join(refused)}")
 
     def reset(self, rng: np.random.Generator) -> None:
         """Begin an episode."""
-        self._rng = rng
         for policy in self._policies:
             policy.reset(rng)
 
     def act(self, row: TimeStep) -> np.ndarray:
         """What the policy of the row's part does."""
-        part = self._joined.part_of(row)
-        action = self._policies[part].act(self._joined.inside(row, part))
-        return self._joined.action_of(part, np.asarray(action), self._rng)
+        part = self._layout.part_of(row)
+        action = self._policies[part].act(self._layout.inside(row, part))
+        return self._layout.action_of(part, np.asarray(action))
+
+
+@lru_cache(maxsize=8)
+def _layout_of(parameters: str) -> Layout:
+    """That of a joined source with these parameters, as JSON: there is a policy for every episode of a batch."""
+    source = Joined(**json.loads(parameters))
+    source.close()
+    return source.layout
 
 
 def _make(sources: Sequence[Mapping[str, Any]], height: int, width: int) -> list[Source]:
@@ -206,4 +256,4 @@ def _actions(specs: Sequence[SourceSpec]) -> ActionSpec:
     return ActionSpec(low=low, high=high)
 
 
-register_source("joined", Joined, policies={"each-its-own": EachItsOwn}, mix=("each-its-own",))
+register_source("joined", Joined, plays=EachItsOwn)

@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from worldsim.config import SourceConfig
 from worldsim.envs.sources.base import SourceSpec, TimeStep
 from worldsim.envs.sources.registry import POLICIES
 from worldsim.errors import InvalidInput, MissingDependency, WorldsimError
@@ -103,8 +104,8 @@ def sees_frames(policy: RobotPolicy) -> bool:
     return said is not False
 
 
-def load_policy(name: str, spec: WorldSpec, source: str) -> MakePolicy:
-    """What makes a policy by its name.
+def load_policy(name: str, spec: WorldSpec, source: SourceConfig) -> MakePolicy:
+    """What makes a policy of a world that was recorded from `source`, by its name.
 
     A data policy of the world's source ("expert", "biased:0.05"), the file of a cloned one (.safetensors), world:PATH
     of a world with action tokens, MODULE:CALLABLE of something that gives a policy when it is called, or lerobot:FOLDER
@@ -125,8 +126,9 @@ def load_policy(name: str, spec: WorldSpec, source: str) -> MakePolicy:
         return lambda: cloned
     if name.partition(":")[0] in POLICIES:
         made = SourceSpec(
-            source, spec.height, spec.width, spec.actions, spec.steps_per_second, extras=dict(spec.streams)
-        )
+            source.name, spec.height, spec.width, spec.actions, spec.steps_per_second, extras=dict(spec.streams),
+            parameters=source.parameters,
+        )  # fmt: skip
         return lambda: FromDataPolicy(name, made)
     module, colon, where = name.partition(":")
     if not colon:

@@ -3,7 +3,7 @@
 import numpy as np
 import point_robot
 import pytest
-from point_robot import PointRobot, dynamics_task_of
+from point_robot import Chaser, PointRobot, dynamics_task_of
 from small_training import brief, fixed_tokenizer, train
 from sources import same
 
@@ -47,6 +47,15 @@ class Lift:
         pass
 
 
+class Aimed(Chaser):
+    """Plays what has a goal."""
+
+    def __init__(self, spec, speed):
+        if "goal" not in spec.extras:
+            raise InvalidInput(f"{spec.name} has no goal")
+        super().__init__(spec, speed)
+
+
 class Arm(PointRobot):
     """The point robot with the sizes that joined sources are given."""
 
@@ -55,7 +64,7 @@ class Arm(PointRobot):
 
 
 register_source("lift", Lift)
-register_source("arm", Arm, policies={}, mix=("chaser",))
+register_source("arm", Arm, policies={"aimed": Aimed}, mix=("chaser",))
 OPTIONS = {"sources": [{"source": "arm"}, {"source": "lift"}], "height": 16, "width": 32}
 
 
@@ -83,7 +92,7 @@ def test_every_part_has_a_block_of_its_own(source):
 
 def test_a_seed_names_an_episode_and_all_parts_come(source):
     first = [source.reset(seed) for seed in range(12)]
-    assert {source.part_of(row) for row in first} == {0, 1}
+    assert {source.layout.part_of(row) for row in first} == {0, 1}
     assert same(first[5:6], [source.reset(5)])
 
 
@@ -103,6 +112,19 @@ def test_each_part_is_played_by_what_suits_it_and_recorded(source, tmp_path):
     record_episodes("joined", OPTIONS, steps=60, out=tmp_path / "data", seed=0)
     meta = Episodes.open(tmp_path / "data").meta
     assert meta.source == "joined" and meta.streams["task"].names == ("left", "right", "lift")
+
+
+def test_a_policy_of_one_part_plays_it_and_the_others_are_played_by_what_suits_them(source):
+    aimed, own = make_policy("aimed:0.5", source.spec), make_policy("chaser:0.5", PointRobot().spec)
+    source.choose_task("left")
+    row = source.reset(1)
+    for policy in (aimed, own):
+        policy.reset(np.random.default_rng(0))
+    assert np.array_equal(aimed.act(row)[:2], own.act(source.layout.inside(row, 0)))
+    source.choose_task("lift")
+    assert 0.5 <= aimed.act(source.reset(1))[2] <= 2.0
+    with pytest.raises(InvalidInput, match="no joined source can play it"):
+        make_policy("sweep", source.spec)
 
 
 def test_two_arms_are_learned_and_served_by_one_world(tmp_path, monkeypatch):
@@ -151,5 +173,3 @@ def test_wrong_steps_are_refused(source):
         source.step(np.zeros(2))
     with pytest.raises(InvalidInput, match="no task 'up'"):
         source.choose_task("up")
-    with pytest.raises(InvalidInput, match="joined sources"):
-        make_policy("each-its-own", PointRobot().spec)

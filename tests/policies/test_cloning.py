@@ -32,7 +32,7 @@ def policy(folder):
 def test_a_clone_of_an_expert_reaches_the_goal_that_it_sees(folder, policy, tmp_path):
     policy.save(tmp_path / "policy.safetensors")
     world, source = World.from_pretrained(folder / "world", device="cpu"), make_source("point-robot")
-    make = load_policy(str(tmp_path / "policy.safetensors"), world.spec, "point-robot")
+    make = load_policy(str(tmp_path / "policy.safetensors"), world.spec, world.config.source)
     played = [real_episodes(source, world.spec, make, task, range(10), 12).success for task in ("left", "right")]
     assert np.concatenate(played).mean() > 0.6
     again = ClonedPolicy.load(tmp_path / "policy.safetensors")
@@ -90,4 +90,4 @@ def test_wrong_input_is_refused_in_a_sentence(folder, policy, tmp_path, capsys):
         with pytest.raises(InvalidInput, match=said):
             policy.select_action(batch)
     with pytest.raises(InvalidInput, match="worldsim robot clone"):
-        load_policy(str(tmp_path / "none.safetensors"), world.spec, "point-robot")
+        load_policy(str(tmp_path / "none.safetensors"), world.spec, world.config.source)

@@ -176,3 +176,12 @@ def test_a_policy_can_be_registered_by_its_place_alone(monkeypatch):
     register_policy("held", "worldsim.policies.data_policy:PersistentRandom")
     row = take_cover_row()
     assert run(make_policy("held", TAKE_COVER), row) == run(make_policy("persistent", TAKE_COVER), row)
+
+
+@pytest.mark.parametrize(("spec", "rest"), [(TAKE_COVER, 0), (ROBOT, [0.0, 0.0])], ids=["keys", "box"])
+def test_pauses_does_nothing_for_longer_than_a_world_looks_back(spec, rest):
+    actions = np.array(run(make_policy("pauses", spec), None, steps=4000))
+    still = np.array([np.array_equal(action, rest) for action in actions])
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], still, [False]]).astype(int)))
+    spells = edges[1::2] - edges[::2]
+    assert 0.4 < still.mean() < 0.8 and (spells > 31).sum() > 10

@@ -128,6 +128,6 @@ def test_what_is_missing_is_named(folder):
         label_frames(world, store.read("rgb", 0, 3), world.dynamics)
     with pytest.raises(InvalidInput, match="act_steps is 9; give 1 to 3"):
         WorldPolicy(folder / "world", device="cpu", act_steps=9)
-    policy = load_policy(f"world:{folder / 'world'}", world.spec, "point-robot")()
+    policy = load_policy(f"world:{folder / 'world'}", world.spec, world.config.source)()
     with pytest.raises(InvalidInput, match=r"no observation\.goal"):
         policy.select_action({n: v for n, v in seen(policy).items() if n != "observation.goal"})

@@ -43,7 +43,7 @@ class Looker:
 
 
 def policies_of(world, *names):
-    return {name: load_policy(name, world.spec, world.config.source.name) for name in names}
+    return {name: load_policy(name, world.spec, world.config.source) for name in names}
 
 
 def test_a_world_of_seconds_tells_who_reaches_the_goal_as_the_real_simulator_does(world):
@@ -118,18 +118,18 @@ def test_actions_of_another_shape_are_refused(world, actions, said):
 )
 def test_what_is_no_policy_is_refused(world, name, said):
     with pytest.raises((InvalidInput, TypeError), match=said):
-        load_policy(name, world.spec, "point-robot")()
+        load_policy(name, world.spec, world.config.source)()
 
 
 def test_a_policy_without_the_protocol_is_refused(world, monkeypatch):
     monkeypatch.setitem(sys.modules, "mine", types.SimpleNamespace(make=lambda: object()))
     with pytest.raises(InvalidInput, match="select_action"):
-        load_policy("mine:make", world.spec, "point-robot")()
+        load_policy("mine:make", world.spec, world.config.source)()
 
 
 def test_a_policy_that_cannot_play_the_world_is_refused(world):
     with pytest.raises(InvalidInput, match="expert"):
-        load_policy("expert", world.spec, "point-robot")()
+        load_policy("expert", world.spec, world.config.source)()
 
 
 def test_the_command_writes_rates_agreement_and_a_plot(folder, tmp_path, capsys):

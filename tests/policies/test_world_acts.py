@@ -116,7 +116,7 @@ def test_what_cannot_act_is_refused(made, tmp_path):
     path, _, _ = made
     world = World.from_pretrained(path / "world", device="cpu")
     with pytest.raises(InvalidInput, match=f"no {FILE}.*worldsim train actions"):
-        load_policy(f"world:{path / 'world'}", world.spec, "point-robot")
+        load_policy(f"world:{path / 'world'}", world.spec, world.config.source)
     with pytest.raises(InvalidInput, match="act_steps is 9; give 1 to 3"):
         WorldPolicy(path / "acting" / "world", device="cpu", act_steps=9)
     with pytest.raises(InvalidInput, match="discrete actions"):

@@ -52,7 +52,7 @@ class EvaluateCommand:
         if self.real:
             require_matplotlib()
         require_writable(self.out / "robots.json")
-        made = {name: load_policy(name, world.spec, world.config.source.name) for name in self.policies}
+        made = {name: load_policy(name, world.spec, world.config.source) for name in self.policies}
         sources: tuple[Source | None, ...] = (None, None)
         if self.real:
             sources = _simulators(world, self.trust_source)
@@ -173,7 +173,7 @@ class DreamCommand:
         if self.episodes < 1 or steps is None or steps < 1 or self.seed < 0:
             raise InvalidInput(f"episodes is {self.episodes}, steps {steps} and seed {self.seed}; give 1, 1, 0 or more")
         store = dream_store(
-            world, load_policy(self.policy, world.spec, world.config.source.name), self.out, episodes=self.episodes,
+            world, load_policy(self.policy, world.spec, world.config.source), self.out, episodes=self.episodes,
             steps=steps, seed=self.seed, tasks=self.tasks, policy=self.policy,
         )  # fmt: skip
         print(f"dreamed {len(store)} episodes, {store.num_steps} steps in {self.out}")
