@@ -1,15 +1,17 @@
 """How far a robot's world is off along recorded actions: its numbers, by steps ahead, its success, and how sure it is.
 
-python docs/tools/robot_figures.py WORLD STORE [TRAINING_STORE ...]
+python docs/tools/robot_figures.py WORLD STORE [TRAINING_STORE ...] [--tasks NAME ...] [--seconds 60]
 
 With stores to learn from it also says where the hand is in dreamed frames, as a small network reads it that has learned
-from real ones for a minute.
+from real ones for so long. Of the tasks that are named alone: the first numbers of `proprio` are taken to be the hand.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 import time
+from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -21,16 +23,26 @@ from worldsim.policies.robot.protocol import SUCCESS
 from worldsim.world import World
 
 HORIZONS = (1, 4, 16)
+FRAMES = 40  # episodes whose frames are decoded
 SURE = ("uncertainty", "unfamiliar")
 
 
-def dream_of(world: World, store: Episodes, wild: float = 0.0) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """The streams of episodes of one length, as recorded and as dreamed with the same actions, (E, T, ...).
+def episodes_of(store: Episodes, tasks: Sequence[str], count: int | None = None) -> list[dict[str, np.ndarray]]:
+    """Episodes of those tasks, or of all, that are as long as most are."""
+    names = store.meta.streams["task"].names if "task" in store.streams else ()
+    usual = int(np.bincount(store.lengths).argmax())
+    found = (store.episode(i) for i in range(len(store)) if store.lengths[i] == usual)
+    return list(islice((one for one in found if not tasks or names[int(one["task"][0])] in tasks), count))
+
+
+def dream_of(
+    world: World, episodes: list[dict[str, np.ndarray]], wild: float = 0.0
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The streams of episodes, as recorded and as dreamed with the same actions, (E, T, ...).
 
     What is dreamed has what the info says of its steps, too. The vectors that it begins with are `wild` deviations off.
     """
-    usual = int(np.bincount(store.lengths).argmax())
-    episodes = [store.episode(i) for i in range(len(store)) if store.lengths[i] == usual]
+    usual = len(episodes[0]["action"])
     true = {name: np.stack([one[name] for one in episodes]) for name in world.spec.streams}
     frames, actions = (np.stack([one[name] for one in episodes]) for name in ("rgb", "action"))
     rng, scales = np.random.default_rng(0), world.config.dynamics.scales
@@ -53,10 +65,8 @@ def _psnr(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return -10 * np.log10(np.maximum(error, 1e-10))
 
 
-def _print_frames(world: World, store: Episodes, count: int = 40) -> None:
+def _print_frames(world: World, episodes: list[dict[str, np.ndarray]]) -> None:
     """How close frames are by steps ahead, beside copying and the actions of another episode, in dB."""
-    usual = int(np.bincount(store.lengths).argmax())
-    episodes = [store.episode(i) for i in range(len(store)) if store.lengths[i] == usual][:count]
     frames, actions = (np.stack([one[name] for one in episodes]) for name in ("rgb", "action"))
     given = {name: np.stack([one[name][:1] for one in episodes]) for name in world.spec.streams}
     found: dict[int, list[np.ndarray]] = {h: [_psnr(frames[:, 0], frames[:, h])] for h in HORIZONS}
@@ -77,10 +87,10 @@ def _print_frames(world: World, store: Episodes, count: int = 40) -> None:
         print(f"    the tokenizer alone {whole.mean():.2f} dB")
 
 
-def hand_reader(stores: list[Episodes], seconds: float = 60.0) -> nn.Module:
+def hand_reader(shown: list[dict[str, np.ndarray]], seconds: float) -> nn.Module:
     """A network of frames (B, 3, H, W) from 0 to 1 that says where the hand is (B, 3) in metres, from real ones."""
-    frames = torch.from_numpy(np.concatenate([s.read("rgb", 0, s.num_steps) for s in stores])).permute(0, 3, 1, 2)
-    hands = torch.from_numpy(np.concatenate([s.read("proprio", 0, s.num_steps)[:, :3] for s in stores]))
+    frames = torch.from_numpy(np.concatenate([one["rgb"] for one in shown])).permute(0, 3, 1, 2)
+    hands = torch.from_numpy(np.concatenate([one["proprio"][:, :3] for one in shown]))
     torch.manual_seed(0)
     layers: list[nn.Module] = []
     for inputs, outputs in ((3, 24), (24, 48), (48, 64)):
@@ -108,10 +118,8 @@ def hand_reader(stores: list[Episodes], seconds: float = 60.0) -> nn.Module:
 
 
 @torch.no_grad()
-def _print_hands(world: World, store: Episodes, reader: nn.Module) -> None:
+def _print_hands(world: World, episodes: list[dict[str, np.ndarray]], reader: nn.Module) -> None:
     """How far the hand in dreamed frames is from the one that the numbers say, and the same of real frames, in cm."""
-    usual = int(np.bincount(store.lengths).argmax())
-    episodes = [store.episode(i) for i in range(len(store)) if store.lengths[i] == usual]
     frames, actions = (np.stack([one[name] for one in episodes]) for name in ("rgb", "action"))
     given = {name: np.stack([one[name][:1] for one in episodes]) for name in world.spec.streams}
     hands = np.stack([one["proprio"][:, :3] for one in episodes])
@@ -131,11 +139,10 @@ def _print_hands(world: World, store: Episodes, reader: nn.Module) -> None:
 
 
 @torch.no_grad()
-def main(world: World, store: Episodes) -> None:
-    """Print a table of errors in centimetres, and precision and recall of success."""
-    true, said = dream_of(world, store)
-    count = len(true[SUCCESS])
-    print(f"{count} episodes of {store.path}, {world.spec.name}")
+def _print_all(world: World, episodes: list[dict[str, np.ndarray]]) -> None:
+    """Errors in centimetres, precision and recall of success, frames, and how sure the world is."""
+    true, said = dream_of(world, episodes)
+    print(f"{len(episodes)} episodes, {world.spec.name}")
     for name in ("proprio", "object"):
         for h in HORIZONS:
             off = np.linalg.norm(said[name][:, h, :3] - true[name][:, h, :3], axis=1) * 100
@@ -146,9 +153,9 @@ def main(world: World, store: Episodes) -> None:
     for what, a, b in (("steps", wanted, found), ("episodes", wanted.any(1), found.any(1))):
         both = (a & b).sum()
         print(f"success of {what}: precision {both / max(b.sum(), 1):.3f}, recall {both / max(a.sum(), 1):.3f}")
-    _print_frames(world, store)
+    _print_frames(world, episodes[:FRAMES])
     if SURE[0] in said:
-        _print_sure(true, said, dream_of(world, store, wild=1.0)[1])
+        _print_sure(true, said, dream_of(world, episodes, wild=1.0)[1])
 
 
 def _print_sure(true: dict[str, np.ndarray], said: dict[str, np.ndarray], wild: dict[str, np.ndarray]) -> None:
@@ -163,8 +170,21 @@ def _print_sure(true: dict[str, np.ndarray], said: dict[str, np.ndarray], wild: 
     print("steps flagged as unfamiliar: {:.3f} as recorded, {:.3f} from wild starts".format(*shares))
 
 
+def main() -> None:
+    """Read the arguments and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("world")
+    parser.add_argument("store")
+    parser.add_argument("training", nargs="*")
+    parser.add_argument("--tasks", nargs="+", default=[])
+    parser.add_argument("--seconds", type=float, default=60.0)
+    given = parser.parse_args()
+    world, episodes = World.from_pretrained(given.world), episodes_of(Episodes.open(given.store), given.tasks)
+    _print_all(world, episodes)
+    if given.training:
+        shown = [one for path in given.training for one in episodes_of(Episodes.open(path), given.tasks)]
+        _print_hands(world, episodes, hand_reader(shown, given.seconds))
+
+
 if __name__ == "__main__":
-    main(World.from_pretrained(sys.argv[1]), Episodes.open(sys.argv[2]))
-    if sys.argv[3:]:
-        reader = hand_reader([Episodes.open(path) for path in sys.argv[3:]])
-        _print_hands(World.from_pretrained(sys.argv[1]), Episodes.open(sys.argv[2]), reader)
+    main()

@@ -132,15 +132,25 @@ class Shown:
     names: tuple[str, ...]  # of the tasks
 
 
-def read_shown(stores: Sequence[Episodes], episodes: int | None = None) -> Shown:
+def read_shown(stores: Sequence[Episodes], episodes: int | None = None, tasks: Sequence[str] = ()) -> Shown:
     """The frames of the first `episodes` of the stores, up to each one's success, and what was done there.
 
-    Raises InvalidInput for discrete actions, and for stores of too few episodes.
+    Of `tasks` alone, where some are named. Raises InvalidInput for discrete actions, for stores of too few episodes,
+    and for tasks that they do not know.
     """
     meta = stores[0].meta
     if meta.actions.discrete:
         raise InvalidInput(f"episode store {str(stores[0].path)!r} has discrete actions; a robot's are continuous")
-    chosen = [(store, index) for store in stores for index in range(len(store)) if store.lengths[index] > 1]
+    names = meta.streams[TASK].names if TASK in meta.streams else ()
+    if unknown := [task for task in tasks if task not in names]:
+        raise InvalidInput(f"the stores have no task {unknown[0]!r}; they have {', '.join(names) or 'none'}")
+    wanted = [names.index(task) for task in tasks]
+    chosen = [
+        (store, index)
+        for store in stores
+        for index in range(len(store))
+        if store.lengths[index] > 1 and (not tasks or int(_first(store, TASK, index)) in wanted)
+    ]
     if not chosen or (episodes is not None and not 1 <= episodes <= len(chosen)):
         raise InvalidInput(f"episodes is {episodes}, the stores have {len(chosen)} of two rows or more; give 1 to that")
     parts: list[tuple[np.ndarray, ...]] = []
@@ -152,9 +162,14 @@ def read_shown(stores: Sequence[Episodes], episodes: int | None = None) -> Shown
         state = one[STATE][:rows] if STATE in one else np.zeros((rows, 0), np.float32)
         task = one[TASK][:rows] if TASK in one else np.zeros(rows, np.int64)
         parts.append((one["rgb"][:rows], state, task.astype(np.int64), one["action"][1 : rows + 1]))
-    names = meta.streams[TASK].names if TASK in meta.streams else ()
     images, states, tasks, actions = (np.concatenate(part) for part in zip(*parts, strict=True))
     return Shown(images, states, tasks, actions, tuple(names))
+
+
+def _first(store: Episodes, stream: str, index: int) -> np.ndarray:
+    """What a stream says in the first row of an episode."""
+    row = int(store.ends[index] - store.lengths[index])
+    return store.read(stream, row, row + 1)[0]
 
 
 def clone(

@@ -49,6 +49,16 @@ def test_only_what_led_to_success_is_cloned(folder):
     np.testing.assert_array_equal(shown.actions[0], store.episode(0)["action"][1])
 
 
+def test_of_named_tasks_alone_episodes_are_cloned(folder):
+    store = Episodes.open(folder / "experts")
+    right = [i for i in range(len(store)) if store.episode(i)["task"][0] == 1]
+    shown = read_shown([store], episodes=2, tasks=["right"])
+    assert set(shown.tasks.tolist()) == {1}
+    np.testing.assert_array_equal(shown.actions[0], store.episode(right[0])["action"][1])
+    with pytest.raises(InvalidInput, match="no task 'up'; they have left, right"):
+        read_shown([store], tasks=["up"])
+
+
 def test_the_same_seed_clones_the_same_policy(folder):
     shown = read_shown([Episodes.open(folder / "experts")], episodes=2)
     one, two = (clone(shown, steps=2)._net.state_dict() for _ in range(2))

@@ -122,6 +122,7 @@ class CloneCommand:
     data: Annotated[tuple[Path, ...], tyro.conf.Positional]  # episode stores, of a simulator or of a world
     out: Path  # file of the policy, .safetensors
     episodes: int | None = None  # learn from the first so many; None: all
+    tasks: tuple[str, ...] = ()  # names; none: all
     seconds: float = 60.0  # of training
     steps: int | None = None  # of training, instead
     seed: int = 0
@@ -138,7 +139,7 @@ class CloneCommand:
                 "and more than 0 of the others"
             )
         require_writable(self.out)
-        shown = read_shown([Episodes.open(path) for path in self.data], self.episodes)
+        shown = read_shown([Episodes.open(path) for path in self.data], self.episodes, self.tasks)
         losses: list[float] = []
         policy = clone(
             shown, seconds=self.seconds, steps=self.steps, seed=self.seed, tell=lambda _, loss: losses.append(loss)
