@@ -41,7 +41,7 @@ class Episodes:
 
     success: np.ndarray  # (N,) bool, whether the task was done at any step
     steps: np.ndarray  # (N,) int64, steps until then, or all of them
-    actions: tuple[np.ndarray, ...] = ()  # N of (steps taken, A), of the real simulator alone
+    actions: tuple[np.ndarray, ...] = ()  # N of (steps taken, A)
 
 
 def check_world(world: World) -> None:
@@ -125,29 +125,31 @@ def dream_replays(world: World, starts: Starts, actions: Sequence[np.ndarray]) -
         return lambda t, state: padded[first : first + len(part.seeds), t]
 
     played = _dream(world, starts, longest, play)
-    return Episodes(played.success & (played.steps <= lengths), np.minimum(played.steps, lengths))
+    return Episodes(played.success & (played.steps <= lengths), np.minimum(played.steps, lengths), tuple(actions))
 
 
 def _dream(
     world: World, starts: Starts, steps: int, play: Callable[[Starts], Callable[[int, Any], np.ndarray]]
 ) -> Episodes:
     """Episodes whose actions (B, A) at a step `play` gives for each part of the starts, from the state before it."""
-    success, first = [], []
+    success, first, taken = [], [], []  # type: list[np.ndarray], list[np.ndarray], list[np.ndarray]
     with torch.random.fork_rng(devices=[]):
         for start in range(0, len(starts.seeds), ROWS):
             part = starts.rows(start, start + ROWS)
             torch.manual_seed(part.seeds[0])  # for policies that draw from torch's generator
             act, state = play(part), begin(world, part)
-            done = np.full(len(part.seeds), steps + 1)
+            done, actions = np.full(len(part.seeds), steps + 1), []
             for t in range(steps):
-                state, _ = world.step(state, act(t, state), decode="none")
+                actions.append(act(t, state))
+                state, _ = world.step(state, actions[-1], decode="none")
                 now = world.streams(state)[SUCCESS].astype(bool)
                 done = np.where(now, np.minimum(done, t + 1), done)
                 if (done <= steps).all():
                     break
             success.append(done <= steps)
             first.append(np.minimum(done, steps))
-    return Episodes(np.concatenate(success), np.concatenate(first))
+            taken += [one[:n] for one, n in zip(np.stack(actions, axis=1), first[-1], strict=True)]  # (B, T, A)
+    return Episodes(np.concatenate(success), np.concatenate(first), tuple(taken))
 
 
 def begin(world: World, starts: Starts) -> Any:

@@ -3,6 +3,7 @@
 import json
 import sys
 import types
+from dataclasses import replace
 
 import numpy as np
 import point_robot
@@ -10,9 +11,11 @@ import pytest
 import torch
 
 from worldsim.cli.main import main
+from worldsim.data.importing import read_video
 from worldsim.envs.sources import make_source
 from worldsim.errors import InvalidInput
-from worldsim.policies.robot.evaluation import EvaluateConfig, RobotReport, Verdict, evaluate_policies, interval
+from worldsim.policies.robot.evaluation import SEED, EvaluateConfig, RobotReport, Verdict, evaluate_policies, interval
+from worldsim.policies.robot.films import film_disagreements
 from worldsim.policies.robot.protocol import chosen, load_policy, make_batch
 from worldsim.policies.robot.rollouts import Episodes, dream_episodes, own_starts, real_starts
 from worldsim.world import World
@@ -69,6 +72,21 @@ def test_policies_get_batches_in_the_words_of_lerobot(world):
     np.testing.assert_allclose(batch["observation.state"], starts.streams["proprio"], atol=1e-6)
     np.testing.assert_allclose(batch["observation.environment_state"], starts.streams["goal"], atol=1e-6)
     np.testing.assert_allclose(policy.batches[-1]["observation.goal"], starts.streams["goal"], atol=1e-6)
+
+
+def test_episodes_that_end_differently_are_filmed_side_by_side(world, tmp_path):
+    source, made = make_source("point-robot"), policies_of(world, "chaser:0.3")
+    verdict = evaluate_policies(world, made, EvaluateConfig(episodes=4, tasks=("left",)), real=source).verdicts[0]
+    assert film_disagreements(world, source, [verdict], tmp_path, first_seed=SEED, most=0) == []
+    other = replace(verdict, dream=replace(verdict.dream, success=~verdict.real.success))
+    (path, _) = film_disagreements(world, source, [other], tmp_path, first_seed=SEED, most=2)
+    assert path.name == "chaser_0.3-left-0.mp4"
+    frames = read_video(path, 4 * 18, 4 * 68)
+    taken = max(len(verdict.real.actions[0]), len(verdict.dream.actions[0]))
+    assert len(frames) == taken + 1
+    start = source.reset(SEED)
+    seen = frames[0][: 16 * 4, : 32 * 4][2::4, 2::4]
+    assert np.abs(seen.astype(int) - start.rgb).mean() < 40  # the real one is on the left; a video is lossy
 
 
 def test_episodes_without_the_simulator_begin_as_recorded_ones_of_the_task(world):

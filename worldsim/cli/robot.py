@@ -23,7 +23,8 @@ Flat = tyro.conf.arg(name="")  # options without a prefix
 class EvaluateCommand:
     """Success rates of policies in a world, task by task; with --real also in the simulator, and how well both agree.
 
-    Leaves robots.json and, with --real, robots.png.
+    Leaves robots.json and, with --real, robots.png and in the folder `disagreements` videos of episodes that end
+    differently in both, the real one on the left.
     """
 
     policies: Annotated[tuple[str, ...], tyro.conf.Positional]
@@ -33,6 +34,7 @@ class EvaluateCommand:
     out: Path  # folder for the figures and the plot
     real: bool = False  # play them in the simulator, too, from the same starts
     evaluate: Annotated[EvaluateConfig, Flat] = field(default_factory=EvaluateConfig)
+    videos: int = 1  # with --real: episodes of each policy and task that are filmed
     trust_source: bool = False  # let the simulator be a Python module that the world's files name
     device: str = "auto"  # auto, cpu or cuda
 
@@ -41,11 +43,14 @@ class EvaluateCommand:
         from worldsim.envs.sources import find_modules_here
         from worldsim.evaluate.plots import require_matplotlib
         from worldsim.policies.robot.evaluation import evaluate_policies
+        from worldsim.policies.robot.films import film_disagreements
         from worldsim.policies.robot.protocol import load_policy
         from worldsim.policies.robot.rollouts import check_world
 
         if len(set(self.policies)) < len(self.policies):
             raise InvalidInput(f"policies are {', '.join(self.policies)}; name each once")
+        if self.videos < 0:
+            raise InvalidInput(f"videos is {self.videos}; give 0 or more")
         find_modules_here()
         world = World.from_pretrained(self.world, device=self.device)
         check_world(world)
@@ -61,13 +66,20 @@ class EvaluateCommand:
                 world, made, self.evaluate, real=sources[0], real_blind=sources[1],
                 tell=lambda line: print(line, flush=True),
             )  # fmt: skip
+            say(f"\n{report.to_text()}")
+            report.save(self.out)
+            films: list[Path] = []
+            if sources[0] is not None and self.videos:
+                films = film_disagreements(
+                    world, sources[0], report.verdicts, self.out / "disagreements", first_seed=self.evaluate.seed,
+                    most=self.videos,
+                )  # fmt: skip
         finally:
             for source in sources:
                 if source is not None:
                     source.close()
-        say(f"\n{report.to_text()}")
-        report.save(self.out)
-        print(f"wrote {self.out}: robots.json{', robots.png' if self.real else ''}")
+        also = (", robots.png" if self.real else "") + (f", {len(films)} videos in disagreements" if films else "")
+        print(f"wrote {self.out}: robots.json{also}")
 
 
 @dataclass(frozen=True)
