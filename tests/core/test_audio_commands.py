@@ -5,6 +5,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 from tiny import tiny_episodes, tiny_files
 
 from worldsim.cli.main import main
@@ -57,6 +58,15 @@ def test_sound_of_another_tokenizer_is_refused(made, tmp_path):
     assert not (tmp_path / "out").exists()
     with pytest.raises(InvalidInput, match="worldsim train audio --out"):
         add_audio(made / "world", tmp_path, tmp_path / "out")
+
+
+def test_what_is_made_of_an_unpacked_world_gets_its_sound(made, tmp_path):
+    add_audio(made / "world", made / "run", tmp_path / "loud")
+    command("unpack", tmp_path / "loud", "--out", tmp_path / "run")
+    add_audio(made / "world", tmp_path / "run", tmp_path / "again")
+    one, two = (read_world(tmp_path / name) for name in ("loud", "again"))
+    assert one.config.audio == two.config.audio and one.audio.keys() == two.audio.keys()
+    assert all(torch.equal(tensor, two.audio[name]) for name, tensor in one.audio.items())
 
 
 def test_training_without_sound_or_codec_says_what_to_do(made, tmp_path, capsys):
