@@ -134,7 +134,7 @@ def test_a_checkpoint_with_the_names_of_before_is_trained_on(tmp_path, monkeypat
     wanted["change_scale"] = 6.25  # with which the thresholds are the absolute ones of then
     wanted["loss"]["own_frames_after"] = 0.05
     wanted["loss"]["own_frames_error"] = pytest.approx(3 / (6.25 * task.settings.channels) ** 0.5, rel=1e-5)
-    later = ("single_frames", "single_steps", "memory_dropout", "unseen", "blur", "hidden", "guide_errors")
+    later = ("single_frames", "single_steps", "memory_dropout", "unseen", "blur", "hidden", "guide_errors", "drift")
     joint = ("action_known", "frame_known", "any_outcome", "soon", "action_weight")
     for new in (
         "frame_noise",

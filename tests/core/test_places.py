@@ -17,7 +17,7 @@ from worldsim.models.dynamics import Dynamics
 from worldsim.models.places import moved
 from worldsim.speculation import Speculation
 from worldsim.state.tree import clone, map_named
-from worldsim.train.imperfect import erring, hidden
+from worldsim.train.imperfect import drifted, erring, hidden
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +122,18 @@ def test_guides_lack_bands_of_columns_and_err_as_own_frames_do():
     wrong = erring(recalled, errors, 1.0, random)["keyframes"].guide
     assert sorted(wrong[:3, 0, 0, 0].tolist()) == [0, 1, 2] and sorted(wrong[3:, 0, 0, 0].tolist()) == [3, 4, 5]
     assert torch.equal(erring(recalled, errors, 0.0, random)["keyframes"].guide, guide)
+
+
+def test_errors_of_own_frames_add_up_along_a_clip_that_drifts():
+    random, frames = torch.Generator().manual_seed(0), torch.zeros(64, 5, 4, 1, 1)
+    errors = torch.full_like(frames, 0.1)
+    astray = drifted(frames + errors, errors, 1.0, random)[:, :, 0, 0, 0]
+    steps = astray.diff(dim=1)
+    assert torch.allclose(astray[:, 0], torch.tensor(0.1)) and torch.allclose(steps, steps[:, :1].expand_as(steps))
+    assert steps.min() >= 0 and 0.08 < steps.max() < 0.1
+    assert torch.equal(drifted(frames + errors, errors, 0.0, random), frames + errors)
+    far = drifted(frames, 50 * torch.ones_like(frames), 1.0, random)
+    assert far.norm(dim=2).max() <= 2.0  # of four channels, as latents of RMS 1 are
 
 
 def test_a_frame_is_drawn_as_a_change_of_the_guide_where_that_is_known(made):

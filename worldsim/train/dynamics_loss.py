@@ -34,7 +34,7 @@ from worldsim.memory.base import Context
 from worldsim.models.dynamics import Canvas, ContextFeatures, Dynamics
 from worldsim.models.heads import SQUEEZED, Targets
 from worldsim.models.registry import StepInputs, Streams
-from worldsim.train.imperfect import blurred, erring, hidden
+from worldsim.train.imperfect import blurred, drifted, erring, hidden
 from worldsim.train.joint_loss import Joint, draw_joint, given_frames
 from worldsim.train.shortcuts import shortcut_targets
 
@@ -70,6 +70,7 @@ class LossConfig:
     blur: float = 0.0  # share of the clips whose past and guides are blurred, as a dream's become that blurs once
     hidden: float = 0.0  # share of the frames of which guides do not know some columns, so that more is made up
     guide_errors: float = 0.0  # share of the clips with own frames whose guides err as these do
+    drift: float = 0.0  # share of the clips with own frames along which their errors add up, as where nothing moves
     outcome_dropout: float = 0.3  # share of the features that ending, event and reward are predicted without
     action_known: float = 0.6  # with action tokens: share of the frames that are drawn with their action clean
     frame_known: float = 0.15  # share that is clean itself, to tell its actions; in the others both are noisy
@@ -86,7 +87,7 @@ class LossConfig:
             own_frames_error=weight, shortcuts=share, shortcut_weight=weight, ending_weight=weight,
             event_weight=weight, reward_weight=weight, stream_noise=weight, frame_noise=weight,
             drawn_frames=share, memory_dropout=share, unseen=weight, blur=share, hidden=share,
-            guide_errors=share,
+            guide_errors=share, drift=share,
             single_frames=(0, 100_000), single_steps=(0, 0.999), outcome_dropout=(0, 0.99),
             action_known=share, frame_known=share, any_outcome=share, soon=(1, 10_000), action_weight=weight,
         )  # fmt: skip
@@ -140,8 +141,11 @@ class DynamicsLoss(nn.Module):
         context = frames
         if progress >= c.own_frames_after and step % 2:
             context = self._own_frames(frames, target, given, generator)
+            errors = context - frames
             if c.guide_errors:
-                given = replace(given, recalled=erring(recalled, context - frames, c.guide_errors, generator))
+                given = replace(given, recalled=erring(recalled, errors, c.guide_errors, generator))
+            if c.drift:
+                context = drifted(context, errors, c.drift, generator)
         if c.blur:
             context, guides = blurred(context, given.recalled, c.blur, generator)
             given = replace(given, recalled=guides)

@@ -1,4 +1,4 @@
-"""Pasts and guides as imperfect as those of a dream, for training: blurred, with the errors of own frames, with holes.
+"""Pasts and guides as imperfect as those of a dream, for training: blurred, astray, with own errors, with holes.
 
 A dream remembers frames that it drew itself. A model that only ever saw guides made of recorded frames believes every
 error in them, and shows it again whenever it comes by (noise on memory frames, as WorldMem; Xiao et al., 2025).
@@ -26,6 +26,20 @@ def blurred(context: Tensor, recalled: Contexts, share: float, generator: torch.
     flat = context.flatten(0, 1)
     past = torch.lerp(flat, _blur(flat), rows).unflatten(0, context.shape[:2])
     return past, _guides(recalled, lambda guide: torch.lerp(guide, _blur(guide), rows))
+
+
+def drifted(context: Tensor, errors: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Past frames (B, T, C, h, w) that have gone astray, in a `share` of the clips.
+
+    What own frames got wrong, `errors` like `context`, adds up along the clip, as it does in a dream in which nothing
+    moves: each frame is drawn as a change of the last one. Errors that differ from frame to frame are told from what
+    all frames agree on; these are not.
+    """
+    how, free = torch.rand((2, len(context)), generator=generator, device=context.device)
+    before = errors.cumsum(1) - errors  # of the frames before each one, whose own is there already
+    length = before.norm(dim=2, keepdim=True)
+    most = context.shape[2] ** 0.5  # as long as the latents of a place usually are
+    return context + (how * (free < share)).view(-1, 1, 1, 1, 1) * before * (most / length.clamp(min=most))
 
 
 def erring(recalled: Contexts, errors: Tensor, share: float, generator: torch.Generator) -> Contexts:
