@@ -17,6 +17,7 @@ from worldsim.io.weights import read_world, write_world
 from worldsim.train.add_audio import add_audio
 from worldsim.train.export import RECORD, read_records
 from worldsim.train.recipe import load_recipe
+from worldsim.train.unpack import unpack_world
 from worldsim.world import World
 
 TRAIN = ["--steps", "2", "--warmup", "1", "--device", "cpu", "--batch", "2"]
@@ -62,7 +63,9 @@ def test_sound_of_another_tokenizer_is_refused(made, tmp_path):
 
 def test_what_is_made_of_an_unpacked_world_gets_its_sound(made, tmp_path):
     add_audio(made / "world", made / "run", tmp_path / "loud")
-    command("unpack", tmp_path / "loud", "--out", tmp_path / "run")
+    with pytest.raises(InvalidInput, match="has no sound"):
+        unpack_world(made / "world", tmp_path / "run", sound=True)
+    command("unpack", tmp_path / "loud", "--out", tmp_path / "run", "--sound")
     add_audio(made / "world", tmp_path / "run", tmp_path / "again")
     one, two = (read_world(tmp_path / name) for name in ("loud", "again"))
     assert one.config.audio == two.config.audio and one.audio.keys() == two.audio.keys()

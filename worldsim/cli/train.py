@@ -264,12 +264,13 @@ class UnpackCommand:
 
     world: Annotated[str, tyro.conf.Positional]  # a shipped name, a local folder or a hub id
     out: Path  # folder of the new run
+    sound: bool = False  # also that of the world, for `add-audio`
 
     def run(self) -> None:
         """Write the checkpoints."""
         from worldsim.train.unpack import unpack_world
 
-        unpack_world(self.world, self.out)
+        unpack_world(self.world, self.out, sound=self.sound)
         print(f"wrote {self.out}; go on with worldsim train dynamics --resume --out {self.out} --data ...")
 
 

@@ -20,14 +20,14 @@ from worldsim.train.checkpoint import save_checkpoint
 from worldsim.train.export import RECORD, read_records
 
 
-def unpack_world(name: str | Path, run: Path) -> None:
+def unpack_world(name: str | Path, run: Path, *, sound: bool = False) -> None:
     """Write the checkpoints that `worldsim train … --resume` goes on from: weights, but no optimizer state.
 
-    The sound of a world is among them, so that `worldsim train add-audio` gives it to what is made of the run; it fits
-    as long as the tokenizer stays the same.
+    With `sound` that of the world is among them, so that `worldsim train add-audio` gives it to what is made of the
+    run; it fits as long as the tokenizer stays the same.
 
-    `name` is a shipped name, a local folder or a hub id. Raises InvalidInput if the folder holds a run already, and
-    DamagedWorld for a world that cannot be read.
+    `name` is a shipped name, a local folder or a hub id. Raises InvalidInput if the folder holds a run already or the
+    world has no sound that was asked for, and DamagedWorld for a world that cannot be read.
     """
     folder = find_world(name)
     files = read_world(folder)
@@ -36,10 +36,12 @@ def unpack_world(name: str | Path, run: Path) -> None:
         if (run / f"{kind}.safetensors").exists():
             raise InvalidInput(f"{run} holds a {kind} already; unpack into a new folder")
     c = files.config
+    if sound and c.audio is None:
+        raise InvalidInput(f"world {str(name)!r} has no sound; unpack it without")
     dynamics = {"model": asdict(c.dynamics), "reward_scale": c.reward_scale}
     _unpack("tokenizer", "tokenizer.", files.model, {"model": asdict(c.tokenizer)}, run, records)
     _unpack("dynamics", "dynamics.", files.model, dynamics, run, records)
-    if c.audio is not None:
+    if sound and c.audio is not None:
         # The head knows the latents that it was trained on by the tokenizer's weights.
         head = {"model": asdict(c.audio), "tokenizer": weights_digest(load_tokenizer(run, "cpu"))}
         _unpack("audio-codec", "codec.", files.audio, {"model": asdict(c.audio.codec)}, run, records)
