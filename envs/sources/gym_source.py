@@ -143,7 +143,7 @@ class GymSource:
 
     def _shown(self, observation: Any) -> np.ndarray:
         """The frame (H, W, 3) uint8 of the current step."""
-        frame: Any = observation if self._observes else self._env.render()
+        frame: Any = observation if self._observes else _rendered(self._env)
         if not isinstance(frame, np.ndarray):
             shown = "None" if frame is None else f"a {type(frame).__name__}"
         elif frame.dtype == np.uint8 and (frame.ndim == 2 or (frame.ndim == 3 and frame.shape[-1] in (3, 4))):
@@ -184,6 +184,18 @@ class GymSource:
             f"{self._name} gave reward {reward!r} at step {self._steps} of an episode; let its step() return one "
             f"finite number of at most {np.finfo(np.float32).max:.2g}"
         )
+
+
+def _rendered(env: gym.Env[Any, Any]) -> Any:
+    """What an environment renders.
+
+    Gymnasium's viewer of MuJoCo draws into whichever OpenGL context is current: with two simulators in one process,
+    into that of the other, and frames are black or the other's. So its own is made current before.
+    """
+    viewer = getattr(getattr(env.unwrapped, "mujoco_renderer", None), "viewer", None)
+    if hasattr(viewer, "make_context_current"):
+        viewer.make_context_current()
+    return env.render()
 
 
 def _check(height: int, width: int, frame_skip: int, between: bool) -> None:

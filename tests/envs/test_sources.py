@@ -1,6 +1,8 @@
 """Sources by name, and any gymnasium environment as one."""
 
 import sys
+import types
+import typing
 
 import counter_env
 import gymnasium as gym
@@ -101,6 +103,39 @@ def test_a_gym_source_takes_boxes_of_integers_as_they_are(made):
         source.step(np.array([1.7, 9.0]))
     drawn = source.spec.actions.draw(np.random.default_rng(0), 500)
     assert drawn.dtype == np.int64 and [*drawn.min(0), *drawn.max(0)] == [0, 2, 3, 9]
+
+
+class Viewed(gym.Env):
+    """Renders into the context that is current, as Gymnasium's MuJoCo environments do."""
+
+    observation_space, action_space = gym.spaces.Box(-1, 1, (1,)), gym.spaces.Discrete(2)
+    metadata: typing.ClassVar = {"render_modes": ["rgb_array"]}
+    render_mode = "rgb_array"
+    current = None
+
+    def __init__(self):
+        self.mujoco_renderer = types.SimpleNamespace(viewer=None)
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        return np.zeros(1, np.float32), 0.0, False, False, {}
+
+    def render(self):
+        if self.mujoco_renderer.viewer is None:
+            self.mujoco_renderer.viewer = self
+            self.make_context_current()
+        return np.full((8, 8, 3), 255 if Viewed.current is self else 0, np.uint8)
+
+    def make_context_current(self):
+        Viewed.current = self
+
+
+def test_two_simulators_in_one_process_each_render_their_own_frames():
+    one, two = make_source(Viewed()), make_source(Viewed())
+    rows = [source.reset(0) for source in (one, two)] + [source.step(0) for source in (one, two)]
+    assert all((row.rgb == 255).all() for row in rows)
 
 
 def test_an_environment_object_is_a_source_that_its_owner_closes():
