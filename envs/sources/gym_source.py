@@ -192,7 +192,7 @@ def _rendered(env: gym.Env[Any, Any]) -> Any:
     Gymnasium's viewer of MuJoCo draws into whichever OpenGL context is current: with two simulators in one process,
     into that of the other, and frames are black or the other's. So its own is made current before.
     """
-    viewer = getattr(getattr(env.unwrapped, "mujoco_renderer", None), "viewer", None)
+    viewer: Any = getattr(getattr(env.unwrapped, "mujoco_renderer", None), "viewer", None)
     if hasattr(viewer, "make_context_current"):
         viewer.make_context_current()
     return env.render()

@@ -162,8 +162,8 @@ def read_shown(stores: Sequence[Episodes], episodes: int | None = None, tasks: S
         state = one[STATE][:rows] if STATE in one else np.zeros((rows, 0), np.float32)
         task = one[TASK][:rows] if TASK in one else np.zeros(rows, np.int64)
         parts.append((one["rgb"][:rows], state, task.astype(np.int64), one["action"][1 : rows + 1]))
-    images, states, tasks, actions = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return Shown(images, states, tasks, actions, tuple(names))
+    images, states, numbers, actions = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return Shown(images, states, numbers, actions, tuple(names))
 
 
 def _first(store: Episodes, stream: str, index: int) -> np.ndarray:
